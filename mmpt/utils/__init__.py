@@ -1,0 +1,1 @@
+"""The bottom floor: configuration, registry, checkpoints, files, randomness, ShardedTensor."""

@@ -1,0 +1,28 @@
+"""Errors that a user can cause and can fix."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["MMPTError", "ConfigError", "DataError", "CheckpointError", "nearest"]
+
+
+class MMPTError(ValueError):
+    """Report something a user can put right; the message says what, where and what to do."""
+
+
+class ConfigError(MMPTError):
+    """Report a wrong key, name or value in a configuration; names the file and key."""
+
+
+class DataError(MMPTError):
+    """Report unreadable, damaged or inconsistent data; names the file or video."""
+
+
+class CheckpointError(MMPTError):
+    """Report weights that do not fit the model they are loaded into."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

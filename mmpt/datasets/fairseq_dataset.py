@@ -1,0 +1,71 @@
+"""fairseq's view of an :class:`MMDataset`."""
+
+from typing import Any
+
+import numpy as np
+from fairseq.data import FairseqDataset
+
+from mmpt.datasets.mmdataset import MMDataset
+from mmpt.utils.seeds import item_generator
+
+__all__ = ["FairseqMMDataset"]
+
+#: Index of the generator of an epoch's order: no dataset item has it.
+_ORDER_STREAM = 2**31 - 2
+
+
+class FairseqMMDataset(FairseqDataset):
+    """Wrap a dataset; items of the train split are shuffled anew each epoch.
+
+    The order depends on (seed, epoch) alone. Copies of one list (``dataset.dup``) are shuffled each
+    on its own, so that a batch rarely holds a video twice: it would be its own negative.
+    """
+
+    def __init__(self, dataset: MMDataset) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.epoch = 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.dataset[int(index)]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that items and order depend on."""
+        self.epoch = epoch
+        self.dataset.set_epoch(epoch)
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """False: order, and with retrieved batches length, change with the epoch."""
+        return False
+
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch."""
+        return self.dataset.collater(samples)
+
+    def ordered_indices(self) -> np.ndarray:
+        """Return the order of this epoch, int64 (items,)."""
+        total = len(self)
+        if self.dataset.split != "train":
+            return np.arange(total, dtype=np.int64)
+        copies = max(1, int(getattr(self.dataset.meta_processor, "dup", 1) or 1))
+        rng = item_generator(self.dataset.seed, self.epoch, _ORDER_STREAM)
+        if total % copies:
+            copies = 1
+        size = total // copies
+        return np.concatenate([copy * size + rng.permutation(size) for copy in range(copies)]).astype(np.int64)
+
+    def num_tokens(self, index: int) -> int:
+        """Return 1: batches are counted in items."""
+        return 1
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """Return ones: batches are counted in items."""
+        return np.ones(len(indices), dtype=np.int64)
+
+    def size(self, index: int) -> int:
+        """Return 1: batches are counted in items."""
+        return 1

@@ -1,0 +1,111 @@
+"""MMDataset: a meta, video and text processor and an aligner, put together."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from mmpt.processors.base import UnusableItemError
+from mmpt.utils.errors import DataError
+from mmpt.utils.seeds import DEFAULT_SEED, item_generator
+
+__all__ = ["MMDataset"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_SKIPPED = 0.1
+
+
+class MMDataset(Dataset[dict[str, Any]]):
+    """One item per index: what the aligner makes of a video and its text, plus ``idx``.
+
+    An item of the train split depends on (seed, epoch, index) alone, whatever the number of workers; items of
+    the other splits are the same in every epoch. Global random states are neither read nor set.
+
+    Args:
+        meta_processor: ``len`` and ``[i] -> (video_id, text_id)``, and ``split``.
+        video_processor: ``(video_id) -> features``.
+        text_processor: ``(text_id, rng=..) -> token ids``.
+        aligner: ``(video_id, features, token ids, rng=..) -> dict``.
+    """
+
+    def __init__(
+        self, meta_processor: Any, video_processor: Any, text_processor: Any, aligner: Any, seed: int = DEFAULT_SEED
+    ) -> None:
+        self.meta_processor = meta_processor
+        self.video_processor = video_processor
+        self.text_processor = text_processor
+        self.aligner = aligner
+        self.seed = seed
+        self.epoch = 0
+        self.split: str = meta_processor.split
+        self.unusable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.meta_processor)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose randomness the next items have (train split only)."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return an item.
+
+        Outside the test split, an item that turns out to be unusable is counted (``unusable``) and the next
+        usable one takes its place.
+
+        Raises:
+            DataError: if an item is damaged, or more than a tenth of the items (and more than one) are unusable.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of a dataset of {len(self)}")
+        for source in (*range(index, len(self)), *range(index)):
+            if source in self.unusable:
+                continue
+            try:
+                return {**self._build(source, index), "idx": index}
+            except UnusableItemError as error:
+                if self.split == "test":
+                    raise
+                self._skip(source, error)
+        raise DataError(f"no item of the {self.split} split is usable")
+
+    def _build(self, source: int, index: int) -> dict[str, Any]:
+        rng = item_generator(self.seed, self.epoch if self.split == "train" else 0, index)
+        video_id, text_id = self.meta_processor[source]
+        video_feature = self.video_processor(video_id)
+        text_feature = self.text_processor(text_id, rng=rng)
+        return self.aligner(video_id, video_feature, text_feature, rng=rng)
+
+    def _skip(self, source: int, error: UnusableItemError) -> None:
+        self.unusable.add(source)
+        if len(self.unusable) > max(1, _MAX_SKIPPED * len(self)):
+            raise DataError(
+                f"{len(self.unusable)} of the {len(self)} items of the {self.split} split met so far are unusable; "
+                f"the last: {error}"
+            ) from error
+        logger.warning("item %d left out (%d so far): %s", source, len(self.unusable), error)
+
+    @staticmethod
+    def collater(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Stack items key by key: tensors and numbers to ``(batch, ..)`` tensors, strings to lists.
+
+        Keys that are None are dropped. A batch of one item shares its memory.
+
+        Raises:
+            DataError: if items differ in keys or shapes; names the key and the videos.
+        """
+        batch = {}
+        for key, value in samples[0].items():
+            if value is None:
+                continue
+            try:
+                values = [sample[key] for sample in samples]
+                alone = len(values) == 1 and isinstance(value, torch.Tensor)
+                batch[key] = value.unsqueeze(0) if alone else default_collate(values)
+            except (KeyError, RuntimeError, TypeError) as error:
+                shapes = {str(s.get("video_id")): getattr(s.get(key), "shape", type(s.get(key))) for s in samples}
+                raise DataError(f"items of one batch do not stack, key {key!r}: {shapes}: {error}") from error
+        return batch

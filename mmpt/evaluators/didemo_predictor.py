@@ -1,0 +1,164 @@
+"""DiDeMo: rank the 21 moments of a video for a description, with one video pass per video."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from mmpt.evaluators.base import Predictor, load_arrays, pick_device, save_arrays
+from mmpt.evaluators.metrics import MOMENTS
+from mmpt.evaluators.retrieval_predictor import decode_texts
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import read_json, write_json
+
+__all__ = ["CHUNK_SECONDS", "DiDeMoPredictor", "moment_vectors", "rank_moments"]
+
+logger = logging.getLogger(__name__)
+
+CHUNK_SECONDS = 5
+CHUNKS = 6
+
+
+class DiDeMoPredictor(Predictor):
+    """Score the moments of each description's video: mean of the frame states of a moment, dot text.
+
+    Writes to ``eval.save_path``: ``merged.npy`` int64 (queries, 21, 2), the moments as (first, last)
+    chunk, best first, -1 after the last one that has frames; ``embeddings.npz`` with ``text``
+    (queries, dim) and ``scores`` (queries, 21) float32 in the order of MOMENTS, -inf for a moment
+    without frames, ``ids`` and ``texts``; ``merged_targets.json``, the annotations.
+    """
+
+    def __call__(
+        self,
+        model: torch.nn.Module,
+        dataloader: Iterable[Mapping[str, Any]],
+        device: torch.device | str | None = None,
+        output_file: str = "merged",
+    ) -> dict[str, Any]:
+        """Score all queries and return ``outputs`` (rankings), ``targets``, ``scores``, ``ids`` and ``texts``.
+
+        Raises:
+            DataError: if the test set is empty or an annotation is missing.
+        """
+        device = pick_device(device)
+        model.to(device).eval()
+        chunks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        text, scores, ids, texts, rows = [], [], [], [], []
+        total = len(dataloader) if hasattr(dataloader, "__len__") else None
+        for batch in tqdm(dataloader, desc="test", unit="batch", total=total, disable=None):
+            names = [str(name) for name in batch["video_id"]]
+            self._encode_new_videos(model, batch, names, chunks, device)
+            with torch.inference_mode():
+                vectors = model.encode_text(batch["caps"].to(device), batch["cmasks"].to(device))
+            text.append(vectors.float().cpu().numpy())
+            scores.extend(_score(vector, *chunks[name]) for vector, name in zip(text[-1], names, strict=True))
+            ids += names
+            texts += decode_texts(self.config, batch)
+            rows += [int(row) for row in batch["idx"]]
+        if not ids:
+            raise DataError("the test set is empty: nothing to evaluate")
+        outputs = {
+            "outputs": rank_moments(np.stack(scores)),
+            "targets": _annotations(dataloader, rows, ids),
+            "scores": np.stack(scores),
+            "text": np.concatenate(text),
+            "ids": np.array(ids, dtype=str),
+            "texts": np.array(texts, dtype=str),
+        }
+        self._save(outputs, output_file)
+        logger.info("%d descriptions of %d videos", len(ids), len(chunks))
+        return outputs
+
+    def load(self, output_file: str = "merged") -> dict[str, Any]:
+        """Read the saved scores and annotations."""
+        stored = load_arrays(self.save_path / "embeddings.npz", ("scores", "text", "ids", "texts"))
+        targets = read_json(self.save_path / f"{output_file}_targets.json")
+        return {"outputs": rank_moments(stored["scores"]), "targets": targets, **stored}
+
+    def _save(self, outputs: Mapping[str, Any], output_file: str) -> None:
+        save_arrays(self.save_path / f"{output_file}.npy", ranking=outputs["outputs"])
+        write_json(self.save_path / f"{output_file}_targets.json", outputs["targets"], indent=None)
+        arrays = {name: outputs[name] for name in ("scores", "text", "ids", "texts")}
+        save_arrays(self.save_path / "embeddings.npz", **arrays)
+
+    @staticmethod
+    def _encode_new_videos(
+        model: torch.nn.Module,
+        batch: Mapping[str, Any],
+        names: Sequence[str],
+        chunks: dict[str, tuple[np.ndarray, np.ndarray]],
+        device: torch.device,
+    ) -> None:
+        """Add the chunk sums of the videos of a batch that were not seen before."""
+        first = {name: row for row, name in reversed(list(enumerate(names))) if name not in chunks}
+        if not first:
+            return
+        rows = sorted(first.values())
+        vfeats, vmasks = batch["vfeats"][rows].to(device), batch["vmasks"][rows].to(device)
+        with torch.inference_mode():
+            states = model.encode_video_frames(vfeats, vmasks).float().cpu().numpy()
+        for row, state, mask in zip(rows, states, vmasks.cpu().numpy(), strict=True):
+            chunks[names[row]] = _chunk_sums(state, mask)
+
+
+def _chunk_sums(states: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum the valid states of each chunk: ((6, dim) float32 sums, (6,) int64 numbers of frames)."""
+    seconds = min(len(states), CHUNKS * CHUNK_SECONDS)
+    frames = np.zeros((CHUNKS * CHUNK_SECONDS, states.shape[1]), dtype=np.float32)
+    valid = np.zeros(CHUNKS * CHUNK_SECONDS, dtype=np.int64)
+    valid[:seconds] = mask[:seconds].astype(bool)
+    # where, not a product: a padded position may hold anything, NaN included
+    frames[:seconds] = np.where(valid[:seconds, None] > 0, states[:seconds], 0.0)
+    sums = frames.reshape(CHUNKS, CHUNK_SECONDS, -1).sum(axis=1)
+    return sums, valid.reshape(CHUNKS, CHUNK_SECONDS).sum(axis=1)
+
+
+def moment_vectors(states: npt.NDArray[np.floating], mask: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Average the valid frames of each of the 21 moments.
+
+    Args:
+        states: one state per second ``(seconds, dim)``.
+        mask: which seconds are video, not padding ``(seconds,)``.
+
+    Returns:
+        ``(vectors (21, dim) float32, frames (21,) int64)``; a moment without frames has a zero vector.
+    """
+    return _moments(*_chunk_sums(np.asarray(states), np.asarray(mask)))
+
+
+def _moments(sums: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    vectors = np.stack([sums[first : last + 1].sum(axis=0) for first, last in MOMENTS])
+    counts = np.array([frames[first : last + 1].sum() for first, last in MOMENTS])
+    return vectors / np.maximum(counts, 1)[:, None].astype(np.float32), counts
+
+
+def _score(text: np.ndarray, sums: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    vectors, counts = _moments(sums, frames)
+    return np.where(counts > 0, vectors @ text, -np.inf).astype(np.float32)
+
+
+def rank_moments(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Order the moments of every query: ``(queries, 21)`` scores to ``(queries, 21, 2)`` chunk pairs.
+
+    A moment without frames (-inf) is left out; the rows after the last moment are -1.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranking = np.array(MOMENTS, dtype=np.int64)[order]
+    ranking[np.isneginf(np.take_along_axis(scores, order, axis=1))] = -1
+    return ranking
+
+
+def _annotations(dataloader: Any, rows: Sequence[int], ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the annotation of every query, checked against the video it was scored on."""
+    data = dataloader.dataset.meta_processor.data
+    targets = []
+    for row, name in zip(rows, ids, strict=True):
+        target = data[row]
+        if not isinstance(target, Mapping) or "times" not in target or str(target.get("video")) != name:
+            raise DataError(f"query {row} (video {name}) has no annotation with its times; is this a DiDeMo list?")
+        targets.append(dict(target))
+    return targets

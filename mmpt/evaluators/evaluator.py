@@ -1,0 +1,98 @@
+"""One test: a predictor, a metric, and a record of what was measured on what."""
+
+import datetime
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import OmegaConf
+
+import mmpt
+from mmpt.evaluators.base import Metric, Predictor
+from mmpt.utils.config import fingerprint
+from mmpt.utils.errors import ConfigError
+from mmpt.utils.files import write_json
+from mmpt.utils.options import read_options
+from mmpt.utils.registry import build
+
+__all__ = ["Evaluator", "EvaluatorOptions", "sha256_of"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluatorOptions:
+    """Registered names of the metric and the predictor."""
+
+    metric: str = ""
+    predictor: str = ""
+
+
+class Evaluator:
+    """Predict over a test set, compute the metrics and write ``metrics.json`` to ``eval.save_path``."""
+
+    config_options: ClassVar[dict[str, type]] = {"": EvaluatorOptions}
+
+    def __init__(self, config: Any) -> None:
+        options = read_options(config, EvaluatorOptions)
+        for key in ("metric", "predictor"):
+            if not getattr(options, key):
+                raise ConfigError(f"{key}: a test needs the registered name of its {key}")
+        self.config = OmegaConf.create(config) if not OmegaConf.is_config(config) else config
+        self.metric: Metric = build("metric", options.metric, config)
+        self.predictor: Predictor = build("predictor", options.predictor, config)
+
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        dataloader: Iterable[Mapping[str, Any]],
+        output_file: str = "merged",
+        device: torch.device | str | None = None,
+    ) -> dict[str, Any]:
+        """Predict, compute the metrics (the first one is the main one), and write the record.
+
+        An earlier ``metrics.json`` is removed first, so that a test that fails leaves none.
+        """
+        record = self.predictor.save_path / "metrics.json"
+        record.unlink(missing_ok=True)
+        outputs = self.predictor(model, dataloader, device=device, output_file=output_file)
+        metrics = self.metric.compute_metrics(**outputs)
+        write_json(record, self._record(metrics))
+        logger.info("wrote %s", record)
+        return metrics
+
+    def __call__(self, output_file: str = "merged") -> dict[str, Any]:
+        """Compute the metrics of an earlier run from its saved files; writes nothing.
+
+        Raises:
+            DataError: if the files are missing or damaged; names them.
+        """
+        return self.metric.compute_metrics(**self.predictor.load(output_file))
+
+    def _record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        checkpoint = OmegaConf.select(self.config, "fairseq.common_eval.path")
+        return {
+            "metrics": dict(metrics),
+            "main": next(iter(metrics)),
+            "count": metrics.get("count"),
+            "metric": self.config.metric,
+            "predictor": self.config.predictor,
+            "checkpoint": {"path": checkpoint, "sha256": sha256_of(checkpoint) if checkpoint else None},
+            "config_sha256": fingerprint(self.config),
+            "config": OmegaConf.to_container(self.config, resolve=True),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "version": mmpt.__version__,
+        }
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the SHA-256 of a file's bytes, or None where there is no file."""
+    if not Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

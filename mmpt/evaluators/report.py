@@ -1,0 +1,262 @@
+"""One self-contained HTML page about a project's runs, made from what lies in the run folders alone.
+
+Read are ``metrics.json`` and ``embeddings.npz`` of the tests and ``log.txt`` of the trainings;
+video files only for the pictures of the example retrievals.
+"""
+
+import datetime
+import html
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import mmpt
+from mmpt.evaluators import page
+from mmpt.evaluators.base import load_arrays
+from mmpt.evaluators.figures import (
+    Example,
+    loss_curves,
+    rank_histogram,
+    retrieval_gallery,
+    similarity_heatmap,
+    to_bytes,
+)
+from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
+from mmpt.evaluators.ranking import ranks
+from mmpt.evaluators.results import Result, collect_results, columns_of
+from mmpt.evaluators.training_log import TrainingLog, read_training_log
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import atomic_open
+
+__all__ = ["Report", "build_report", "render", "write_figures", "write_report"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_QUERIES = 5000
+_HEATMAP_SIDE = 120
+
+
+@dataclass
+class RetrievalView:
+    """What the page shows of one retrieval test beyond its metrics."""
+
+    name: str
+    ranks: npt.NDArray[np.int64]
+    candidates: int
+    scores: npt.NDArray[np.float32]
+    good: list[Example]
+    bad: list[Example]
+
+
+@dataclass
+class Report:
+    """Everything on the page."""
+
+    title: str
+    results: list[Result]
+    missing: list[Path] = field(default_factory=list)
+    logs: dict[str, TrainingLog] = field(default_factory=dict)
+    views: list[RetrievalView] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def build_report(
+    title: str,
+    tests: Sequence[str | os.PathLike[str]],
+    trainings: Sequence[str | os.PathLike[str]] = (),
+    names: Mapping[str, str] | None = None,
+    videos: str | os.PathLike[str] | None = None,
+) -> Report:
+    """Read run folders.
+
+    Args:
+        title: heading of the page.
+        tests: folders of tests, see :func:`collect_results`.
+        trainings: folders of trainings, each with a ``log.txt``; those without one are passed over.
+        names: job name of a folder, by its path.
+        videos: folder of video files, for pictures of the example retrievals.
+
+    Raises:
+        DataError: if no test has a result yet, or a file is damaged.
+    """
+    results, missing = collect_results(tests, names)
+    if not results:
+        raise DataError(f"{title}: no test has a metrics.json yet; run the project first")
+    report = Report(title, results, missing)
+    for folder in map(Path, trainings):
+        if (folder / "log.txt").is_file():
+            log = read_training_log(folder / "log.txt")
+            if log:
+                report.logs[(names or {}).get(str(folder)) or folder.name] = log
+        else:
+            report.problems.append(f"{folder} has no log.txt, so no loss curve")
+    thumbnails = Thumbnails(videos) if videos else None
+    for result in results:
+        if result.metric == "RetrievalMetric":
+            report.views.append(_view(result, thumbnails))
+    if thumbnails and thumbnails.failed:
+        first, reason = next(iter(thumbnails.failed.items()))
+        report.problems.append(f"{len(thumbnails.failed)} videos have no picture (first: {first}, {reason})")
+    return report
+
+
+def _view(result: Result, thumbnails: Thumbnails | None) -> RetrievalView:
+    arrays = load_arrays(result.run_dir / "embeddings.npz", ("text", "video", "target", "ids", "texts"))
+    if len(arrays["text"]) > _MOST_QUERIES:  # the page needs shapes of distributions, not every query
+        kept = np.linspace(0, len(arrays["text"]) - 1, _MOST_QUERIES).astype(int)
+        arrays.update({name: arrays[name][kept] for name in ("text", "target", "texts")})
+    found = ranks(arrays["text"], arrays["video"], arrays["target"])
+    good, bad = choose_queries(found)
+    _, described = np.unique(arrays["target"], return_index=True)
+    rows = described[np.linspace(0, len(described) - 1, min(_HEATMAP_SIDE, len(described))).astype(int)]
+    scores = arrays["text"][rows] @ arrays["video"][arrays["target"][rows]].T
+    examples = (examples_of(arrays, found, chosen, thumbnails=thumbnails) for chosen in (good, bad))
+    return RetrievalView(result.name, found, len(arrays["video"]), scores, *examples)
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Write the page, atomically."""
+    with atomic_open(path) as file:
+        file.write(render(report))
+
+
+def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every figure of the report as a PNG, for documents; return their paths."""
+    drawn: dict[str, Any] = {"loss_curves": loss_curves(report.logs)} if report.logs else {}
+    for candidates, views in _by_candidates(report.views).items():
+        drawn[f"ranks_{candidates}"] = rank_histogram({view.name: view.ranks for view in views}, candidates)
+    for view in report.views:
+        stem = view.name.replace("/", "_")
+        drawn[f"similarity_{stem}"] = similarity_heatmap(view.scores, title=view.name)
+        if view.good or view.bad:
+            drawn[f"retrievals_{stem}"] = retrieval_gallery([*view.good, *view.bad], title=view.name)
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(Path(folder) / f"{name}.png")
+        with atomic_open(paths[-1], "wb") as file:
+            file.write(to_bytes(figure, "png"))
+    return paths
+
+
+def render(report: Report) -> str:
+    """Return the page as HTML."""
+    body = [f"<h1>{html.escape(report.title)}</h1>", _tiles(report), _results(report)]
+    if report.logs:
+        drawn = page.chart(lambda theme: loss_curves(report.logs, theme), "loss over updates")
+        note = "Training loss at every log interval (faint: raw, strong: running mean) and loss on held-out videos."
+        body.append(page.section("Training", note, drawn))
+    if report.views:
+        body.append(_distributions(report.views))
+        body.append(_examples(report.views))
+    body.append(_settings(report))
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    notes = "".join(f"<br>{html.escape(problem)}" for problem in report.problems)
+    return page.page(report.title, body, f"MMPT {mmpt.__version__}, {date}{notes}")
+
+
+def _tiles(report: Report) -> str:
+    tiles = []
+    for result in report.results[:4]:
+        main, value = next(iter(result.metrics.items()))
+        heading, kind = columns_of(result).get(main, (main, "number"))
+        shown = f"{100 * value:.1f}<small> %</small>" if kind == "share" else f"{value:.3g}"
+        label = html.escape(f"{heading}, {result.name} ({result.setting})")
+        tiles.append(f"<div class=tile><div class=value>{shown}</div><div class=label>{label}</div></div>")
+    return f"<div class=tiles>{''.join(tiles)}</div>"
+
+
+def _results(report: Report) -> str:
+    tables = []
+    for metric in dict.fromkeys(result.metric for result in report.results):
+        group = [result for result in report.results if result.metric == metric]
+        columns = columns_of(group[0])
+        rows = [_result_row(result, columns) for result in group]
+        headings = ["test", "setting", *(heading for heading, _ in columns.values()), "queries"]
+        tables.append(page.table(headings, rows))
+    note = (
+        "Shares in percent with their 95% Wilson interval. Equal scores count against the query. "
+        "Text to video unless marked v2t."
+    )
+    if report.missing:
+        note += f" Not evaluated yet: {', '.join(map(str, report.missing))}."
+    return page.section("Results", note, *tables)
+
+
+def _result_row(result: Result, columns: Mapping[str, tuple[str, str]]) -> list[str]:
+    tuned = " tuned" if result.setting == "fine-tuned" else ""
+    cells = [html.escape(result.name), f'<span class="badge{tuned}">{result.setting}</span>']
+    for name, (_, kind) in columns.items():
+        value, interval = result.metrics.get(name), result.metrics.get(f"{name}_ci")
+        if value is None:
+            cells.append("–")
+        elif kind == "share":
+            bounds = f"<span class=ci>{100 * interval[0]:.1f} – {100 * interval[1]:.1f}</span>" if interval else ""
+            cells.append(f"{100 * value:.1f}{bounds}")
+        else:
+            cells.append(f"{value:.1f}" if kind == "rank" else f"{value:.4g}")
+    return [*cells, str(result.metrics.get("count", "–"))]
+
+
+def _by_candidates(views: Sequence[RetrievalView]) -> dict[int, list[RetrievalView]]:
+    groups: dict[int, list[RetrievalView]] = {}
+    for view in views:
+        groups.setdefault(view.candidates, []).append(view)
+    return groups
+
+
+def _distributions(views: Sequence[RetrievalView]) -> str:
+    charts = [
+        page.chart(
+            lambda theme, group=group, candidates=candidates: rank_histogram(
+                {view.name: view.ranks for view in group}, candidates, theme
+            ),
+            f"histogram of ranks among {candidates} videos",
+        )
+        for candidates, group in _by_candidates(views).items()
+    ]
+    maps = [
+        page.chart(lambda theme, view=view: similarity_heatmap(view.scores, theme, view.name), f"scores of {view.name}")
+        for view in views
+    ]
+    note = f"Where the right video lands, and the scores behind it (up to {_HEATMAP_SIDE} texts and their videos)."
+    return page.section("Ranks and similarities", note, *charts, f"<div class=pair>{''.join(maps)}</div>")
+
+
+def _examples(views: Sequence[RetrievalView]) -> str:
+    parts = []
+    for view in views:
+        for heading, examples in (("found first", view.good), ("missed", view.bad)):
+            if examples:
+                parts.append(f"<h3>{html.escape(view.name)}: {heading}</h3>")
+                parts.extend(page.example_card(example) for example in examples)
+    note = (
+        "Queries spread evenly over the test set, from those answered right and from the nearest miss to the worst "
+        "rank. Frames run left to right, top to bottom; the right video is framed, and set apart where it is not "
+        "among the first five. The number is the dot product."
+    )
+    return page.section("Example retrievals", note, *parts)
+
+
+def _settings(report: Report) -> str:
+    parts = []
+    for result in report.results:
+        record = result.record
+        checkpoint = record.get("checkpoint") or {}
+        facts = (
+            f"checkpoint <code>{html.escape(str(checkpoint.get('path')))}</code>, "
+            f"SHA-256 <code>{html.escape(str(checkpoint.get('sha256')))}</code><br>"
+            f"measured {html.escape(str(record.get('date')))} with MMPT {html.escape(str(record.get('version')))}, "
+            f"predictor {html.escape(str(record.get('predictor')))}, metric {html.escape(result.metric)}"
+        )
+        config = html.escape(json.dumps(record.get("config", {}), indent=2, ensure_ascii=False))
+        parts.append(
+            f"<details><summary>{html.escape(result.name)}</summary><p class=note>{facts}</p><pre>{config}</pre></details>"
+        )
+    return page.section("Settings", "What was measured: checkpoint and full config of every test.", *parts)

@@ -1,0 +1,150 @@
+"""Results of run folders as records and as a text table."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import read_json
+
+__all__ = ["COLUMNS", "Result", "collect_results", "column_text", "columns_of", "results_json", "results_table"]
+
+logger = logging.getLogger(__name__)
+
+#: What a table shows of each kind of metric: metrics.json name -> (heading, "share" | "rank" | "number").
+COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
+    "RetrievalMetric": {
+        "R1": ("R@1", "share"),
+        "R5": ("R@5", "share"),
+        "R10": ("R@10", "share"),
+        "MR": ("Median R", "rank"),
+        "MeanR": ("Mean R", "rank"),
+        "v2t_R1": ("v2t R@1", "share"),
+    },
+    "DiDeMoMetric": {"rank1": ("rank@1", "share"), "rank5": ("rank@5", "share"), "mIoU": ("mIoU", "share")},
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluated test: its name, run folder and the content of its ``metrics.json``."""
+
+    name: str
+    run_dir: Path
+    record: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The numbers, main metric first."""
+        return self.record["metrics"]
+
+    @property
+    def metric(self) -> str:
+        """The registered name of the metric."""
+        return str(self.record.get("metric", ""))
+
+    @property
+    def setting(self) -> str:
+        """ "zero-shot" or "fine-tuned", by the habit that zero-shot tests say ``zs`` in their name or folder."""
+        words = f"{self.name}/{self.record.get('config', {}).get('eval', {}).get('save_path', self.run_dir)}"
+        tokens = words.replace("/", "_").replace(".", "_").replace("-", "_").split("_")
+        return "zero-shot" if {"zs", "zeroshot"} & set(tokens) else "fine-tuned"
+
+
+def collect_results(
+    run_dirs: Iterable[str | os.PathLike[str]], names: Mapping[str, str] | None = None
+) -> tuple[list[Result], list[Path]]:
+    """Read the results of run folders.
+
+    Args:
+        run_dirs: folders that hold a ``metrics.json`` themselves or somewhere below.
+        names: test name of a folder, by its path; default is the path itself.
+
+    Returns:
+        ``(results, folders without one)``; results in the order of the folders.
+
+    Raises:
+        DataError: if a metrics.json is damaged.
+    """
+    results: list[Result] = []
+    missing: list[Path] = []
+    for run_dir in map(Path, run_dirs):
+        direct = run_dir / "metrics.json"
+        files = [direct] if direct.is_file() else sorted(run_dir.rglob("metrics.json"))
+        if not files:
+            missing.append(run_dir)
+        for file in files:
+            record = read_json(file)
+            if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict) or not record["metrics"]:
+                raise DataError(f"{file}: holds no metrics; run the test again")
+            name = (names or {}).get(str(file.parent)) or _name_of(file.parent)
+            results.append(Result(name, file.parent, record))
+    return results, missing
+
+
+def _name_of(folder: Path) -> str:
+    parts = folder.parts[:-1] if folder.name == "eval" and len(folder.parts) > 1 else folder.parts
+    return "/".join(parts[-2:])
+
+
+def column_text(metrics: Mapping[str, Any], name: str, kind: str) -> str:
+    """Return a metric as a table shows it: percent with its 95% interval, or a rank."""
+    if name not in metrics:
+        return "-"
+    if kind == "rank":
+        return f"{metrics[name]:.1f}"
+    if kind == "number":
+        return f"{metrics[name]:.4g}"
+    interval = metrics.get(f"{name}_ci")
+    return f"{100 * metrics[name]:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def columns_of(result: Result) -> dict[str, tuple[str, str]]:
+    """Return the columns of a result's kind of metric; all plain numbers for a kind of the user's own."""
+    known = COLUMNS.get(result.metric)
+    if known:
+        return known
+    return {name: (name, "number") for name, value in result.metrics.items() if isinstance(value, float)}
+
+
+def results_table(results: Sequence[Result], missing: Sequence[str | os.PathLike[str]] = ()) -> str:
+    """Return a text table of every test's metrics, one block per kind of metric.
+
+    Shares are percent, with their 95% interval in brackets.
+    """
+    blocks = []
+    for metric in dict.fromkeys(result.metric for result in results):
+        group = [result for result in results if result.metric == metric]
+        columns = columns_of(group[0])
+        rows = [["test", "setting", *(heading for heading, _ in columns.values()), "queries"]]
+        for result in group:
+            cells = [column_text(result.metrics, name, kind) for name, (_, kind) in columns.items()]
+            rows.append([result.name, result.setting, *cells, str(result.metrics.get("count", "-"))])
+        blocks.append(_aligned(rows))
+    if missing:
+        blocks.append("no result yet: " + ", ".join(str(name) for name in missing))
+    return "\n\n".join(blocks) if blocks else "no results"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def results_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the results as plain data: name, setting, folder, metrics, checkpoint."""
+    return [
+        {
+            "name": result.name,
+            "setting": result.setting,
+            "run_dir": str(result.run_dir),
+            "metric": result.metric,
+            "metrics": dict(result.metrics),
+            "checkpoint": result.record.get("checkpoint"),
+        }
+        for result in results
+    ]

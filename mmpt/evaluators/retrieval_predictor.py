@@ -1,0 +1,128 @@
+"""Text-video retrieval: one embedding per text and per video, scores by dot product."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from mmpt.evaluators.base import Predictor, load_arrays, pick_device, save_arrays
+from mmpt.processors.base import TextOptions
+from mmpt.utils.errors import DataError
+from mmpt.utils.options import read_options, section_of
+
+__all__ = ["RetrievalPredictor", "decode_texts", "unique_videos"]
+
+logger = logging.getLogger(__name__)
+
+_ARRAYS = ("text", "video", "target", "ids", "texts")
+
+
+class RetrievalPredictor(Predictor):
+    """Embed the pairs of a test set; text i belongs to the video of pair i.
+
+    Writes ``embeddings.npz`` to ``eval.save_path``: ``text`` (texts, dim) and ``video`` (videos, dim)
+    float32, ``target`` (texts,) int64 index of each text's video, ``ids`` (videos,) and ``texts``
+    (texts,) strings; and, up to ``eval.save_scores_max`` a side, the scores as ``merged.npy``
+    (texts, videos) float32.
+    """
+
+    def __call__(
+        self,
+        model: torch.nn.Module,
+        dataloader: Iterable[Mapping[str, Any]],
+        device: torch.device | str | None = None,
+        output_file: str = "merged",
+    ) -> dict[str, Any]:
+        """Embed every pair and return ``outputs`` (scores, or None where too large), ``texts`` and the saved arrays.
+
+        Raises:
+            DataError: if the test set is empty.
+        """
+        from mmpt.models.embedding import embed_pairs
+
+        texts: list[str] = []
+        pairs = embed_pairs(model, self._noting(dataloader, texts), device=pick_device(device))
+        if len(pairs.text) == 0:
+            raise DataError("the test set is empty: nothing to evaluate")
+        video, target, ids = pairs.video, np.arange(len(pairs.text)), [str(name) for name in pairs.ids]
+        if self.options.unique_videos:
+            first, target = unique_videos(ids, video)
+            video, ids = video[first], [ids[row] for row in first]
+        arrays = {
+            "text": np.asarray(pairs.text, dtype=np.float32),
+            "video": np.asarray(video, dtype=np.float32),
+            "target": target.astype(np.int64),
+            "ids": np.array(ids, dtype=str),
+            "texts": np.array(texts, dtype=str),
+        }
+        save_arrays(self.save_path / "embeddings.npz", **arrays)
+        return {"outputs": self._scores(arrays, output_file), **arrays}
+
+    def load(self, output_file: str = "merged") -> dict[str, Any]:
+        """Read the saved embeddings; ``outputs`` is None."""
+        return {"outputs": None, **load_arrays(self.save_path / "embeddings.npz", _ARRAYS)}
+
+    def _scores(self, arrays: Mapping[str, np.ndarray], output_file: str) -> np.ndarray | None:
+        path = self.save_path / f"{output_file}.npy"
+        if max(len(arrays["text"]), len(arrays["video"])) > self.options.save_scores_max:
+            logger.info("%d x %d scores are not saved", len(arrays["text"]), len(arrays["video"]))
+            path.unlink(missing_ok=True)  # one from an earlier run would not belong to these embeddings
+            return None
+        scores = arrays["text"] @ arrays["video"].T
+        save_arrays(path, scores=scores)
+        return scores
+
+    def _noting(self, dataloader: Iterable[Mapping[str, Any]], texts: list[str]) -> Iterator[Mapping[str, Any]]:
+        """Pass batches on, keeping their texts."""
+        total = len(dataloader) if hasattr(dataloader, "__len__") else None
+        for batch in tqdm(dataloader, desc="test", unit="batch", total=total, disable=None):
+            texts.extend(decode_texts(self.config, batch))
+            yield batch
+
+
+def decode_texts(config: Any, batch: Mapping[str, Any]) -> list[str]:
+    """Return what the model reads of each text of a batch: the batch's ``text``, else its decoded ``caps``."""
+    if "text" in batch:
+        return [str(text) for text in batch["text"]]
+    from mmpt.utils.tokenizers import load_tokenizer
+
+    options = read_options(section_of(config, "dataset"), TextOptions)
+    tokenizer = load_tokenizer(options.bert_name, options.use_fast)
+    caps = batch["caps"]
+    return list(tokenizer.batch_decode(caps.reshape(-1, caps.shape[-1]), skip_special_tokens=True))
+
+
+def unique_videos(
+    ids: Sequence[str], video: npt.NDArray[np.floating]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find rows that are the same video, by id.
+
+    Rows of one id whose embeddings differ are different clips of it and stay apart.
+
+    Args:
+        ids: id of every row ``(rows,)``.
+        video: embeddings ``(rows, dim)``.
+
+    Returns:
+        ``(row of the first occurrence of every video, index of the video of every row)``, both int64.
+    """
+    first: list[int] = []
+    by_id: dict[str, list[int]] = {}
+    target = np.empty(len(ids), dtype=np.int64)
+    for row, name in enumerate(ids):
+        known = by_id.setdefault(name, [])
+        # the same clip embedded in another batch differs by rounding only
+        same = [index for index in known if np.allclose(video[first[index]], video[row], rtol=1e-3, atol=1e-5)]
+        if not same:
+            known.append(len(first))
+            same = [len(first)]
+            first.append(row)
+        target[row] = same[0]
+    clips = sum(len(known) for known in by_id.values() if len(known) > 1)
+    if clips:
+        logger.info("%d clips share an id with another clip; each is an item of its own", clips)
+    return np.array(first, dtype=np.int64), target

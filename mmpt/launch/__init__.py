@@ -1,0 +1,1 @@
+"""From a project YAML to finished jobs: expansion, order, commands, running."""

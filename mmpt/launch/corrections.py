@@ -1,0 +1,56 @@
+"""What is changed in the settings of public project files, and why; each change is reported.
+
+1. A class name that never existed: ``MMFusionForMFMMLM`` is ``MMBertForMFMMLM``.
+2. Checkpoints chosen on test data: where a training job validates on a file that a test job of
+   the same project tests on, it validates on a held-out part of its training videos instead.
+   Overrides of the command line come after the corrections, so the published choice can be had back.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["VAL_HOLDOUT", "Correction", "correct"]
+
+VAL_HOLDOUT = 0.05
+_RENAMED_CLASSES = {"MMFusionForMFMMLM": "MMBertForMFMMLM"}
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One changed setting of one job."""
+
+    job: str
+    key: str
+    old: object
+    new: object
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.job}: {self.key}: {self.old} -> {self.new} ({self.reason})"
+
+
+def correct(job: str, config: DictConfig, test_paths: Iterable[str]) -> list[Correction]:
+    """Correct one job's config in place and return what was changed.
+
+    ``test_paths`` are the ``dataset.test_path`` values of the project's test jobs.
+    """
+    found = []
+
+    def change(key: str, new: object, reason: str) -> None:
+        found.append(Correction(job, key, OmegaConf.select(config, key), new, reason))
+        OmegaConf.update(config, key, new, force_add=True)
+
+    for key in ("model.mm_encoder_cls", "model.video_encoder_cls", "model.text_encoder_cls"):
+        name = OmegaConf.select(config, key)
+        if name in _RENAMED_CLASSES:
+            change(key, _RENAMED_CLASSES[name], "the class never existed by that name")
+    dataset = config.get("dataset") or {}
+    trains = bool(dataset.get("train_path")) and dataset.get("split") != "test"
+    if trains and dataset.get("val_path") in set(test_paths) and not dataset.get("val_holdout"):
+        reason = "checkpoints must not be chosen on test data; a held-out part of the training videos takes its place"
+        if dataset.get("val_path") != dataset.get("train_path"):
+            change("dataset.val_path", dataset.get("train_path"), reason)
+        change("dataset.val_holdout", VAL_HOLDOUT, reason)
+    return found

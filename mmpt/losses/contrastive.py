@@ -1,0 +1,67 @@
+"""Contrastive objectives over the pairs of a batch (VideoCLIP, Xu et al. 2021, arXiv:2109.14084, equations 3 to 5)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["ContrastiveLoss", "MMContraLoss", "T2VContraLoss", "V2TContraLoss"]
+
+
+class ContrastiveLoss:
+    """Cross entropy of finding each row's pair among all rows of the batch, summed over the directions.
+
+    Published behaviour is the default: raw dot products, no temperature. ``normalize`` takes cosines instead,
+    ``temperature`` divides the scores.
+
+    Raises:
+        ValueError: if the temperature is not positive.
+    """
+
+    directions: tuple[str, ...] = ()
+
+    def __init__(self, temperature: float = 1.0, normalize: bool = False) -> None:
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        self.temperature = temperature
+        self.normalize = normalize
+
+    def __call__(self, pooled_video: Tensor, pooled_text: Tensor, **kwargs: Any) -> Tensor:
+        """Return the scalar float32 loss of pairs (B, H) and (B, H); other keyword arguments are ignored.
+
+        Raises:
+            ValueError: if the two differ in shape.
+        """
+        if pooled_video.shape != pooled_text.shape or pooled_video.dim() != 2:
+            raise ValueError(f"pairs differ in shape: {tuple(pooled_video.shape)} and {tuple(pooled_text.shape)}")
+        # Scores reach hundreds: half precision would round them by whole units.
+        with torch.autocast(pooled_video.device.type, enabled=False):
+            video, text = pooled_video.float(), pooled_text.float()
+            if self.normalize:
+                video, text = F.normalize(video, dim=-1), F.normalize(text, dim=-1)
+            scores = text @ video.T / self.temperature
+            targets = torch.arange(len(scores), device=scores.device)
+            by_direction = {"text_to_video": scores, "video_to_text": scores.T}
+            return sum(
+                (F.cross_entropy(by_direction[direction], targets) for direction in self.directions),
+                start=scores.new_zeros(()),
+            )
+
+
+class T2VContraLoss(ContrastiveLoss):
+    """Find each text's video."""
+
+    directions = ("text_to_video",)
+
+
+class V2TContraLoss(ContrastiveLoss):
+    """Find each video's text."""
+
+    directions = ("video_to_text",)
+
+
+class MMContraLoss(ContrastiveLoss):
+    """Both directions, summed, not averaged: a uniform batch of n pairs gives 2 ln n."""
+
+    directions = ("text_to_video", "video_to_text")

@@ -1,0 +1,97 @@
+"""The one interface of all systems, and what their constructors share."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from mmpt.utils.options import section_of
+
+__all__ = ["TINY_BERT", "VideoTextModel", "encode_by_length", "masked_mean", "starts_from_pretrained", "valid_lengths"]
+
+#: Folder of the small BERT that ``tiny_config`` names, below the repository.
+TINY_BERT = "tests/data/tiny_bert"
+
+
+class VideoTextModel(nn.Module, abc.ABC):
+    """A model that scores videos against texts.
+
+    Subclasses take the whole config and say in class attributes what they can do (``capabilities``), which keys of
+    a checkpoint they do not need (``expected_missing``) and which they leave aside (``ignored_keys``), as
+    shell-style patterns. ``forward`` takes a batch by keyword and returns a dict of outputs for the loss; models
+    with the capability ``"retrieval"`` return ``pooled_video`` and ``pooled_text``, both (B, H), among them.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    expected_missing: ClassVar[tuple[str, ...]] = ()
+    ignored_keys: ClassVar[tuple[str, ...]] = ()
+    config_options: ClassVar[dict[str, type]] = {}
+
+    @classmethod
+    @abc.abstractmethod
+    def tiny_config(cls) -> DictConfig:
+        """Return a config of the smallest useful size, for tests."""
+
+    @abc.abstractmethod
+    def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Tensor:
+        """Encode videos: features (B, M, D) with masks (B, M), true where a second is real, to (B, H)."""
+
+    @abc.abstractmethod
+    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
+        """Encode texts: token ids (B, L) in the layout ``[CLS] [SEP] w.. [SEP] pad..`` with masks, to (B, H)."""
+
+    def score_pairs(self, text: Tensor, video: Tensor) -> Tensor:
+        """Score every text (Nt, H) against every video (Nv, H): dot products, (Nt, Nv)."""
+        return text @ video.T
+
+
+def starts_from_pretrained(config: Any, init: str) -> bool:
+    """Say whether a model built from ``config`` is to load its encoders' pretrained weights.
+
+    It is not when ``model.init`` is ``"random"``, nor when a checkpoint replaces all weights anyway: in the test
+    split, and where ``fairseq.checkpoint.restore_file`` is set.
+    """
+    if init == "random":
+        return False
+    dataset = section_of(config, "dataset") or {}
+    checkpoint = (section_of(config, "fairseq") or {}).get("checkpoint") or {}
+    return dataset.get("split") != "test" and not checkpoint.get("restore_file")
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Average states (B, L, H) where ``mask`` (B, L) is true; a row without any gives zeros. Returns (B, H)."""
+    weights = mask.to(states.dtype)
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
+    return torch.bmm(weights[:, None], states)[:, 0]
+
+
+def valid_lengths(mask: Tensor) -> Tensor:
+    """Return for each row of a bool mask (B, L) the position after its last true element, int64 (B,)."""
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask * positions).amax(1) if mask.shape[1] else mask.new_zeros(len(mask), dtype=torch.long)
+
+
+def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice, int], Tensor]) -> Tensor:
+    """Encode a batch in up to ``groups`` parts of similar length, each without the padding its rows share.
+
+    Args:
+        mask: bool (B, L), true where an element is real.
+        encode: called with the rows of a part (an index) and its greatest length; returns (rows, H).
+
+    Returns:
+        (B, H) in the order of the batch, equal to encoding it whole up to rounding.
+    """
+    lengths = valid_lengths(mask)
+    groups = min(groups, len(mask))
+    if groups <= 1:
+        return encode(slice(None), int(lengths.max()) if len(mask) else 0)
+    order = lengths.argsort(stable=True)
+    longest = [int(length) for length in lengths[order].tolist()]
+    parts, start = [], 0
+    for rows in order.tensor_split(groups):
+        start += len(rows)
+        parts.append(encode(rows, longest[start - 1]))
+    return torch.cat(parts)[order.argsort()]

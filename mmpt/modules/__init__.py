@@ -1,0 +1,1 @@
+"""Networks that models are built from: encoders, pooling, heads, masks."""

@@ -1,0 +1,230 @@
+"""BERT (Devlin et al. 2019, arXiv:1810.04805) with the parameter names of Hugging Face's ``BertModel``.
+
+Sizes and weights are read from a folder with ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``,
+without transformers; a hub id goes through transformers' download cache.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.modules.transformer import EncoderOutput, TransformerEncoder, TransformerOptions, initialise
+from mmpt.utils.checkpoint import load_into, load_state_dict_file
+from mmpt.utils.errors import CheckpointError, ConfigError
+from mmpt.utils.files import read_json, resolve_path
+
+__all__ = ["BertConfig", "BertEmbeddings", "BertModel", "read_bert_config", "read_bert_weights"]
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# Heads of the pre-training and sentence models that published files carry beside the encoder.
+HEADS = ("cls.", "classifier.", "qa_outputs.")
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes of a BERT, under the names of Hugging Face's config.json, and what the video towers add to them.
+
+    ``input_dim`` is the width of the video features, ``max_video_len`` the number of seconds that the position
+    table keeps for the video, ``use_seg_emb`` adds VLM's table of segment embeddings.
+    """
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    pad_token_id: int = 0
+    gradient_checkpointing: bool = False
+    input_dim: int = 512
+    max_video_len: int = 32
+    use_seg_emb: bool = False
+
+    def transformer(self) -> TransformerOptions:
+        """Return the encoder's options."""
+        return TransformerOptions(
+            hidden_size=self.hidden_size,
+            num_layers=self.num_hidden_layers,
+            num_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+            activation=self.hidden_act,
+            layer_norm_eps=self.layer_norm_eps,
+            hidden_dropout=self.hidden_dropout_prob,
+            attention_dropout=self.attention_probs_dropout_prob,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+
+class BertEmbeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, LayerNorm, dropout."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        self.LayerNorm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Embed token ids (B, L) at positions 0 .. L-1; types default to 0. Returns (B, L, H)."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return self.combine(self.word_embeddings(input_ids), positions, token_type_ids)
+
+    def combine(self, embedded: Tensor, positions: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Add position (L,) and type embeddings to (B, L, H), then normalise."""
+        if token_type_ids is None:
+            types = self.token_type_embeddings.weight[0]
+        else:
+            types = self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(embedded + self.position_embeddings(positions) + types))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # transformers before 4.31 saved the constant 0, 1, 2 ... as a weight.
+        state_dict.pop(prefix + "position_ids", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class BertPooler(nn.Module):
+    """Linear and tanh over the first token. Published files hold its weights; the retrieval models do not call it."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Pool (B, L, H) to (B, H)."""
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class BertModel(nn.Module):
+    """BERT's encoder with its pooler, randomly initialised; :meth:`load_pretrained` brings weights."""
+
+    ignored_keys = ("*embeddings.position_ids",)
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings: nn.Module = self.build_embeddings(config)
+        self.encoder = TransformerEncoder(config.transformer())
+        self.pooler = BertPooler(config)
+        initialise(self, config.initializer_range)
+
+    def build_embeddings(self, config: BertConfig) -> nn.Module:
+        """Return the module that makes the first hidden states."""
+        return BertEmbeddings(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        need_attention: bool = False,
+    ) -> EncoderOutput:
+        """Encode token ids (B, L), int64; masks are those of :meth:`TransformerEncoder.forward`."""
+        return self.encoder(
+            self.embeddings(input_ids, token_type_ids),
+            attention_mask,
+            output_hidden_states=output_hidden_states,
+            need_attention=need_attention,
+        )
+
+    def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load a BERT's weights (:func:`read_bert_weights`); layers beyond this model's depth are left out.
+
+        A pooler or segment table that the file lacks keeps its initialisation.
+
+        Raises:
+            CheckpointError: if anything else is missing, unexpected or of another shape.
+        """
+        depth = len(self.encoder.layer)
+        load_into(
+            self,
+            {key: value for key, value in state.items() if _layer_number(key) < depth},
+            allow_missing=("pooler.*", "embeddings.seg_embeddings.*"),
+            source=source,
+        )
+
+
+def read_bert_config(bert_name: str, **added: Any) -> BertConfig:
+    """Read the sizes of a BERT from a folder's config.json or from a hub id.
+
+    Args:
+        bert_name: folder, also relative to the repository, or hub id.
+        added: fields to set on top of the file.
+
+    Raises:
+        ConfigError: if there is no such folder or model, or it is not a BERT.
+    """
+    path = _bert_file(bert_name, "config.json")
+    if path is None:
+        raise ConfigError(f"dataset.bert_name: {bert_name!r} has no config.json")
+    content = read_json(path)
+    kind = content.get("model_type", "bert")
+    position = content.get("position_embedding_type") or "absolute"
+    if kind != "bert" or position != "absolute":
+        raise ConfigError(f"dataset.bert_name: {path} describes a {kind!r} with {position} positions, not a plain BERT")
+    names = {field.name for field in fields(BertConfig)}
+    known = {name: value for name, value in content.items() if name in names and value is not None}
+    return BertConfig(**{**known, **added})
+
+
+def read_bert_weights(bert_name: str) -> tuple[dict[str, Tensor], str]:
+    """Read a BERT's weights under the names of :class:`BertModel`, and the file they came from.
+
+    A ``bert.`` prefix is taken off, ``gamma`` and ``beta`` become weight and bias, heads are left out.
+
+    Raises:
+        CheckpointError: if there is no weights file, or it cannot be read.
+    """
+    for name in WEIGHT_FILES:
+        path = _bert_file(bert_name, name)
+        if path is not None:
+            state = load_state_dict_file(path)
+            return {_plain_name(key): value for key, value in state.items() if not key.startswith(HEADS)}, str(path)
+    raise CheckpointError(
+        f"dataset.bert_name: {bert_name!r} has no {' or '.join(WEIGHT_FILES)}. Put pretrained weights there, "
+        "or set model.init: random to train from scratch."
+    )
+
+
+def _plain_name(key: str) -> str:
+    key = key.removeprefix("bert.")
+    return re.sub(r"LayerNorm\.(gamma|beta)$", lambda m: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[m[1]], key)
+
+
+def _layer_number(key: str) -> int:
+    found = re.match(r"encoder\.layer\.(\d+)\.", key)
+    return int(found[1]) if found else -1
+
+
+def _bert_file(bert_name: str, filename: str) -> Path | None:
+    """Return a file of a local folder or, downloaded or cached, of a hub id; None where the model has no such file."""
+    folder = resolve_path(bert_name)
+    if folder.is_dir():
+        return folder / filename if (folder / filename).is_file() else None
+    if folder.is_absolute() or bert_name.startswith(".") or bert_name.count("/") > 1:
+        raise ConfigError(f"dataset.bert_name: there is no folder {bert_name!r}")
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(bert_name, filename, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise ConfigError(
+            f"dataset.bert_name: {bert_name!r} is neither a folder nor a model that could be fetched "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return Path(found) if found else None

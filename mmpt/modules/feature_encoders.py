@@ -1,0 +1,277 @@
+"""Feature encoders: networks that turn each second of video into one vector.
+
+All share one interface, :class:`FeatureEncoder`, so that extraction, the demo and a user's own
+videos run the same code. Registry kind ``feature_encoder``: ``s3d``, ``conv3d``, ``hf``, or
+``package.module:Class`` of a user's own.
+"""
+
+import hashlib
+import inspect
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmpt.utils.errors import ConfigError
+from mmpt.utils.registry import resolve
+
+__all__ = [
+    "FeatureEncoder",
+    "HuggingFaceEncoder",
+    "S3DEncoder",
+    "SmallConv3dEncoder",
+    "build_encoder",
+    "file_sha256",
+    "pick_device",
+]
+
+
+class FeatureEncoder(ABC):
+    """One vector per second of video.
+
+    Attributes:
+        name: the registry name.
+        fps: frames per second that the network takes.
+        size: side of the square frames in pixels.
+        resize: shorter side that a frame is scaled to before the central square is cut.
+        dim: width of a feature.
+        pad: how the last, partial second is filled: ``zero`` (black frames, as published for S3D)
+            or ``repeat`` (the last frame).
+        device: where the network runs.
+        l2_normalize: whether features have unit length.
+    """
+
+    name: str
+    fps: int
+    size: int
+    resize: int
+    dim: int
+    pad: Literal["zero", "repeat"] = "zero"
+
+    def __init__(self, device: str = "cpu", l2_normalize: bool = True) -> None:
+        self.device = pick_device(device)
+        self.l2_normalize = bool(l2_normalize)
+
+    @property
+    def frames_per_feature(self) -> int:
+        """Frames that one feature is computed from: those of one second."""
+        return self.fps
+
+    @abstractmethod
+    def encode(self, video: Tensor) -> Tensor:
+        """Map (seconds, 3, fps, size, size) float in [0, 1] to (seconds, dim)."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies this encoder beyond its name and input size."""
+        return {}
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a feature depends on, to be recorded with it; equal provenance means equal features."""
+        return {
+            "encoder": self.name,
+            **self.settings(),
+            "fps": self.fps,
+            "resize": self.resize,
+            "size": self.size,
+            "dim": self.dim,
+            "pad": self.pad,
+            "l2_normalize": self.l2_normalize,
+        }
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Encode whole seconds.
+
+        Args:
+            frames: (seconds, fps, size, size, 3) uint8 RGB.
+
+        Returns:
+            (seconds, dim) float32.
+
+        Raises:
+            ValueError: if the shape or dtype differs.
+        """
+        expected = (self.fps, self.size, self.size, 3)
+        if frames.dtype != np.uint8 or frames.shape[1:] != expected:
+            raise ValueError(f"{self.name} takes uint8 (seconds, {expected}), not {frames.dtype} {frames.shape}")
+        with torch.inference_mode():
+            video = torch.from_numpy(frames).to(self.device).permute(0, 4, 1, 2, 3).float().div_(255.0)
+            features = self.encode(video).float()
+            if self.l2_normalize:
+                features = F.normalize(features, dim=1)
+        return features.cpu().numpy()
+
+
+class S3DEncoder(FeatureEncoder):
+    """S3D of HowTo100M: 30 frames of 224 x 224 to 512 values, L2-normalised by default as published.
+
+    Args:
+        weights: a local ``s3d_howto100m.pth``.
+        random_init: seed of random weights instead, for trying out a pipeline.
+
+    Raises:
+        ConfigError: unless exactly one of the two is given.
+        CheckpointError: if the file is not the weights of S3D.
+    """
+
+    name, fps, size, resize = "s3d", 30, 224, 224
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        random_init: int | None = None,
+        device: str = "cpu",
+        l2_normalize: bool = True,
+    ) -> None:
+        from mmpt.modules.s3d import fold_batch_norms, load_s3d, random_s3d
+
+        super().__init__(device, l2_normalize)
+        if (weights is None) == (random_init is None):
+            raise ConfigError(
+                "s3d takes either --weights with a local s3d_howto100m.pth or --random-init SEED "
+                "(untrained features, for trying out a pipeline)"
+            )
+        if weights is not None:
+            model = load_s3d(weights)
+            self._settings = {"weights_sha256": file_sha256(weights)}
+        else:
+            model = random_s3d(int(random_init or 0))
+            self._settings = {"random_init": int(random_init or 0)}
+        self.dim = model.fc.out_features
+        # both together take a second of video in about half the time on a CPU
+        self.model = fold_batch_norms(model).to(self.device, memory_format=torch.channels_last_3d)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the hash of the weights file or the seed."""
+        return dict(self._settings)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Return ``video_embedding``."""
+        return self.model(video)["video_embedding"]
+
+
+class SmallConv3dEncoder(FeatureEncoder):
+    """A small seeded 3-D convolutional network: features without any download, standardised, not normalised."""
+
+    name = "conv3d"
+
+    def __init__(
+        self, dim: int = 512, random_init: int = 0, device: str = "cpu", l2_normalize: bool = False
+    ) -> None:
+        from mmpt.modules.conv3d import SmallConv3d
+
+        super().__init__(device, l2_normalize)
+        self.dim, self.seed = int(dim), int(random_init)
+        self.model = SmallConv3d(dim=self.dim, seed=self.seed).to(self.device).eval()
+        self.fps, self.size, self.resize = SmallConv3d.fps, SmallConv3d.size, SmallConv3d.size
+
+    def settings(self) -> dict[str, Any]:
+        """Return the seed."""
+        return {"random_init": self.seed}
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Return the network's output."""
+        return self.model(video)
+
+
+class HuggingFaceEncoder(FeatureEncoder):
+    """Any Hugging Face image or video model, by local folder or hub id.
+
+    Image models see ``fps`` frames of each second (default 1), whose vectors are averaged; video models
+    see their own number of frames, spread over the second. CLIP-like models give their image
+    features. The model's own preprocessing file says mean, standard deviation and size; frames are
+    scaled by their shorter side and cut to the central square rather than squeezed.
+
+    Args:
+        model: folder or hub id.
+        fps: frames of each second.
+        pool: ``pooler``, ``cls`` or ``mean`` of the tokens; ``auto`` takes the first of them that the weights have.
+
+    Raises:
+        CheckpointError: if the model cannot be loaded or its weights are incomplete.
+        ConfigError: if the options do not fit the model.
+    """
+
+    name, pad = "hf", "repeat"
+
+    def __init__(
+        self,
+        model: str | None = None,
+        fps: int | None = None,
+        pool: str = "auto",
+        device: str = "cpu",
+        l2_normalize: bool = True,
+    ) -> None:
+        from mmpt.modules.hf_features import load_visual_model
+
+        super().__init__(device, l2_normalize)
+        if not model:
+            raise ConfigError("hf needs --model: a local folder or hub id of an image or video model")
+        self.model = load_visual_model(model, pool).to(self.device)
+        self.fps = int(fps or self.model.clip_frames or 1)
+        if self.model.clip_frames and self.fps != self.model.clip_frames:
+            raise ConfigError(f"{model} takes {self.model.clip_frames} frames per clip; --fps {fps} does not fit")
+        self.size, self.resize = self.model.size, self.model.resize
+        self._settings = {"revision": self.model.revision, "pool": pool, **_model_files(model)}
+        blank = torch.zeros(1, 3, self.fps, self.size, self.size, device=self.device)
+        with torch.inference_mode():
+            self.dim = self.encode(blank).shape[1]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the model's name, revision or file hashes, and pooling."""
+        return dict(self._settings)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Return pooled vectors."""
+        return self.model(video)
+
+
+def build_encoder(name: str, **options: Any) -> FeatureEncoder:
+    """Build an encoder of the registry; options that are None keep the encoder's default.
+
+    Raises:
+        ConfigError: if the name is unknown or an option is not one of this encoder's; names them.
+    """
+    cls = resolve("feature_encoder", name)
+    given = {key: value for key, value in options.items() if value is not None}
+    known = inspect.signature(cls).parameters
+    foreign = [key for key in given if key not in known]
+    if foreign:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
+        raise ConfigError(f"feature encoder {name!r} has no option {flags}; it takes {', '.join(known)}")
+    return cls(**given)
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device of a name; ``auto`` is the first GPU, or the CPU.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}; use auto, cpu or cuda[:index]") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
+    return chosen
+
+
+def _model_files(model: str) -> dict[str, Any]:
+    """Return the hub id, or the hashes of a local folder's weights: the same wherever the folder lies."""
+    if not os.path.isdir(model):
+        return {"model": model}
+    files = sorted(file for kind in ("*.safetensors", "*.bin") for file in Path(model).glob(kind))
+    return {"model": Path(model).resolve().name, "weights_sha256": {file.name: file_sha256(file) for file in files}}
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

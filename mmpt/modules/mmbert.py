@@ -1,0 +1,141 @@
+"""BERT over a sequence of video seconds and words: the encoders of VideoCLIP and VLM.
+
+Sequence: ``[CLS] v1 .. vV [SEP] w1 ..``; one video token is one second of features.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.modules.bert import BertConfig, BertEmbeddings, BertModel
+from mmpt.modules.transformer import EncoderOutput, activation, initialise
+from mmpt.utils.errors import DataError
+
+__all__ = ["MMBertEmbeddings", "MMBertForEncoder", "MMBertModel", "VideoTokenMLP"]
+
+SEGMENTS = 256
+
+
+class VideoTokenMLP(nn.Module):
+    """Project video features to token embeddings: linear, activation, LayerNorm, linear."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(config.input_dim, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size)
+        self.activation = activation(config.hidden_act)
+        self.linear2 = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project (B, V, D) of any float dtype to (B, V, H).
+
+        Raises:
+            DataError: if D is not the width that the model was built for.
+        """
+        if features.shape[-1] != self.linear1.in_features:
+            raise DataError(
+                f"video features are {features.shape[-1]} wide, but the model takes {self.linear1.in_features}: "
+                f"set model.input_dim: {features.shape[-1]}, or use the features that the model was trained on"
+            )
+        hidden = self.linear1(features.to(self.linear1.weight.dtype))
+        return self.linear2(self.LayerNorm(self.activation(hidden)))
+
+
+class MMBertEmbeddings(BertEmbeddings):
+    """BERT's embeddings with video tokens between the first token and the rest.
+
+    Text positions do not depend on the number of video tokens: the first ``max_video_len + 1`` positions belong to
+    the first token and the video, whatever part of them is used.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.max_video_len = config.max_video_len
+        if config.use_seg_emb:
+            # Part of VLM's published weights; its forward pass does not use them.
+            self.seg_embeddings = nn.Embedding(SEGMENTS, config.hidden_size)
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, video_embeddings: Tensor | None = None
+    ) -> Tensor:
+        """Embed ``input_ids`` (B, L) and projected video tokens (B, V, H), where given. Returns (B, V + L, H).
+
+        With video the positions are 0..V, then max_video_len+1 .. max_video_len+L-1; without, they are
+        0, then max_video_len+2 .. max_video_len+L. ``token_type_ids`` is (B, V + L).
+        """
+        words = self.word_embeddings(input_ids)
+        length = input_ids.shape[1]
+        if video_embeddings is None:
+            first, rest = 1, self.max_video_len + 2
+        else:
+            words = torch.cat([words[:, :1], video_embeddings.to(words.dtype), words[:, 1:]], dim=1)
+            first, rest = 1 + video_embeddings.shape[1], self.max_video_len + 1
+        device = input_ids.device
+        positions = torch.cat(
+            [torch.arange(first, device=device), torch.arange(rest, rest + length - 1, device=device)]
+        )
+        return self.combine(words, positions, token_type_ids)
+
+
+class MMBertModel(BertModel):
+    """BERT with :class:`MMBertEmbeddings`. Per-layer masks (isolated layers) are a sequence of masks."""
+
+    def build_embeddings(self, config: BertConfig) -> nn.Module:
+        """Return embeddings that take video tokens."""
+        return MMBertEmbeddings(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        need_attention: bool = False,
+        video_embeddings: Tensor | None = None,
+    ) -> EncoderOutput:
+        """Encode (B, L) token ids with (B, V, H) video tokens after the first of them."""
+        return self.encoder(
+            self.embeddings(input_ids, token_type_ids, video_embeddings),
+            attention_mask,
+            output_hidden_states=output_hidden_states,
+            need_attention=need_attention,
+        )
+
+
+class MMBertForEncoder(nn.Module):
+    """Projection of video features and :class:`MMBertModel`: VideoCLIP's video tower."""
+
+    ignored_keys = BertModel.ignored_keys
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.videomlp = VideoTokenMLP(config)
+        self.bert = MMBertModel(config)
+        initialise(self.videomlp, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        video_features: Tensor | None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        need_attention: bool = False,
+    ) -> EncoderOutput:
+        """Encode token ids (B, L) and video features (B, V, D), or None, as one sequence of V + L."""
+        return self.bert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            output_hidden_states,
+            need_attention,
+            video_embeddings=None if video_features is None else self.videomlp(video_features),
+        )
+
+    def load_pretrained(self, state: dict[str, Tensor], source: str) -> None:
+        """Load a BERT's weights into the encoder; the projection keeps its initialisation.
+
+        Raises:
+            CheckpointError: as :meth:`BertModel.load_pretrained`.
+        """
+        self.bert.load_pretrained(state, source)

@@ -1,0 +1,287 @@
+"""The transformer encoder that every system shares.
+
+Post-norm layers carry the parameter names of Hugging Face's BERT (``layer.N.attention.self.query``,
+``attention.output.{dense,LayerNorm}``, ``intermediate.dense``, ``output.{dense,LayerNorm}``), pre-norm layers those
+of its ViT (``attention.attention.query``, ``layernorm_before``, ``layernorm_after``). What stands before the first
+layer and after the last one (embeddings, a leading or a final norm) belongs to the model that holds the encoder.
+
+Shapes: B batch, L sequence, H hidden size, A heads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmpt.utils.errors import ConfigError, nearest
+
+__all__ = [
+    "ACTIVATIONS",
+    "EncoderOutput",
+    "MASKED_SCORE",
+    "Rotary",
+    "TransformerEncoder",
+    "TransformerOptions",
+    "activation",
+    "additive_mask",
+    "initialise",
+]
+
+# Added to masked scores. Finite in fp16 too, so that a row whose keys are all masked gives numbers and not NaN,
+# and low enough that exp() of it is exactly zero beside any unmasked score.
+MASKED_SCORE = -3e4
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+# Turns queries and keys, each (B, A, L, H / A), by their positions.
+Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Return the activation of a Hugging Face name.
+
+    Raises:
+        ConfigError: if the name is unknown.
+    """
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"hidden_act: unknown activation {name!r}.{nearest(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """What the systems' encoders differ in.
+
+    ``norm`` is ``"post"`` (BERT) or ``"pre"`` (ViT). ``qkv_bias`` is the bias of query, key and value, ``bias`` that
+    of the other linear layers. ``gradient_checkpointing`` recomputes each layer in the backward pass: about one
+    more forward pass of time for the memory of one layer's activations instead of all.
+    """
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    activation: str = "gelu"
+    norm: str = "post"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    qkv_bias: bool = True
+    bias: bool = True
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("post", "pre"):
+            raise ConfigError(f"norm: {self.norm!r} is neither 'post' nor 'pre'")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+
+
+class EncoderOutput(NamedTuple):
+    """``last_hidden_state`` (B, L, H); ``hidden_states`` one per layer and the input; ``attentions`` (B, A, L, L)."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask, true where a key may be seen, into scores to add.
+
+    Args:
+        mask: (B, L) for keys, or (B or 1, L, L) with a row per query; bool or integer.
+
+    Returns:
+        (B, 1, 1, L) or (B, 1, L, L) of ``dtype``: 0 where seen, :data:`MASKED_SCORE` where not.
+    """
+    mask = mask.bool()
+    mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED_SCORE)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention up to, but without, the output projection."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        size = options.hidden_size
+        self.num_heads = options.num_heads
+        self.query = nn.Linear(size, size, bias=options.qkv_bias)
+        self.key = nn.Linear(size, size, bias=options.qkv_bias)
+        self.value = nn.Linear(size, size, bias=options.qkv_bias)
+        self.dropout = nn.Dropout(options.attention_dropout)
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, rotary: Rotary | None, need_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the context (B, L, H) and, when asked for, the probabilities (B, A, L, L) before dropout."""
+        query, key, value = (
+            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        if rotary is not None:
+            query, key = rotary(query, key)
+        if mask is not None:
+            mask = mask.to(query.dtype)
+        if need_attention:
+            scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+            probabilities = (scores if mask is None else scores + mask).softmax(-1)
+            context = self.dropout(probabilities) @ value
+        else:
+            probabilities = None
+            dropout = self.dropout.p if self.training else 0.0
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return context.transpose(1, 2).flatten(2), probabilities
+
+
+class ResidualOutput(nn.Module):
+    """Projection, dropout and residual sum, followed by a LayerNorm in post-norm layers."""
+
+    def __init__(self, options: TransformerOptions, input_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_size, options.hidden_size, bias=options.bias)
+        if options.norm == "post":
+            self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
+        self.dropout = nn.Dropout(options.hidden_dropout)
+        self.post_norm = options.norm == "post"
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """Return (B, L, H)."""
+        output = self.dropout(self.dense(hidden)) + residual
+        return self.LayerNorm(output) if self.post_norm else output
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention with its output projection; the inner module is named as BERT or ViT name it."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.core = "self" if options.norm == "post" else "attention"
+        self.add_module(self.core, SelfAttention(options))
+        self.output = ResidualOutput(options, options.hidden_size)
+
+    def forward(
+        self, hidden: Tensor, residual: Tensor, mask: Tensor | None, rotary: Rotary | None, need_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the block's output (B, L, H) and, when asked for, its attention maps."""
+        context, probabilities = getattr(self, self.core)(hidden, mask, rotary, need_attention)
+        return self.output(context, residual), probabilities
+
+
+class Intermediate(nn.Module):
+    """The widening half of the feed-forward block."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.dense = nn.Linear(options.hidden_size, options.intermediate_size, bias=options.bias)
+        self.activation = activation(options.activation)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (B, L, intermediate size)."""
+        return self.activation(self.dense(hidden))
+
+
+class TransformerLayer(nn.Module):
+    """One layer: attention and feed-forward, each with a residual and a norm."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.pre_norm = options.norm == "pre"
+        self.attention = AttentionBlock(options)
+        self.intermediate = Intermediate(options)
+        self.output = ResidualOutput(options, options.intermediate_size)
+        if self.pre_norm:
+            self.layernorm_before = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
+            self.layernorm_after = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, rotary: Rotary | None, need_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's output (B, L, H) and, when asked for, its attention maps."""
+        normed = self.layernorm_before(hidden) if self.pre_norm else hidden
+        hidden, probabilities = self.attention(normed, hidden, mask, rotary, need_attention)
+        normed = self.layernorm_after(hidden) if self.pre_norm else hidden
+        return self.output(self.intermediate(normed), hidden), probabilities
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of layers under the name ``layer``."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.gradient_checkpointing = options.gradient_checkpointing
+        self.layer = nn.ModuleList(TransformerLayer(options) for _ in range(options.num_layers))
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | Sequence[Tensor] | None = None,
+        rotary: Rotary | None = None,
+        output_hidden_states: bool = False,
+        need_attention: bool = False,
+    ) -> EncoderOutput:
+        """Encode ``hidden`` (B, L, H).
+
+        Args:
+            attention_mask: true where a key may be seen: (B, L), (B, L, L), or a sequence with one of these per
+                layer. Layers that share a mask share the tensor: nothing of size (B, layers, L, L) is ever built.
+            rotary: hook that turns queries and keys by position.
+            need_attention: compute and return attention maps, on an explicit path that keeps (B, A, L, L) per layer.
+
+        Raises:
+            ValueError: if the number of masks is not the number of layers.
+        """
+        masks = self._masks(attention_mask, hidden.dtype)
+        states, attentions = [hidden], []
+        for layer, mask in zip(self.layer, masks, strict=True):
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden, probabilities = checkpoint(layer, hidden, mask, rotary, need_attention, use_reentrant=False)
+            else:
+                hidden, probabilities = layer(hidden, mask, rotary, need_attention)
+            if output_hidden_states:
+                states.append(hidden)
+            if need_attention:
+                attentions.append(probabilities)
+        return EncoderOutput(
+            hidden,
+            tuple(states) if output_hidden_states else None,
+            tuple(attentions) if need_attention else None,
+        )
+
+    def _masks(self, mask: Tensor | Sequence[Tensor] | None, dtype: torch.dtype) -> list[Tensor | None]:
+        if mask is None:
+            return [None] * len(self.layer)
+        if isinstance(mask, Tensor):
+            return [additive_mask(mask, dtype)] * len(self.layer)
+        if len(mask) != len(self.layer):
+            raise ValueError(f"{len(mask)} attention masks for {len(self.layer)} layers")
+        shared = {id(one): additive_mask(one, dtype) for one in mask}
+        return [shared[id(one)] for one in mask]
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Initialise linear and embedding weights from N(0, ``std``), biases with 0, norms with 1 and 0 (BERT's rule).
+
+    Draws from torch's generator, which the trainer seeds.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            with torch.no_grad():
+                part.weight[part.padding_idx].zero_()
+        if isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+        if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
+            nn.init.zeros_(part.bias)

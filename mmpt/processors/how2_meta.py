@@ -1,0 +1,237 @@
+"""Which videos of a HowTo100M-style corpus can be used, one by one or in groups (files: :mod:`mmpt.processors.how2`)."""
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
+from mmpt.processors.sampling import usable_clips
+from mmpt.store.features import FeatureStore, read_shard_map
+from mmpt.store.transcripts import TranscriptFile
+from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.files import resolve_path
+from mmpt.utils.options import read_options
+from mmpt.utils.shardedtensor import ShardedTensor, open_shared
+
+__all__ = [
+    "GroupOptions",
+    "How2MetaProcessor",
+    "How2Options",
+    "How2VideoRetriMetaProcessor",
+    "ShardedHow2MetaProcessor",
+    "ShardedHow2VideoRetriMetaProcessor",
+    "check_startends",
+    "open_caption_file",
+    "shard_split",
+    "text_prefix",
+]
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 3
+
+
+@dataclass
+class How2Options(SplitOptions):
+    """Where features and captions lie; ``max_missing`` is the share of listed videos that may be unusable."""
+
+    vfeat_dir: str | None = None
+    tfeat_dir: str | None = None
+    caption_pkl_path: str | None = None
+    max_missing: float = 0.1
+
+
+@dataclass
+class GroupOptions(How2Options):
+    """``num_video_per_batch`` videos make an item."""
+
+    num_video_per_batch: int = 32
+
+
+class How2MetaProcessor(MetaProcessor):
+    """Items ``(id, id)`` of the listed videos that have features and, if a caption file is named, captions.
+
+    ``skipped`` counts the listed videos that were left out, by reason.
+
+    Raises:
+        DataError: if more than ``max_missing`` of the listed videos are unusable, or none is left.
+    """
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": How2Options}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.options = read_options(config, How2Options)
+        if not self.options.vfeat_dir:
+            raise ConfigError("dataset.vfeat_dir: not set; it names the folder of video features")
+        self.skipped: Counter[str] = Counter()
+        listed = read_id_list(self.path, self.path_key)
+        ids = list(dict.fromkeys(listed))
+        if len(ids) < len(listed):
+            logger.warning("%s: %d ids are listed more than once", self.path, len(listed) - len(ids))
+        ids = [name for name, keep in zip(ids, self.in_split(ids), strict=True) if keep]
+        faults = self._faults(ids)
+        self._report(ids, faults)
+        self.video_ids: list[str] = [name for name in ids if name not in faults]
+        self.data = [(item, item) for item in map(self._item, range(len(self.video_ids)), self.video_ids)]
+
+    def _faults(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return why videos cannot be used."""
+        store = FeatureStore(str(resolve_path(self.options.vfeat_dir or "")))
+        faults = {name: "without features" for name in ids if name not in store}
+        if self.options.caption_pkl_path:
+            captions = open_caption_file(self.options.caption_pkl_path)
+            faults |= {name: "without captions" for name in ids if name not in captions and name not in faults}
+        return faults
+
+    def _item(self, index: int, name: str) -> Any:
+        return name
+
+    def _report(self, ids: Sequence[str], faults: Mapping[str, str]) -> None:
+        """Count and log the videos left out; refuse too many."""
+        if not faults:
+            return
+        self.skipped = Counter(faults.values())
+        parts = []
+        for reason, number in self.skipped.items():
+            examples = [name for name, why in faults.items() if why == reason][:_EXAMPLES]
+            parts.append(f"{number} {reason} ({', '.join(examples)}{', ..' if number > len(examples) else ''})")
+        message = f"{self.path}: {len(faults)} of {len(ids)} videos cannot be used: {'; '.join(parts)}"
+        if len(faults) == len(ids) or len(faults) > self.options.max_missing * len(ids):
+            raise DataError(f"{message}. The limit is dataset.max_missing = {self.options.max_missing}")
+        logger.warning("%s", message)
+
+
+class ShardedHow2MetaProcessor(How2MetaProcessor):
+    """Items ``(id, index in the list, shard, index in the shard)``, twice, of the videos usable in the shards.
+
+    With ``tfeat_dir``, a video is usable if one of its captions begins inside its features.
+    """
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": How2Options}
+
+    def _faults(self, ids: Sequence[str]) -> dict[str, str]:
+        split, listed = shard_split(self.options), set(ids)
+        vfeat_dir = resolve_path(self.options.vfeat_dir or "")
+        self._places: dict[str, tuple[int, int]] = {}
+        faults = {}
+        for shard, names in read_shard_map(str(vfeat_dir), split).items():
+            here = [(index, name) for index, name in enumerate(names) if name in listed]
+            # A map may name a video twice, with the same features.
+            here = [(index, name) for index, name in here if self._places.setdefault(name, (shard, index))[0] == shard]
+            if not here:
+                continue
+            reasons = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
+            for index, name in here:
+                if reasons[index]:
+                    faults[name] = reasons[index]
+        return faults | {name: "without features" for name in ids if name not in self._places}
+
+    def _shard_faults(self, video_path: Path, shard_name: str, names: Sequence[str]) -> list[str]:
+        """Return why each video of a shard cannot be used, or an empty string."""
+        seconds = _aligned(video_path, names).lengths()
+        reasons = np.where(seconds > 0, "", "without features").astype(object)
+        if self.options.tfeat_dir:
+            path = f"{text_prefix(self.options.tfeat_dir)}{shard_name}.startends"
+            startends = _aligned(path, names)
+            check_startends(path, startends)
+            clips, times = startends.lengths(), np.asarray(startends.data)
+            usable = usable_clips(times[:, 0], times[:, 1], np.repeat(seconds, clips))
+            count = np.concatenate(([0], np.cumsum(usable)))[startends.starts]
+            reasons[(reasons == "") & (np.diff(count) == 0)] = "without a caption that begins inside the video"
+            reasons[(clips == 0) & (seconds > 0)] = "without captions"
+        return reasons.tolist()
+
+    def _item(self, index: int, name: str) -> Any:
+        return (name, index, *self._places[name])
+
+
+class _VideoGroups(How2MetaProcessor):
+    """Items are groups of videos (a list, twice); at first runs of ``num_video_per_batch`` in the order of the list.
+
+    ``video_ids`` are all videos. The last group may be shorter, and there is always at least one.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        size = read_options(config, GroupOptions).num_video_per_batch
+        if size < 1:
+            raise ConfigError(f"dataset.num_video_per_batch: {size} is not at least 1")
+        self._items = dict(zip(self.video_ids, (item for item, _ in self.data), strict=True))
+        self.set_candidates([self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)])
+
+    def set_candidates(self, candidates: Sequence[Sequence[str]]) -> None:
+        """Replace the groups, as after each round of retrieval; their number may change.
+
+        Raises:
+            DataError: if there is no group, one is empty, or a video is not of this split.
+        """
+        groups = [list(group) for group in candidates]
+        if not groups or not all(groups):
+            raise DataError(f"{self.path}: retrieval gave {'an empty group' if groups else 'no groups'} of videos")
+        unknown = sorted({name for group in groups for name in group if name not in self._items})
+        if unknown:
+            raise DataError(f"{self.path}: groups name videos that are not listed: {', '.join(unknown[:_EXAMPLES])}")
+        self.data = groups
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        group = [self._items[name] for name in self.data[index]]
+        return group, group
+
+
+class How2VideoRetriMetaProcessor(_VideoGroups):
+    """Groups of ids."""
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
+
+
+class ShardedHow2VideoRetriMetaProcessor(_VideoGroups, ShardedHow2MetaProcessor):
+    """Groups of ``(id, -1, shard, index in the shard)``."""
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
+
+    def _item(self, index: int, name: str) -> Any:
+        return (name, -1, *self._places[name])
+
+
+def shard_split(options: SplitOptions) -> str:
+    """Return which shards a split reads: ``train``, or ``val`` for valid and test.
+
+    A valid split held out of the training list lies in the training shards.
+    """
+    held_out = options.split == "valid" and options.val_holdout > 0 and options.val_path == options.train_path
+    return "train" if options.split == "train" or held_out else "val"
+
+
+@functools.lru_cache(maxsize=2)
+def open_caption_file(path: str) -> TranscriptFile:
+    """Return a caption file, opened once per process."""
+    return TranscriptFile(resolve_path(path))
+
+
+def text_prefix(tfeat_dir: str) -> str:
+    """Return the string prefix with its folder looked up as every other path."""
+    folder, slash, name = tfeat_dir.rpartition("/")
+    return f"{resolve_path(folder)}/{name}" if slash and folder else tfeat_dir
+
+
+def check_startends(path: str, startends: ShardedTensor) -> None:
+    """Refuse a shard whose rows are not (start, end); names the file."""
+    if startends.data.ndim != 2 or startends.data.shape[1] != 2:
+        raise DataError(f"{path}: rows have shape {startends.data.shape[1:]}, expected (2,): start and end in seconds")
+
+
+def _aligned(path: str | Path, names: Sequence[str]) -> ShardedTensor:
+    """Open a shard and check that it holds the videos that the shard map names."""
+    shard = open_shared(path)
+    if len(shard) != len(names):
+        raise DataError(f"{path}: holds {len(shard)} videos, the shard map names {len(names)}; shard both again")
+    if shard.ids is not None and shard.ids != list(names):
+        raise DataError(f"{path}: its videos are not those of the shard map, or in another order; shard both again")
+    return shard

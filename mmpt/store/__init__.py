@@ -1,0 +1,1 @@
+"""What is on disk: video and audio decoding, features, frames, segments, transcripts."""

@@ -1,0 +1,173 @@
+"""De-duplicate a whole caption file, with resume and a manifest that says what was done."""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmpt.store.dedup import CaptionDedup
+from mmpt.store.transcripts import iter_transcripts, scan_captions
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import atomic_open, read_json, write_json
+from mmpt.utils.seeds import DEFAULT_SEED
+
+__all__ = ["CaptionReport", "deduplicate_file", "file_checksum", "write_caption_pickle"]
+
+logger = logging.getLogger(__name__)
+
+# Raised when the result for one input changes, so that older outputs are made again.
+_ALGORITHM = "word-level longest overlap, 1"
+
+
+@dataclass
+class CaptionReport:
+    """What became of the videos: ``done`` now, ``skipped`` because done before, ``failed``; and why."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Return the closing lines of a script."""
+        head = f"done {self.done}, skipped {self.skipped}, failed {self.failed} videos"
+        return [head, *(f"  {number} {reason}" for reason, number in sorted(self.counts.items()))]
+
+
+def file_checksum(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def deduplicate_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    seed: int = DEFAULT_SEED,
+    force: bool = False,
+    progress: Callable[[Iterator[Any]], Iterator[Any]] = iter,
+) -> CaptionReport:
+    """De-duplicate the captions of ``source`` (.json or .pkl) into ``target`` (.json).
+
+    Results go to ``.<target>.partial``, one line per video, and a killed run goes on from there.
+    ``<target>.manifest.json`` names the inputs; while they and the output are unchanged nothing is redone.
+    ``progress`` wraps the iterator over videos.
+
+    Raises:
+        DataError: if ``source`` is not a caption file; no ``target`` is left behind.
+    """
+    target = Path(target)
+    if target.resolve() == Path(source).resolve():
+        raise DataError(f"{source}: input and output are the same file")
+    manifest_path = target.with_name(target.name + ".manifest.json")
+    inputs = {"source_sha256": file_checksum(source), "seed": seed, "algorithm": _ALGORITHM}
+    if not force and (report := _finished(target, manifest_path, inputs)):
+        return report
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _Partial(target, inputs) as partial:
+        report = CaptionReport(skipped=len(partial.done))
+        dedup, faults = CaptionDedup(seed), Counter[str]()
+        for video_id, transcript in progress(iter_transcripts(source, faults)):
+            # Done again even where a killed run has written it: it costs little, and the counts are whole.
+            result = dedup(video_id, transcript)
+            if video_id not in partial.done:
+                partial.append(video_id, result.to_dict())
+                report.done += 1
+        report.failed = faults["malformed videos"]
+        report.counts = dict(faults + dedup.counts)
+        partial.commit()
+    manifest = {**inputs, "source": str(source), "output_sha256": file_checksum(target), "report": asdict(report)}
+    write_json(manifest_path, manifest)
+    return report
+
+
+def write_caption_pickle(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write a caption file as a pickle of a dict from video id to JSON string, as the public configs read it."""
+    entries = {video_id: json.dumps(entry) for video_id, entry in scan_captions(source)}
+    with atomic_open(target, "wb") as file:
+        pickle.dump(entries, file, protocol=4)
+
+
+def _finished(target: Path, manifest_path: Path, inputs: dict[str, Any]) -> CaptionReport | None:
+    """Return the report of a finished run if its inputs and its output are unchanged."""
+    if not (target.is_file() and manifest_path.is_file()):
+        return None
+    manifest = read_json(manifest_path)
+    if any(manifest.get(key) != value for key, value in inputs.items()):
+        logger.info("%s was made from other inputs: doing it again", target)
+        return None
+    if manifest.get("output_sha256") != file_checksum(target):
+        logger.warning("%s is not the file that was written: doing it again", target)
+        return None
+    before = manifest["report"]
+    return CaptionReport(0, before["done"] + before["skipped"], before["failed"], before["counts"])
+
+
+class _Partial:
+    """The output in the making: JSON with one video per line, so that whole lines survive a kill.
+
+    ``.<target>.partial.inputs`` beside it says what it was made from.
+    """
+
+    def __init__(self, target: Path, inputs: dict[str, Any]) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.partial")
+        self.inputs_path = target.with_name(f".{target.name}.partial.inputs")
+        self.done: set[str] = set()
+        self._size = 0
+        if self.path.is_file() and self.inputs_path.is_file() and read_json(self.inputs_path) == inputs:
+            self._read()
+        write_json(self.inputs_path, inputs)
+
+    def __enter__(self) -> "_Partial":
+        self._file = open(self.path, "r+b" if self._size else "wb")  # noqa: SIM115 - closed by __exit__
+        self._file.truncate(self._size)
+        self._file.seek(self._size)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        # A wrong file will not be right next time; an interrupted run goes on.
+        if kind is not None and issubclass(kind, DataError):
+            self.path.unlink()
+            self.inputs_path.unlink()
+
+    def append(self, video_id: str, entry: dict[str, Any]) -> None:
+        """Write one video."""
+        line = f"{',' if self._size else '{'}{json.dumps(video_id)}: {json.dumps(entry)}\n".encode()
+        self._file.write(line)
+        self._size += len(line)
+
+    def commit(self) -> None:
+        """Close the JSON object and give the file its name."""
+        self._file.write(b"}\n" if self._size else b"{}\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        os.replace(self.path, self.target)
+        self.inputs_path.unlink()
+
+    def _read(self) -> None:
+        """Collect the videos on whole lines of a killed run."""
+        with open(self.path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or line == b"}\n":
+                    return
+                try:
+                    (video_id,) = json.loads(b"{" + line[1:] + b"}")
+                except ValueError:
+                    return
+                self.done.add(video_id)
+                self._size += len(line)

@@ -1,0 +1,106 @@
+"""The record beside a folder of features: what was extracted, from what, with which settings.
+
+``manifest.json`` holds the settings once and one entry per video. While a run is under way each
+finished video is appended to ``manifest.journal``, so that a killed run loses nothing and a corpus
+of a million videos is not rewritten a million times; the next run folds the journal in.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import read_json, write_json
+
+__all__ = ["Manifest", "sole_writer"]
+
+_VERSION = 1
+_NOT_COMPARED = ("decoder",)  # a new version of the decoder may go on with an old folder
+
+
+class Manifest:
+    """Entries by video id, kept on disk in a folder of features.
+
+    Args:
+        folder: of the features.
+        provenance: settings that all features of the folder share.
+
+    Raises:
+        DataError: if the folder was made with other settings, or its manifest is damaged; names it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], provenance: Mapping[str, Any]) -> None:
+        self.path = Path(folder) / "manifest.json"
+        self.journal = Path(folder) / "manifest.journal"
+        self.provenance = json.loads(json.dumps(provenance))
+        self.entries: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            stored = read_json(self.path)
+            if not isinstance(stored, dict) or stored.get("version") != _VERSION:
+                raise DataError(f"{self.path}: not a manifest of version {_VERSION}")
+            self._compare(stored["provenance"])
+            self.entries = stored["videos"]
+        self._replay()
+
+    def record(self, video_id: str, entry: Mapping[str, Any]) -> None:
+        """Set a video's entry and append it to the journal."""
+        self.entries[video_id] = dict(entry)
+        if not self.journal.exists():
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            self._append({"provenance": self.provenance})
+        self._append({"id": video_id, **entry})
+
+    def save(self) -> None:
+        """Write ``manifest.json`` atomically and drop the journal that it now contains."""
+        videos = dict(sorted(self.entries.items()))
+        write_json(self.path, {"version": _VERSION, "provenance": self.provenance, "videos": videos})
+        self.journal.unlink(missing_ok=True)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with open(self.journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _replay(self) -> None:
+        if not self.journal.exists():
+            return
+        complete = self.journal.read_text(encoding="utf-8").split("\n")[:-1]  # a torn last line is dropped
+        for text in complete:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # the video of a damaged line is looked at again
+            if "provenance" in line:
+                self._compare(line["provenance"])
+            else:
+                self.entries[line.pop("id")] = line
+        self.save()
+
+    def _compare(self, stored: Mapping[str, Any]) -> None:
+        keys = [key for key in {**stored, **self.provenance} if key not in _NOT_COMPARED]
+        differing = [key for key in keys if stored.get(key) != self.provenance.get(key)]
+        if differing:
+            told = "; ".join(f"{key} {stored.get(key)!r}, now {self.provenance.get(key)!r}" for key in differing)
+            raise DataError(
+                f"{self.path.parent}: its features were made with other settings ({told}). "
+                "Use another output folder, or remove this one"
+            )
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a lock on a folder, so that two runs do not write into it at a time; created if absent.
+
+    Raises:
+        DataError: if another process holds it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"{folder}: another extraction is writing into this folder") from error
+        yield

@@ -1,0 +1,249 @@
+"""Video features on disk: one ``.npy`` file per video, or shards of thousands of videos.
+
+Both stores answer ``store[video_id]`` with the memory-mapped array ``(seconds, dim)``: one
+row per second of video.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmpt.utils import safe_pickle
+from mmpt.utils.errors import DataError, nearest
+from mmpt.utils.files import read_json
+from mmpt.utils.shardedtensor import ShardedTensor, open_shared
+from mmpt.utils.shardedtensor_files import read_npy
+
+__all__ = [
+    "Features",
+    "FeatureStore",
+    "ShardedFeatureStore",
+    "check_feature_width",
+    "check_width",
+    "read_feature",
+    "read_shard_map",
+    "shard_map_paths",
+    "shard_prefix",
+]
+
+
+class Features(Protocol):
+    """What both stores offer."""
+
+    def __getitem__(self, video_id: str) -> np.ndarray: ...
+
+    def __contains__(self, video_id: object) -> bool: ...
+
+    def ids(self) -> list[str]: ...
+
+
+def read_feature(path: str | os.PathLike[str], video_id: str) -> np.ndarray:
+    """Map one video's feature file ``(seconds, dim)``; pickled objects are refused.
+
+    Raises:
+        DataError: if the file is missing, damaged, or not a two-dimensional array of numbers.
+    """
+    try:
+        feature = read_npy(path)
+    except DataError as error:
+        raise DataError(f"features of video {video_id!r}: {error}") from error
+    if feature.ndim != 2 or feature.dtype.kind not in "fiu":
+        raise DataError(
+            f"features of video {video_id!r}: {path} holds {feature.dtype} of shape {feature.shape}, expected numbers of"
+            " shape (seconds, dim). Extract the video again or take it off the list."
+        )
+    return feature
+
+
+class FeatureStore:
+    """A folder of ``<video id>.npy`` files.
+
+    Raises:
+        DataError: if the folder does not exist.
+    """
+
+    def __init__(self, vfeat_dir: str | os.PathLike[str]) -> None:
+        self.vfeat_dir = Path(vfeat_dir)
+        if not self.vfeat_dir.is_dir():
+            raise DataError(f"{self.vfeat_dir}: no such folder of features (dataset.vfeat_dir)")
+
+    def __getitem__(self, video_id: str) -> np.ndarray:
+        """Map the features ``(seconds, dim)`` of a video.
+
+        Raises:
+            DataError: if there are none, or they cannot be read; names the video.
+        """
+        if not _is_file_name(video_id):
+            raise DataError(f"{video_id!r} is not a video id: it must be a plain file name inside {self.vfeat_dir}")
+        return read_feature(self._path(video_id), video_id)
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and _is_file_name(video_id) and self._path(video_id).is_file()
+
+    def ids(self) -> list[str]:
+        """Return the ids of all videos in the folder, sorted."""
+        with os.scandir(self.vfeat_dir) as entries:
+            return sorted(e.name[:-4] for e in entries if e.name.endswith(".npy") and e.name[:-4] in self)
+
+    def _path(self, video_id: str) -> Path:
+        return self.vfeat_dir / f"{video_id}.npy"
+
+
+def _is_file_name(video_id: str) -> bool:
+    """Say whether the id stays in its folder when it becomes a file name."""
+    return bool(video_id) and not video_id.startswith(".") and not set(video_id) & {"/", "\\", "\0"}
+
+
+def shard_prefix(vfeat_dir: str | os.PathLike[str], split: str, shard_id: int) -> Path:
+    """Return the ShardedTensor prefix of one feature shard: ``<vfeat_dir>/<split>_<k>``."""
+    return Path(vfeat_dir) / f"{split}_{shard_id}"
+
+
+def shard_map_paths(vfeat_dir: str | os.PathLike[str], split: str) -> tuple[Path, Path]:
+    """Return the names of the shard map: ours (JSON), and the published one (pickle)."""
+    return Path(vfeat_dir) / f"{split}_meta.json", Path(vfeat_dir) / f"{split}_meta.pkl"
+
+
+def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, list[str]]:
+    """Read which videos are in which shard, in the shard's order.
+
+    Reads ``<split>_meta.json``, or else ``<split>_meta.pkl`` of the published layout (without
+    executing pickled code).
+
+    Raises:
+        DataError: if neither exists or the content is not such a map; names the file.
+    """
+    ours, published = shard_map_paths(vfeat_dir, split)
+    if ours.exists():
+        path, found = ours, read_json(ours)
+    elif published.exists():
+        path, found = published, safe_pickle.load(published)
+    else:
+        raise DataError(
+            f"{ours}: no such file, nor {published.name}. Make the shards of split {split!r} with"
+            " scripts/video_feature_extractor/shard_feature.py, or correct dataset.vfeat_dir."
+        )
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: holds a {type(found).__name__}, expected a map of shard number to video ids")
+    shards = {_shard_number(key, path): ids for key, ids in found.items()}
+    for shard_id, ids in shards.items():
+        if not isinstance(ids, (list, tuple)) or not all(isinstance(video_id, str) for video_id in ids):
+            raise DataError(f"{path}: shard {shard_id} is not a list of video ids")
+    return {shard_id: list(shards[shard_id]) for shard_id in sorted(shards)}
+
+
+def _shard_number(key: Any, path: Path) -> int:
+    try:
+        if int(key) >= 0 and str(int(key)) == str(key):
+            return int(key)
+    except (TypeError, ValueError):
+        pass
+    raise DataError(f"{path}: {key!r} is not a shard number")
+
+
+class ShardedFeatureStore:
+    """Shards ``<vfeat_dir>/<split>_<k>`` and their map; each shard is opened once per process.
+
+    A pickled store carries only its folder, split and map, so that spawned workers open
+    the shards themselves.
+    """
+
+    def __init__(self, vfeat_dir: str | os.PathLike[str], split: str) -> None:
+        self.vfeat_dir = Path(vfeat_dir)
+        self.split = split
+        self.shards = read_shard_map(vfeat_dir, split)
+        self._opened: dict[int, ShardedTensor] = {}
+
+    def __getitem__(self, video_id: str) -> np.ndarray:
+        """Map the features ``(seconds, dim)`` of a video.
+
+        Raises:
+            DataError: if no shard has it, or its bytes were changed; names the video.
+        """
+        place = self._places.get(video_id)
+        if place is None:
+            raise DataError(
+                f"video {video_id!r}: not in the shards of split {self.split!r} in {self.vfeat_dir}."
+                f"{nearest(str(video_id), self._places) if len(self._places) < 10_000 else ''} Shard its features, or"
+                " take it off the list."
+            )
+        return self.read(*place)
+
+    def read(self, shard_id: int, index: int) -> np.ndarray:
+        """Map the features ``(seconds, dim)`` of video number ``index`` of a shard.
+
+        Raises:
+            DataError: if there is no such shard, or it is damaged or does not fit the map.
+            IndexError: if the shard has fewer videos.
+        """
+        shard = self._opened.get(shard_id)
+        if shard is None:
+            shard = self._opened[shard_id] = self._open(shard_id)
+        return shard[index]
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._places
+
+    def ids(self) -> list[str]:
+        """Return the ids of all videos, shard by shard in the shard's order."""
+        return list(self._places)
+
+    @functools.cached_property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        places: dict[str, tuple[int, int]] = {}
+        for shard_id, ids in self.shards.items():
+            for index, video_id in enumerate(ids):
+                # The published lists may name a video twice; both are the same features.
+                places.setdefault(video_id, (shard_id, index))
+        return places
+
+    def _open(self, shard_id: int) -> ShardedTensor:
+        if shard_id not in self.shards:
+            raise DataError(f"{self.vfeat_dir}: the map of split {self.split!r} has no shard {shard_id}")
+        prefix = shard_prefix(self.vfeat_dir, self.split, shard_id)
+        shard = open_shared(prefix)
+        ids = self.shards[shard_id]
+        if len(shard) != len(ids) or (shard.ids is not None and shard.ids != ids):
+            raise DataError(
+                f"{prefix}: the shard's {len(shard)} videos are not the {len(ids)} videos that the map of split"
+                f" {self.split!r} lists for it. Make the shards again."
+            )
+        if shard.data.ndim != 2 or shard.data.dtype.kind not in "fiu":
+            raise DataError(f"{prefix}: holds {shard.data.dtype} {shard.data.shape}, expected features (seconds, dim)")
+        return shard
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"vfeat_dir": self.vfeat_dir, "split": self.split, "shards": self.shards, "_opened": {}}
+
+
+def check_feature_width(feature: np.ndarray, video_id: str, expected_dim: int) -> np.ndarray:
+    """Return ``feature`` ``(seconds, dim)`` if it is ``expected_dim`` wide.
+
+    Raises:
+        DataError: names the video, the width found and the key to change.
+    """
+    if feature.shape[-1] != expected_dim:
+        raise DataError(
+            f"features of video {video_id!r} are {feature.shape[-1]} wide, the model expects {expected_dim}. Set"
+            f" model.input_dim: {feature.shape[-1]}, or extract the features with the model's encoder."
+        )
+    return feature
+
+
+def check_width(store: Features, expected_dim: int, video_ids: Iterable[str] | None = None) -> None:
+    """Check the width of the first video of a store, or of all of ``video_ids``.
+
+    Raises:
+        DataError: as :func:`check_feature_width`; also if the store is empty.
+    """
+    chosen: Iterator[str] = iter(store.ids()[:1] if video_ids is None else video_ids)
+    empty = True
+    for video_id in chosen:
+        check_feature_width(store[video_id], video_id, expected_dim)
+        empty = False
+    if empty:
+        raise DataError("no video to check the feature width of: the feature store or list is empty")

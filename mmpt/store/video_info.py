@@ -1,0 +1,171 @@
+"""Opening video files and what they say about themselves, through PyAV.
+
+Everything that needs to know FFmpeg's habits is here: which stream is the video, what the
+display matrix means, where time zero lies, how long the file claims to be.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpt.utils.errors import DataError
+from mmpt.utils.extras import require
+
+__all__ = ["VideoInfo", "decoder_version", "display_transform", "open_video", "orient", "probe", "stated_duration"]
+
+# Demuxers that turn text, playlists or single pictures into "videos"
+_NOT_VIDEO = {"tty", "hls", "dash", "concat", "concatf", "sdp", "rtsp", "image2", "image2pipe", "lavfi", "ffmetadata"}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known about a video without decoding it all.
+
+    ``width`` and ``height`` are those of the upright picture, after ``rotation`` (degrees counter-clockwise that
+    the display matrix turns the stored picture). ``fps`` is the average rate, ``duration`` is in seconds;
+    both and ``frames`` are None where the file does not say.
+    """
+
+    width: int
+    height: int
+    fps: float | None
+    duration: float | None
+    rotation: int
+    frames: int | None
+    codec: str
+
+
+def decoder_version() -> str:
+    """Return the name and versions of the decoder, for provenance records."""
+    av = require("av", "video")
+    codec = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    return f"PyAV {av.__version__}, libavcodec {codec}"
+
+
+@contextmanager
+def open_video(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple[Any, Any]]:
+    """Open a file and yield (container, video stream), the stream being the first that is not a cover picture.
+
+    Args:
+        path: a local file; nothing else is ever opened, whatever the file refers to.
+        threads: decoding threads; damaged files decode alike everywhere only with 1.
+
+    Raises:
+        DataError: if there is no such file or it is not a video; names it.
+        MissingExtraError: if PyAV is not installed.
+    """
+    av = require("av", "video")
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{path}: no such video file")
+    if file.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty")
+    try:
+        # "file:" keeps names with a colon from being read as a protocol
+        container = av.open(
+            f"file:{file.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a video that FFmpeg can read ({_reason(error)})") from error
+    with container:
+        names = set(container.format.name.split(","))
+        if names & _NOT_VIDEO or any(name.endswith("_pipe") for name in names):
+            raise DataError(f"{path}: not a video file but {container.format.name!r}")
+        streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+        if not streams:
+            raise DataError(f"{path}: the file has no video stream")
+        if streams[0].codec_context is None:
+            raise DataError(f"{path}: FFmpeg has no decoder for its video stream")
+        streams[0].thread_count = threads
+        streams[0].thread_type = "AUTO" if threads > 1 else "NONE"
+        yield container, streams[0]
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Read the properties of a video; decodes one frame, so that what probes also starts to decode.
+
+    Raises:
+        DataError: if it is not a video or no frame can be decoded; names the file.
+        MissingExtraError: if PyAV is not installed.
+    """
+    from mmpt.store.decode import decoded_frames  # it imports this module
+
+    with open_video(path) as (container, stream):
+        frame = next(decoded_frames(container, stream), None)
+        if frame is None:
+            raise DataError(f"{path}: no frame can be decoded")
+        transposed = display_transform(frame)[0]
+        duration = stated_duration(container, stream)
+        rate = stream.guessed_rate or stream.average_rate
+        return VideoInfo(
+            width=frame.height if transposed else frame.width,
+            height=frame.width if transposed else frame.height,
+            fps=float(rate) if rate else None,
+            duration=None if duration is None else float(duration),
+            rotation=frame.rotation,
+            frames=stream.frames or None,
+            codec=stream.codec_context.name,
+        )
+
+
+def stated_duration(container: Any, stream: Any) -> Fraction | None:
+    """Return the length of the video stream in seconds as the file states it, or None.
+
+    The container's length counts only where nothing but video could account for it.
+    """
+    if stream.duration:
+        return stream.duration * stream.time_base
+    tag = _clock_tag(stream.metadata.get("DURATION", ""))
+    if tag:
+        return tag
+    if container.duration and all(other.type == "video" for other in container.streams):
+        return Fraction(container.duration, 1_000_000)
+    return None
+
+
+def display_transform(frame: Any) -> tuple[bool, bool, bool]:
+    """Return (transpose, flip left-right, flip top-bottom), to be applied in this order, for an upright picture.
+
+    The display matrix maps a stored pixel (x, y) to (a x + c y, b x + d y); turns by other than
+    quarter circles round to the nearest.
+    """
+    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], "<i4").tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
+
+
+def orient(image: np.ndarray, transform: tuple[bool, bool, bool]) -> np.ndarray:
+    """Apply a :func:`display_transform` to a picture (height, width, channels); returns a view."""
+    transpose, left_right, top_bottom = transform
+    if transpose:
+        image = image.swapaxes(0, 1)
+    if left_right:
+        image = image[:, ::-1]
+    return image[::-1] if top_bottom else image
+
+
+def _is_picture(stream: Any) -> bool:
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+def _clock_tag(text: str) -> Fraction | None:
+    """Parse Matroska's ``00:01:02.500000000``."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except ValueError:
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)

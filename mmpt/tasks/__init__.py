@@ -1,0 +1,1 @@
+"""Tasks: the dataset, the model and the loss of one config, put together."""

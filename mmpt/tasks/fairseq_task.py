@@ -1,0 +1,84 @@
+"""fairseq's task ``mmtask``: a thin wrapper of :class:`mmpt.tasks.task.Task`."""
+
+import logging
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from fairseq.data import FairseqDataset
+from fairseq.tasks import LegacyFairseqTask, register_task
+
+import mmpt.losses.fairseq_loss
+import mmpt.models.fairseq_model  # noqa: F401  registers mmmodel and mmarch, as the line above mmloss
+from mmpt.datasets.fairseq_dataset import FairseqMMDataset
+from mmpt.tasks.task import config_task
+from mmpt.utils.checkpoint import allow_fairseq_checkpoints
+from mmpt.utils.config import load_config, save_config
+from mmpt.utils.distributed import is_main_process
+from mmpt.utils.errors import DataError
+
+__all__ = ["FairseqMMTask"]
+
+logger = logging.getLogger(__name__)
+_DEFAULT_RESTORE = "checkpoint_last.pt"
+
+
+@register_task("mmtask")
+class FairseqMMTask(LegacyFairseqTask):
+    """``fairseq-train CONFIG.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss …``."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Add the one positional argument: the YAML of the job."""
+        parser.add_argument("taskconfig", metavar="FILE", help="the YAML of one training job")
+
+    def __init__(self, args: Namespace) -> None:
+        super().__init__(args)
+        allow_fairseq_checkpoints()
+        _check_restore_file(args)
+        self.config = load_config(args.taskconfig)
+        self.mmtask = config_task(self.config, seed=args.seed)
+        self.mmtask.build_dataset()
+        self.mmtask.build_loss()
+        self.mmtask.build_model()
+        if is_main_process():
+            save_config(self.config, Path(args.save_dir) / "config.yaml", f"The settings of {args.taskconfig}, resolved.")
+
+    def load_dataset(self, split: str, **kwargs: Any) -> None:
+        """Make the dataset of ``train``, ``valid`` or ``test`` known to fairseq.
+
+        Raises:
+            DataError: if the config has no such split.
+        """
+        known = {"train": self.mmtask.train_data, "valid": self.mmtask.val_data, "test": self.mmtask.test_data}
+        dataset = known.get(split)
+        if dataset is None:
+            key = {"train": "train_path", "valid": "val_path"}.get(split, "test_path")
+            raise DataError(f"{self.args.taskconfig}: there is no {split!r} data; set dataset.{key}")
+        self.datasets[split] = FairseqMMDataset(dataset)
+
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, epoch: int = 1, **kwargs: Any) -> Any:
+        """Return fairseq's iterator; before an epoch of training let the task prepare it (retrieved batches)."""
+        prepare = getattr(self.mmtask, "prepare_epoch", None)
+        last = self.args.max_epoch or 0
+        # fairseq asks for one iterator more than there are epochs; retrieving for that would be wasted.
+        if prepare is not None and dataset is self.datasets.get("train") and not 0 < last < epoch:
+            prepare(self.mmtask.model, epoch, Path(self.args.save_dir) / "retri")
+        return super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
+
+    @property
+    def source_dictionary(self) -> None:
+        """None: the tokenizer belongs to the text processor."""
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        """None: the tokenizer belongs to the text processor."""
+        return None
+
+
+def _check_restore_file(args: Namespace) -> None:
+    """Refuse a starting checkpoint that does not exist: fairseq would log a line and train from scratch."""
+    path = getattr(args, "restore_file", _DEFAULT_RESTORE)
+    if path != _DEFAULT_RESTORE and not Path(path).exists():
+        raise DataError(f"--restore-file {path}: no such checkpoint")

@@ -1,0 +1,156 @@
+"""VideoCLIP's pre-training task: each batch is a cluster of similar videos, retrieved anew each epoch.
+
+Source: VideoCLIP, section 3.3 (retrieval-augmented training). One index over all training videos is
+searched, so clusters are the same whatever the number of workers.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from omegaconf import DictConfig
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmpt.models.embedding import embed_pairs
+from mmpt.modules.retri import RetriOptions
+from mmpt.tasks.task import Task
+from mmpt.utils.distributed import all_gather_objects, is_main_process, synchronize, world
+from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.files import read_json, write_json
+from mmpt.utils.options import read_options
+from mmpt.utils.registry import build
+from mmpt.utils.seeds import DEFAULT_SEED, item_generator
+
+__all__ = ["RetriTaskOptions", "VideoRetriTask"]
+
+logger = logging.getLogger(__name__)
+#: Index of the generator of an epoch's clusters: no dataset item has it.
+_CLUSTER_STREAM = 2**31 - 1
+
+
+@dataclass
+class RetriTaskOptions:
+    """Top-level keys. ``retri_epoch``: first epoch with retrieved batches; before it they are random."""
+
+    retri_epoch: int = 1
+    vectorpool_cls: str = "VideoVectorPool"
+    retriever_cls: str = "VectorRetriever"
+
+
+@dataclass
+class RetriDatasetOptions:
+    """Keys of ``dataset``: a batch is ``num_video_per_batch`` videos of ``clip_per_video`` clips."""
+
+    num_video_per_batch: int = 32
+    clip_per_video: int = 16
+    num_workers: int = 0
+
+
+class VideoRetriTask(Task):
+    """Task whose training items are groups of videos, chosen by retrieval before each epoch."""
+
+    config_options: ClassVar[dict[str, type]] = {
+        "": RetriTaskOptions,
+        "dataset": RetriDatasetOptions,
+    }
+
+    def __init__(self, config: DictConfig, seed: int = DEFAULT_SEED) -> None:
+        super().__init__(config, seed)
+        self.options = read_options(config, RetriTaskOptions)
+        self.dataset_options = read_options(config.get("dataset"), RetriDatasetOptions)
+        batch_size = (config.get("fairseq") or {}).get("dataset", {}).get("batch_size")
+        if batch_size not in (None, 1) and (config.get("dataset") or {}).get("split") != "test":
+            raise ConfigError(
+                f"fairseq.dataset.batch_size is {batch_size}: with {type(self).__name__} a batch is one group of"
+                " videos, so it must be 1; set dataset.num_video_per_batch and dataset.clip_per_video instead"
+            )
+
+    def prepare_epoch(self, model: nn.Module, epoch: int, folder: Path) -> None:
+        """Set the groups of an epoch: retrieved from ``retri_epoch`` on, random before.
+
+        Retrieved groups are kept in ``folder``, so that a resumed run trains on the same ones.
+        """
+        assert self.train_data is not None, "build_dataset comes first"
+        meta = self.train_data.meta_processor
+        if epoch < self.options.retri_epoch:
+            meta.set_candidates(self.random_groups(epoch))
+            return
+        path = folder / f"batched_e{epoch}_videos.json"
+        groups = self._read_groups(path)
+        if groups is None:
+            groups = self.retrieve_groups(model, epoch)
+            if is_main_process():
+                write_json(path, {"settings": self._settings(), "groups": groups}, indent=None)
+        synchronize()
+        sizes = [len(group) for group in groups]
+        logger.info("epoch %d: %d retrieved groups of %.1f videos", epoch, len(groups), float(np.mean(sizes)))
+        meta.set_candidates(groups)
+
+    def random_groups(self, epoch: int) -> list[list[str]]:
+        """Return all training videos in random groups of ``num_video_per_batch``; the last may be smaller."""
+        ids = np.asarray(self.train_data.meta_processor.video_ids, dtype=object)
+        order = item_generator(self.seed, epoch, _CLUSTER_STREAM).permutation(len(ids))
+        size = self.dataset_options.num_video_per_batch
+        return [list(ids[order[start : start + size]]) for start in range(0, len(ids), size)]
+
+    def retrieve_groups(self, model: nn.Module, epoch: int) -> list[list[str]]:
+        """Embed all training videos with the model as it is and return groups of similar ones.
+
+        Each worker embeds its share of the videos; all see all vectors.
+        """
+        ids, vectors = self._video_vectors(model, epoch)
+        pool = build("vectorpool", self.options.vectorpool_cls, self.config)
+        pool.add(ids, vectors)
+        retriever = build("retriever", self.options.retriever_cls, self.config)
+        rng = item_generator(self.seed, epoch, _CLUSTER_STREAM)
+        return retriever(pool, self.dataset_options.num_video_per_batch, rng)
+
+    def _video_vectors(self, model: nn.Module, epoch: int) -> tuple[list[str], np.ndarray]:
+        rank, size = world()
+        dataset = self.build_split("train", aligner=self._embedding_aligner())
+        dataset.set_epoch(epoch)
+        everyone = list(dataset.meta_processor.video_ids)
+        mine = everyone[rank::size]
+        step = self.dataset_options.num_video_per_batch
+        dataset.meta_processor.set_candidates([mine[start : start + step] for start in range(0, len(mine), step)])
+        loader = DataLoader(
+            dataset, batch_size=1, collate_fn=dataset.collater, num_workers=self.dataset_options.num_workers
+        )
+        parameter = next(model.parameters())
+        # The model may run in fp16; what is averaged and searched is float32.
+        pairs = embed_pairs(model, map(self.flat_subsample, loader), device=parameter.device)
+        clips = self.dataset_options.clip_per_video
+        vectors = ((pairs.video + pairs.text) / 2).reshape(len(mine), clips, -1).mean(axis=1)
+        gathered = all_gather_objects((mine, vectors.astype(np.float32)))
+        found = {name: vector for names, block in gathered for name, vector in zip(names, block, strict=True)}
+        return everyone, np.stack([found[name] for name in everyone])
+
+    def _embedding_aligner(self) -> str:
+        return "VideoRetriAligner"
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "videos": len(self.train_data.meta_processor.video_ids),
+            "seed": self.seed,
+            **vars(self.options),
+            **vars(read_options(self.config, RetriOptions)),
+            "num_video_per_batch": self.dataset_options.num_video_per_batch,
+            "clip_per_video": self.dataset_options.clip_per_video,
+        }
+
+    def _read_groups(self, path: Path) -> list[list[str]] | None:
+        """Read an epoch's groups, if they were made with these settings."""
+        if not path.exists():
+            return None
+        content = read_json(path)
+        if not isinstance(content, dict) or "groups" not in content:
+            raise DataError(f"{path}: not a file of retrieved groups; delete it to have it made again")
+        if content.get("settings") != self._settings():
+            logger.warning("%s was made with other settings: retrieving again", path)
+            return None
+        return content["groups"]
+
+

@@ -1,0 +1,221 @@
+"""Weights in and out: files are read without executing code, and loading is strict with a report."""
+
+import argparse
+import fnmatch
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.utils.errors import CheckpointError
+from mmpt.utils.files import atomic_open, resolve_path
+
+__all__ = [
+    "LoadReport",
+    "allow_fairseq_checkpoints",
+    "load_checkpoint",
+    "load_into",
+    "load_state_dict_file",
+    "save_safetensors",
+    "unwrap",
+]
+
+logger = logging.getLogger(__name__)
+
+FAIRSEQ_PREFIX = "mmmodel."
+SHOWN_KEYS = 8
+
+
+def allow_fairseq_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` accept the argparse.Namespace inside fairseq's own checkpoints.
+
+    The plugin calls this, because fairseq's resume code calls ``torch.load`` itself.
+    """
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the weights of a .pt, .pth, .bin or .safetensors file onto the CPU.
+
+    fairseq layouts are unwrapped (:func:`unwrap`); half precision becomes float32. A pickle that asks for
+    anything but tensors, plain containers and argparse.Namespace is refused, so nothing in it runs.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, refused or holds no weights; names the file.
+    """
+    file = resolve_path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    return unwrap(content, source=str(path))
+
+
+def unwrap(content: Any, source: str = "checkpoint") -> dict[str, Tensor]:
+    """Return the tensors of a loaded checkpoint by name, half precision as float32.
+
+    ``state_dict`` and ``model`` levels are opened and fairseq's ``mmmodel.`` prefix is taken off, in that order.
+
+    Raises:
+        CheckpointError: if there are no tensors where the weights should be.
+    """
+    for level in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):
+            content = content[level]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{source}: holds a {type(content).__name__}, not a state dict")
+    state = {
+        str(key).removeprefix(FAIRSEQ_PREFIX): _copied(value)
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
+    if not state:
+        raise CheckpointError(f"{source}: holds no weights (top-level keys: {_listed(map(str, content))})")
+    return state
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_into` did: key names, sorted. ``missing`` and ``unexpected`` were declared as allowed."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_into(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+    source: str = "state dict",
+) -> LoadReport:
+    """Copy weights into a model; every difference that is not declared is an error, and then nothing is copied.
+
+    Args:
+        allow_missing: shell-style patterns of keys that may keep the model's own values, beside those of the
+            model's ``expected_missing``.
+        allow_unexpected: patterns of keys that may be ignored, beside those of the model's ``ignored_keys``.
+        source: the file to name in errors.
+
+    Raises:
+        CheckpointError: if keys are missing or unexpected or shapes differ; lists them with counts.
+    """
+    allow_missing = (*allow_missing, *getattr(model, "expected_missing", ()))
+    allow_unexpected = (*allow_unexpected, *getattr(model, "ignored_keys", ()))
+    own = model.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    shared = sorted(set(state) & set(own))
+    undeclared = [key for key in missing if not _matches(key, allow_missing)]
+    unknown = [key for key in unexpected if not _matches(key, allow_unexpected)]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+        for key in shared
+        if state[key].shape != own[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {what}: {_listed(keys)}"
+        for what, keys in (
+            ("missing keys", undeclared),
+            ("unexpected keys", unknown),
+            ("keys of another shape", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{source}: does not fit {type(model).__name__}; " + "; ".join(problems) + ". "
+            "Check that the config's model section is that of the checkpoint."
+        )
+    model.load_state_dict({key: state[key] for key in shared}, strict=False)
+    logger.info("%s: loaded %d tensors into %s", source, len(shared), type(model).__name__)
+    for what, keys in (("kept from the model, not in the file", missing), ("ignored", unexpected)):
+        if keys:
+            logger.info("%s: %d %s: %s", source, len(keys), what, _listed(keys))
+    return LoadReport(tuple(shared), tuple(missing), tuple(unexpected))
+
+
+def load_checkpoint(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+) -> LoadReport:
+    """Read a weights file and load it strictly: :func:`load_state_dict_file`, then :func:`load_into`.
+
+    Raises:
+        CheckpointError: as these two.
+    """
+    state = load_state_dict_file(path)
+    return load_into(model, state, allow_missing=allow_missing, allow_unexpected=allow_unexpected, source=str(path))
+
+
+def save_safetensors(
+    path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as a .safetensors file, atomically; tensors that share memory are written once each."""
+    from safetensors.torch import save
+
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    content = save(tensors, metadata=dict(metadata or {}))
+    with atomic_open(path, "wb") as file:
+        file.write(content)
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file, device="cpu")
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: damaged or truncated safetensors file ({error})") from error
+
+
+def _read_torch(file: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # Mapping the file leaves the optimizer state, two thirds of a training checkpoint, unread.
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        refused = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "")
+        if refused:
+            raise CheckpointError(
+                f"{file}: refused, because it would run code when loaded ({refused}). "
+                "Only tensors and plain containers are read; ask its author for a file of weights alone."
+            ) from error
+        raise CheckpointError(f"{file}: damaged, or not a PyTorch checkpoint ({_first_line(error)})") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        # What torch raises for cut or overwritten bytes depends on where they are.
+        raise CheckpointError(
+            f"{file}: damaged or truncated ({_first_line(error)}). Fetch or save it again."
+        ) from error
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    # A copy either way: the source may be a mapped file, which must not outlive its reader.
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.detach().to(torch.float32 if half else tensor.dtype, copy=True)
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _listed(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    rest = len(keys) - SHOWN_KEYS
+    return ", ".join(keys[:SHOWN_KEYS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,125 @@
+"""YAML configs: includes, overrides, and the check of a whole file against its schema.
+
+Merge order: included files, the file itself, the project's ``task_group`` section
+(:mod:`mmpt.launch.project`), then ``-o key.sub=value`` of the command line.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmpt.utils.errors import ConfigError
+from mmpt.utils.files import atomic_open, resolve_path
+from mmpt.utils.schema import validate
+
+__all__ = ["apply_overrides", "fingerprint", "load_config", "read_yaml", "save_config", "training_batch_size"]
+
+
+def read_yaml(path: str | os.PathLike[str], _seen: tuple[Path, ...] = ()) -> DictConfig:
+    """Read a YAML file and merge it over the files that its ``includes`` names.
+
+    An included path is relative to the working directory, else to the repository, else to the
+    folder of the including file. Lists replace lists; ``null`` switches a key off.
+
+    Raises:
+        ConfigError: if a file is missing, is not a YAML mapping, or includes itself; names the file.
+    """
+    file = resolve_path(path)
+    if file.resolve() in _seen:
+        raise ConfigError(f"{path}: includes itself through {_seen[-1]}")
+    try:
+        config = OmegaConf.load(file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file (looked in {Path.cwd()} and below the repository)") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, this file holds something else")
+    includes = config.pop("includes", None)
+    parents = [] if includes is None else [includes] if isinstance(includes, str) else list(includes)
+    merged = OmegaConf.create()
+    for parent in parents:
+        found = resolve_path(parent)
+        if not found.exists() and (file.parent / parent).exists():
+            found = file.parent / parent
+        try:
+            included = read_yaml(found, (*_seen, file.resolve()))
+        except ConfigError as error:
+            raise ConfigError(f"{error} [included by {path}]") from error
+        merged = _merge(merged, included, file)
+    return _merge(merged, config, file)
+
+
+def _merge(base: DictConfig, over: DictConfig, file: Path) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(base, over)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file}: cannot be merged over what it includes: {error}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
+    """Return a copy of ``config`` with ``key.sub=value`` settings applied; values are parsed as YAML.
+
+    Raises:
+        ConfigError: if an override is not of the form ``key.sub=value``.
+    """
+    result = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    assert isinstance(result, DictConfig)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"-o {override}: write it as key.sub=value, for example -o dataset.max_len=96")
+        try:
+            OmegaConf.update(result, key.strip(), yaml.safe_load(value), force_add=True)
+        except (yaml.YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
+            raise ConfigError(f"-o {override}: {error}") from error
+    return result
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
+    """Read the YAML of one job, apply overrides and check it against the schema of the classes it names.
+
+    Raises:
+        ConfigError: naming the file and the key that is wrong, and the nearest right one.
+    """
+    config = apply_overrides(read_yaml(path), overrides)
+    validate(config, str(path))
+    return config
+
+
+def save_config(config: DictConfig, path: str | os.PathLike[str], header: str = "") -> None:
+    """Write a config as YAML, atomically; ``header`` lines become comments."""
+    with atomic_open(path) as file:
+        file.writelines(f"# {line}\n" for line in header.splitlines())
+        file.write(OmegaConf.to_yaml(config))
+
+
+def fingerprint(config: DictConfig | ListConfig) -> str:
+    """Return the SHA-256 of a config's content, independent of the order of its keys."""
+    content = OmegaConf.to_container(config, resolve=True)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def training_batch_size(config: DictConfig) -> int | None:
+    """Return dataset items per batch: ``fairseq.dataset.batch_size`` counts clips, an item holds ``subsampling``.
+
+    Raises:
+        ConfigError: if the batch is smaller than one item.
+    """
+    batch_size = OmegaConf.select(config, "fairseq.dataset.batch_size")
+    if batch_size is None:
+        return None
+    subsampling = OmegaConf.select(config, "dataset.subsampling") or 1
+    if batch_size < subsampling:
+        raise ConfigError(
+            f"fairseq.dataset.batch_size is {batch_size} clips, but one item holds dataset.subsampling={subsampling}"
+        )
+    return int(batch_size) // int(subsampling)

@@ -1,0 +1,163 @@
+"""The schema of a config: what its top level knows, plus what the classes named in it declare.
+
+A key that no class named in the file reads, but that some class of MMPT does, is let through
+and reported as unused: public configs carry such keys from the files they include. Any other
+key is an error that names the nearest valid one.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmpt.utils.errors import ConfigError, nearest
+from mmpt.utils.options import read_options, section_of
+from mmpt.utils.registry import find, known_names, resolve_class
+
+__all__ = ["NAMED_BY", "schema_keys", "validate"]
+
+logger = logging.getLogger(__name__)
+
+#: Where a config names a class: dotted key -> kind of the registry.
+NAMED_BY = {
+    "task": "task",
+    "model.model_cls": "model",
+    "model.mm_encoder_cls": "encoder",
+    "model.video_encoder_cls": "encoder",
+    "model.text_encoder_cls": "encoder",
+    "loss.loss_cls": "loss",
+    "dataset.meta_processor": "meta_processor",
+    "dataset.video_processor": "video_processor",
+    "dataset.text_processor": "text_processor",
+    "dataset.aligner": "aligner",
+    "predictor": "predictor",
+    "metric": "metric",
+    "vectorpool_cls": "vectorpool",
+    "retriever_cls": "retriever",
+}
+
+#: Keys of every job, whatever classes it names, by section ("" is the top level).
+CORE_KEYS: dict[str, dict[str, str]] = {
+    "": {
+        "includes": "file, or list of files, that this one is merged over",
+        "task_type": "local_single, local_small, local_big, local_predict, local_script, or sweep_big and the like",
+        "slurm_config": "size of the cluster job (public configs; not read yet)",
+        "task": "registered name of the task class",
+        "dataset": "section: data",
+        "model": "section: network",
+        "loss": "section: objective",
+        "fairseq": "section: flags of fairseq-train, in groups whose names do not matter",
+        "eval": "section: evaluation",
+        "metric": "registered name of the metric class",
+        "predictor": "registered name of the predictor class",
+        "gen_param": "section: passed to generation as it is",
+        "run_dir": "folder of a script job's log and state",
+        "script": "the script, or -m module, that a script job runs",
+        "args": "section: a script job's command-line flags",
+        "vectorpool_cls": "registered name of the vector pool of retrieved batches",
+        "retriever_cls": "registered name of the retriever of retrieved batches",
+    },
+    "dataset": {
+        "meta_processor": "registered name",
+        "video_processor": "registered name",
+        "text_processor": "registered name",
+        "aligner": "registered name",
+        "split": "train, valid or test",
+        "train_path": "list of training items",
+        "val_path": "list of validation items",
+        "val_holdout": "fraction of val_path's videos that is held out of training for validation",
+        "test_path": "list of test items",
+        "num_workers": "data workers of evaluation, in place of fairseq.dataset.num_workers",
+    },
+    "model": {
+        "model_cls": "registered name",
+        "mm_encoder_cls": "registered name of the one encoder of both modalities",
+        "video_encoder_cls": "registered name of the video tower",
+        "text_encoder_cls": "registered name of the text tower",
+    },
+    "loss": {"loss_cls": "registered name"},
+    "eval": {"save_path": "folder of predictions and metrics"},
+}
+FREE_SECTIONS = ("fairseq", "gen_param", "args")
+PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "task_group")
+
+
+def named_classes(config: DictConfig) -> Iterator[tuple[str, str, str]]:
+    """Yield (dotted key, registry kind, name) of every class that a config names."""
+    for key, kind in NAMED_BY.items():
+        name = OmegaConf.select(config, key, throw_on_missing=False)
+        if name is not None:
+            yield key, kind, str(name)
+
+
+def declared_options(kind: str, name: str) -> dict[str, Any]:
+    """Return section -> dataclass (or tuple of keys, for names not built yet) of a registered name."""
+    entry = find(kind, name)
+    if entry.target is None:
+        return dict(entry.keys)
+    return dict(getattr(resolve_class(kind, name), "config_options", {}))
+
+
+def schema_keys(config: DictConfig | None = None) -> dict[str, set[str]]:
+    """Return section -> keys known to the classes a config names; without a config, to all of MMPT."""
+    known = {section: set(keys) for section, keys in CORE_KEYS.items()}
+    pairs: Iterator[tuple[str, str]]
+    if config is None:
+        pairs = ((kind, name) for kind in sorted(set(NAMED_BY.values())) for name in known_names(kind))
+    else:
+        pairs = ((kind, name) for _, kind, name in named_classes(config))
+    for kind, name in pairs:
+        for section, options in declared_options(kind, name).items():
+            known.setdefault(section, set()).update(_field_names(options))
+    return known
+
+
+def _field_names(options: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(options)] if dataclasses.is_dataclass(options) else list(options)
+
+
+def validate(config: DictConfig, source: str) -> list[str]:
+    """Check every key and the type of every value of one job's config; return the unused keys.
+
+    Raises:
+        ConfigError: naming ``source`` (the file), the key, and the nearest valid key.
+    """
+    for key in PROJECT_KEYS:
+        if key in config:
+            raise ConfigError(f"{source}: {key!r} belongs to a project file; this is read as the config of one job")
+    for key, kind, name in named_classes(config):
+        try:
+            for section, options in declared_options(kind, name).items():
+                if dataclasses.is_dataclass(options):
+                    read_options(section_of(config, section), options)  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {key}: {error}") from error
+    unused = _check_keys(config, source)
+    if unused:
+        logger.info("%s: not read by any class it names: %s", source, ", ".join(unused))
+    return unused
+
+
+def _check_keys(config: DictConfig, source: str) -> list[str]:
+    known = schema_keys(config)
+    anywhere: dict[str, set[str]] | None = None
+    unused = []
+    for section in ("", *(name for name in known if name)):
+        values = section_of(config, section)
+        if values is None:
+            continue
+        if not isinstance(values, DictConfig):
+            raise ConfigError(f"{source}: {section} is a section of keys, not {type(values).__name__}")
+        for key in values:
+            if key in known[section] or (not section and (key in FREE_SECTIONS or key in known)):
+                continue
+            anywhere = anywhere or schema_keys()
+            dotted = f"{section}.{key}" if section else str(key)
+            if key not in anywhere.get(section, ()):
+                hint = nearest(str(key), known[section] | anywhere.get(section, set()))
+                where = f"section {section!r}" if section else "the top level"
+                raise ConfigError(f"{source}: unknown key {dotted!r} in {where}.{hint}")
+            unused.append(dotted)
+    return unused

@@ -1,0 +1,119 @@
+"""Evaluate the checkpoint that a test YAML names, on its test set."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # run by path: this folder is on sys.path then, the repository is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmpt.utils.errors import CheckpointError, ConfigError, MMPTError
+
+__all__ = ["main", "predict"]
+
+_EXAMPLE = """\
+example:
+  python mmpt_cli/predict.py projects/retri/videoclip/test_vtt_zs.yaml -o fairseq.dataset.batch_size=64
+
+Exactly the checkpoint of fairseq.common_eval.path is evaluated: none is ever chosen by its score on test
+data. Results go to eval.save_path: metrics.json, embeddings.npz and, for small sets, merged.npy.
+Exit codes: 0 done, 1 the message says what is wrong, 2 wrong arguments.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="predict.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML of a test")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (a GPU if there is one; default)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
+    try:
+        from mmpt.utils.config import load_config
+
+        for line in predict(load_config(options.config, options.override), options.device):
+            print(line)
+    except MMPTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def predict(config: DictConfig, device: str = "auto") -> list[str]:
+    """Run the test of a config and return the console lines, the public line of its metric first.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint.
+        ConfigError: if the config is not that of a test.
+    """
+    from torch.utils.data import DataLoader
+
+    from mmpt.evaluators import Evaluator
+    from mmpt.evaluators.base import pick_device
+    from mmpt.tasks.task import config_task
+
+    checkpoint = _checkpoint(config)
+    chosen = pick_device(device)
+    evaluator = Evaluator(config)
+    task = config_task(config)
+    task.build_dataset()
+    if getattr(task, "test_data", None) is None:
+        raise ConfigError("dataset.split: 'test' (and dataset.test_path) is needed to evaluate")
+    loader = DataLoader(
+        task.test_data,
+        batch_size=_number(config, "fairseq.dataset.batch_size", default=64),
+        num_workers=_number(config, "dataset.num_workers", "fairseq.dataset.num_workers", default=0),
+        collate_fn=task.test_data.collater,
+    )
+    model = task.build_model(checkpoint=str(checkpoint))
+    metrics = evaluator.evaluate(model, loader, device=chosen)
+    where = evaluator.predictor.save_path / "metrics.json"
+    return [evaluator.metric.print_computed_metrics(metrics), *_details(metrics), f"wrote {where}"]
+
+
+def _checkpoint(config: DictConfig) -> Path:
+    path = OmegaConf.select(config, "fairseq.common_eval.path")
+    if not path:
+        raise ConfigError("fairseq.common_eval.path: not set; it names the checkpoint to evaluate")
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        beside = sorted(file.name for file in folder.glob("*.pt")) if folder.is_dir() else []
+        found = f"the folder holds {', '.join(beside)}" if beside else "its folder holds no checkpoint"
+        raise CheckpointError(
+            f"fairseq.common_eval.path: no checkpoint {path} ({found}). Run the training that writes it, "
+            "or name another with -o fairseq.common_eval.path=FILE"
+        )
+    return Path(path)
+
+
+def _number(config: DictConfig, *keys: str, default: int) -> int:
+    for key in keys:
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            return int(value)
+    return default
+
+
+def _details(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a line on the uncertainty of the main metric, and one on the other direction where there is one."""
+    main = next(iter(metrics))
+    lines = []
+    if f"{main}_ci" in metrics:
+        low, high = metrics[f"{main}_ci"]
+        lines.append(f"95% interval of {main}: {low:.4f} - {high:.4f} ({metrics['count']} queries)")
+    if "v2t_R1" in metrics:
+        recalls = " - ".join(f"R@{k}: {metrics[f'v2t_R{k}']:.4f}" for k in (1, 5, 10))
+        lines.append(f"video to text: {recalls} - Median R: {metrics['v2t_MR']}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.utils.errors import CheckpointError, ConfigError, MMPTError
+from mmpt.utils.files import resolve_path
 
 __all__ = ["main", "predict"]
 
@@ -65,13 +66,14 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     evaluator = Evaluator(config)
     task = config_task(config)
     task.build_dataset()
-    if getattr(task, "test_data", None) is None:
+    data = task.test_data
+    if data is None:
         raise ConfigError("dataset.split: 'test' (and dataset.test_path) is needed to evaluate")
     loader = DataLoader(
-        task.test_data,
+        data,
         batch_size=_number(config, "fairseq.dataset.batch_size", default=64),
         num_workers=_number(config, "dataset.num_workers", "fairseq.dataset.num_workers", default=0),
-        collate_fn=task.test_data.collater,
+        collate_fn=data.collater,
     )
     model = task.build_model(checkpoint=str(checkpoint))
     metrics = evaluator.evaluate(model, loader, device=chosen)
@@ -83,15 +85,16 @@ def _checkpoint(config: DictConfig) -> Path:
     path = OmegaConf.select(config, "fairseq.common_eval.path")
     if not path:
         raise ConfigError("fairseq.common_eval.path: not set; it names the checkpoint to evaluate")
-    if not Path(path).is_file():
-        folder = Path(path).parent
+    file = resolve_path(path)
+    if not file.is_file():
+        folder = file.parent
         beside = sorted(file.name for file in folder.glob("*.pt")) if folder.is_dir() else []
         found = f"the folder holds {', '.join(beside)}" if beside else "its folder holds no checkpoint"
         raise CheckpointError(
             f"fairseq.common_eval.path: no checkpoint {path} ({found}). Run the training that writes it, "
             "or name another with -o fairseq.common_eval.path=FILE"
         )
-    return Path(path)
+    return file
 
 
 def _number(config: DictConfig, *keys: str, default: int) -> int:

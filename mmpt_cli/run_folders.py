@@ -33,12 +33,16 @@ def folders_of(project: str | None, overrides: Sequence[str], runs: Sequence[str
     return RunFolders(tests, [job.run_dir for job in jobs if job.kind == "train"], names)
 
 
+def _modified(file: Path) -> float:
+    return file.stat().st_mtime
+
+
 def _below(runs: Sequence[str]) -> RunFolders:
     from mmpt.utils.errors import DataError
 
     for run in runs:
         if not Path(run).is_dir():
             raise DataError(f"--runs: there is no folder {run}")
-    logs = [log.parent for run in runs for log in sorted(Path(run).rglob("log.txt"))]
+    logs = [log.parent for run in runs for log in sorted(Path(run).rglob("log.txt"), key=_modified)]
     trainings = [folder for folder in logs if not (folder / "metrics.json").exists()]
     return RunFolders([Path(run) for run in runs], trainings)

@@ -49,6 +49,7 @@ class MMDataset(Dataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose randomness the next items have (train split only)."""
         self.epoch = epoch
+        self.unusable = set()  # groups of videos may be others in each epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return an item.
@@ -90,21 +91,26 @@ class MMDataset(Dataset[dict[str, Any]]):
 
     @staticmethod
     def collater(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Stack items key by key: tensors and numbers to ``(batch, ..)`` tensors, strings to lists.
+        """Stack items key by key: tensors and numbers to ``(batch, ..)`` tensors; the rest as default_collate does.
 
-        Keys that are None are dropped. A batch of one item shares its memory.
+        Strings, and lists of strings, become a list with one element per item. Keys that are None are dropped. A
+        batch of one item shares its memory.
 
         Raises:
             DataError: if items differ in keys or shapes; names the key and the videos.
         """
-        batch = {}
+        batch: dict[str, Any] = {}
         for key, value in samples[0].items():
             if value is None:
                 continue
             try:
                 values = [sample[key] for sample in samples]
-                alone = len(values) == 1 and isinstance(value, torch.Tensor)
-                batch[key] = value.unsqueeze(0) if alone else default_collate(values)
+                if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+                    batch[key] = values
+                elif len(values) == 1 and isinstance(value, torch.Tensor):
+                    batch[key] = value.unsqueeze(0)
+                else:
+                    batch[key] = default_collate(values)
             except (KeyError, RuntimeError, TypeError) as error:
                 shapes = {str(s.get("video_id")): getattr(s.get(key), "shape", type(s.get(key))) for s in samples}
                 raise DataError(f"items of one batch do not stack, key {key!r}: {shapes}: {error}") from error

@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import atomic_open
 from mmpt.utils.options import read_options, section_of
 
-__all__ = ["EvalOptions", "Metric", "Predictor", "load_arrays", "pick_device", "save_arrays"]
+__all__ = ["EvalOptions", "Metric", "Predictor", "count_batches", "load_arrays", "pick_device", "save_arrays"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,19 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
+def count_batches(dataloader: Iterable[Any]) -> int | None:
+    """Return the number of batches of a loader, or None where it does not know."""
+    return len(dataloader) if isinstance(dataloader, Sized) else None
+
+
 def save_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays (no objects) as one .npz, or a single array as .npy, atomically."""
     with atomic_open(path, "wb") as file:
         if Path(path).suffix == ".npy":
-            np.save(file, *arrays.values(), allow_pickle=False)
+            (array,) = arrays.values()
+            np.save(file, array, allow_pickle=False)
         else:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_arrays(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -2,16 +2,17 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from mmpt.evaluators.base import Predictor, load_arrays, pick_device, save_arrays
+from mmpt.evaluators.base import Predictor, count_batches, load_arrays, pick_device, save_arrays
 from mmpt.evaluators.metrics import MOMENTS
 from mmpt.evaluators.retrieval_predictor import decode_texts
+from mmpt.models.embedding import evaluating
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, write_json
 
@@ -45,15 +46,18 @@ class DiDeMoPredictor(Predictor):
             DataError: if the test set is empty or an annotation is missing.
         """
         device = pick_device(device)
-        model.to(device).eval()
+        model.to(device)
         chunks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        text, scores, ids, texts, rows = [], [], [], [], []
-        total = len(dataloader) if hasattr(dataloader, "__len__") else None
-        for batch in tqdm(dataloader, desc="test", unit="batch", total=total, disable=None):
+        text: list[np.ndarray] = []
+        scores: list[np.ndarray] = []
+        ids: list[str] = []
+        texts: list[str] = []
+        rows: list[int] = []
+        for batch in tqdm(dataloader, desc="test", unit="batch", total=count_batches(dataloader), disable=None):
             names = [str(name) for name in batch["video_id"]]
-            self._encode_new_videos(model, batch, names, chunks, device)
-            with torch.inference_mode():
-                vectors = model.encode_text(batch["caps"].to(device), batch["cmasks"].to(device))
+            with evaluating(model), torch.inference_mode():
+                self._encode_new_videos(model, batch, names, chunks, device)
+                vectors = cast(Any, model).encode_text(batch["caps"].to(device), batch["cmasks"].to(device))
             text.append(vectors.float().cpu().numpy())
             scores.extend(_score(vector, *chunks[name]) for vector, name in zip(text[-1], names, strict=True))
             ids += names
@@ -87,7 +91,7 @@ class DiDeMoPredictor(Predictor):
 
     @staticmethod
     def _encode_new_videos(
-        model: torch.nn.Module,
+        model: Any,
         batch: Mapping[str, Any],
         names: Sequence[str],
         chunks: dict[str, tuple[np.ndarray, np.ndarray]],
@@ -99,8 +103,7 @@ class DiDeMoPredictor(Predictor):
             return
         rows = sorted(first.values())
         vfeats, vmasks = batch["vfeats"][rows].to(device), batch["vmasks"][rows].to(device)
-        with torch.inference_mode():
-            states = model.encode_video_frames(vfeats, vmasks).float().cpu().numpy()
+        states = model.encode_video_frames(vfeats, vmasks).float().cpu().numpy()
         for row, state, mask in zip(rows, states, vmasks.cpu().numpy(), strict=True):
             chunks[names[row]] = _chunk_sums(state, mask)
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +15,7 @@ import mmpt
 from mmpt.evaluators.base import Metric, Predictor
 from mmpt.utils.config import fingerprint
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.files import write_json
+from mmpt.utils.files import resolve_path, write_json
 from mmpt.utils.options import read_options
 from mmpt.utils.registry import build
 
@@ -92,7 +91,8 @@ class Evaluator:
 
 def sha256_of(path: str | os.PathLike[str]) -> str | None:
     """Return the SHA-256 of a file's bytes, or None where there is no file."""
-    if not Path(path).is_file():
+    resolved = resolve_path(path)
+    if not resolved.is_file():
         return None
-    with open(path, "rb") as file:
+    with resolved.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -120,7 +120,7 @@ def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
             best = int(np.nanargmin(log.valid.values)) if np.isfinite(log.valid.values).any() else None
             if best is not None:
                 text = f"best {log.valid.values[best]:.3g}"
-                place = {"textcoords": "offset points", "xytext": (0, -14), "ha": "center", "fontsize": 8.5}
+                place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 8.5}
                 point = (log.valid.updates[best], log.valid.values[best])
                 axes.annotate(text, point, color=theme.series[1], **place)
         _style(axes, theme, name, "updates", "loss" if position == 0 else "")
@@ -138,16 +138,18 @@ def _smoothed(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.n
 def similarity_heatmap(
     scores: npt.NDArray[np.floating], theme: Theme = LIGHT, title: str = "Text-video similarity", matching: bool = True
 ) -> Any:
-    """Draw scores ``(texts, videos)``; with ``matching``, text i belongs to video i and lies on the diagonal."""
+    """Draw scores ``(texts, videos)``; with ``matching``, text i belongs to video i and rows are sorted by text."""
     figure = _figure(5.6, 4.9)
     axes = figure.add_subplot()
     low, high = np.percentile(scores, (5, 99.7))
     colours = require("matplotlib.colors", "report").LinearSegmentedColormap.from_list("ramp", _RAMPS[theme.colormap])
     image = axes.imshow(scores, cmap=colours, vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     _style(axes, theme, title, "videos", "texts", grid="")
+    axes.set_xticks([])
+    axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
     if matching:
-        note = "matching pairs lie on the diagonal"
+        note = "sorted by text, matches on the diagonal"
         axes.text(1.0, 1.015, note, transform=axes.transAxes, ha="right", color=theme.muted, fontsize=8.5)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03)
     bar.outline.set_visible(False)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ __all__ = ["Thumbnails", "choose_queries", "examples_of"]
 
 logger = logging.getLogger(__name__)
 
+_CLIP = re.compile(r"(.+)_(\d+)_(\d+)")
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".3gp")
 
 
@@ -45,17 +47,26 @@ class Thumbnails:
             self._known[video_id] = self._read(video_id)
         return self._known[video_id]
 
+    def _clip(self, video_id: str) -> tuple[Path | None, float, float | None]:
+        """Return (file, start, end) of a video, or of the clip that ``<id>_<start>_<end>`` names."""
+        if video_id in self._files:
+            return self._files[video_id], 0.0, None
+        clip = _CLIP.fullmatch(video_id)
+        if clip and clip[1] in self._files and int(clip[2]) < int(clip[3]):
+            return self._files[clip[1]], float(clip[2]), float(clip[3])
+        return None, 0.0, None
+
     def _read(self, video_id: str) -> npt.NDArray[np.uint8] | None:
         from mmpt.store.decode import probe, stream_frames
 
-        file = self._files.get(video_id)
+        file, start, end = self._clip(video_id)
         if file is None:
             self.failed[video_id] = "no video file of that name"
             return None
         try:
-            duration = probe(file).duration
-            fps = self.frames / duration if duration else 1.0
-            blocks = list(stream_frames(file, fps=fps, size=self.size))
+            length = end - start if end is not None else probe(file).duration
+            fps = self.frames / length if length else 1.0
+            blocks = list(stream_frames(file, fps=fps, size=self.size, start=start, end=end))
         except (MMPTError, OSError) as error:
             self.failed[video_id] = str(error)
             return None
@@ -101,7 +112,8 @@ def examples_of(
     examples = []
     for row, items, values in zip(rows, best, scores, strict=True):
         right = int(arrays["target"][row])
-        entries = [(place, int(item), float(value)) for place, (item, value) in enumerate(zip(items, values), 1)]
+        found = zip(range(1, len(items) + 1), items.tolist(), values.tolist(), strict=True)
+        entries: list[tuple[int, int, float]] = list(found)
         if right not in items:
             entries.append((int(ranks[row]), right, float(arrays["text"][row] @ arrays["video"][right])))
         shown = []

@@ -46,7 +46,7 @@ class RetrievalMetric(Metric):
     queries as independent: several captions of one video make it a little too narrow.
     """
 
-    def compute_metrics(  # type: ignore[override]
+    def compute_metrics(
         self,
         outputs: npt.NDArray[np.floating] | None = None,
         text: npt.NDArray[np.floating] | None = None,
@@ -123,7 +123,7 @@ class DiDeMoMetric(Metric):
     ranks last. Ties count against the query. This is not the video retrieval that result pages list.
     """
 
-    def compute_metrics(  # type: ignore[override]
+    def compute_metrics(
         self,
         outputs: npt.NDArray[np.integer] | None = None,
         targets: Sequence[Mapping[str, Any]] = (),

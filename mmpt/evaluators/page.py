@@ -30,7 +30,8 @@ p.note{color:var(--muted);margin:0 0 16px;max-width:74ch;font-size:14.5px}
 .tile{background:var(--panel);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
 .tile .value{font-size:34px;font-weight:650;letter-spacing:-.02em;line-height:1.15}
 .tile .value small{font-size:16px;font-weight:500;color:var(--muted);letter-spacing:0}
-.tile .label{font-size:13.5px;color:var(--muted)}
+.tile .label{font-size:14.5px;margin-top:2px}
+.tile .aside{font-size:13px;color:var(--muted)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14.5px;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:8px 12px;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -48,18 +49,19 @@ figure img{max-width:100%;height:auto;display:block}
 .card .rank{flex:none;font-size:13px;padding-top:2px;color:var(--wrong)}
 .card .rank.hit{color:var(--right)}
 .found{display:flex;gap:12px;flex-wrap:wrap}
-.video{flex:0 0 168px}
-.strip{display:grid;grid-template-columns:1fr 1fr;gap:2px;border-radius:8px;overflow:hidden;border:3px solid transparent;
-background:var(--line);min-height:70px}
+.video{flex:0 0 148px}
+.strip{display:grid;grid-template-columns:1fr 1fr;gap:2px;border-radius:8px;overflow:hidden;
+border:3px solid transparent;background:var(--line);min-height:70px}
 .video.right .strip{border-color:var(--right)}
 .strip img{width:100%;display:block;aspect-ratio:1}
 .strip.empty{aspect-ratio:1}
 .video .caption{font-size:12.5px;color:var(--muted);margin-top:4px;overflow-wrap:anywhere}
-.video.right .caption{color:var(--right);font-weight:600}
-.video.apart{border-left:1px dashed var(--line);padding-left:12px;flex-basis:181px}
+.video.right .caption{color:var(--right)}
+.video.apart{border-left:1px dashed var(--line);padding-left:12px;flex-basis:161px}
 details{border-top:1px solid var(--line);padding:9px 0}
 summary{cursor:pointer;font-size:14.5px}
-pre{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto;font-size:12.5px}
+pre{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto;
+font-size:12.5px}
 footer{margin-top:60px;color:var(--muted);font-size:13px;border-top:1px solid var(--line);padding-top:14px}
 code{font-size:.92em;overflow-wrap:anywhere}
 """
@@ -115,10 +117,10 @@ def _video(item: Shown, position: int) -> str:
     frames = item.frames if item.frames is not None else ()
     strip = "".join(f'<img src="{_jpeg(frame)}" alt="">' for frame in frames)
     kinds = ["video", *(["right"] if item.right else []), *(["apart"] if item.place != position else [])]
-    mark = " ✓" if item.right else ""
+    mark = "✓ " if item.right else ""
     return (
         f'<div class="{" ".join(kinds)}"><div class="strip{"" if strip else " empty"}">{strip}</div>'
-        f"<div class=caption>{item.place}. {html.escape(item.video_id)} · {item.score:.2f}{mark}</div></div>"
+        f"<div class=caption>{mark}{item.place}. {html.escape(item.video_id)} · {item.score:.2f}</div></div>"
     )
 
 

@@ -185,8 +185,9 @@ def _count(
 
     ``weights`` says how many equal items each column stands for (None: one each).
     """
-    repeated = np.flatnonzero(weights > 1) if weights is not None else np.empty(0, dtype=np.int64)
-    extra = weights[repeated].astype(np.float64) - 1 if weights is not None else None
+    weights = np.ones(items, dtype=np.int64) if weights is None else weights
+    repeated = np.flatnonzero(weights > 1)
+    extra = weights[repeated].astype(np.float64) - 1
     result = np.empty(queries, dtype=np.int64)
     undefined = 0
     rows = _block_rows(items, block_bytes)

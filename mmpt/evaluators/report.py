@@ -5,6 +5,7 @@ video files only for the pictures of the example retrievals.
 """
 
 import datetime
+import functools
 import html
 import json
 import logging
@@ -116,6 +117,7 @@ def _view(result: Result, thumbnails: Thumbnails | None) -> RetrievalView:
     good, bad = choose_queries(found)
     _, described = np.unique(arrays["target"], return_index=True)
     rows = described[np.linspace(0, len(described) - 1, min(_HEATMAP_SIDE, len(described))).astype(int)]
+    rows = rows[np.argsort(arrays["texts"][rows], kind="stable")]  # texts that begin alike become neighbours
     scores = arrays["text"][rows] @ arrays["video"][arrays["target"][rows]].T
     examples = (examples_of(arrays, found, chosen, thumbnails=thumbnails) for chosen in (good, bad))
     return RetrievalView(result.name, found, len(arrays["video"]), scores, *examples)
@@ -149,7 +151,7 @@ def render(report: Report) -> str:
     """Return the page as HTML."""
     body = [f"<h1>{html.escape(report.title)}</h1>", _tiles(report), _results(report)]
     if report.logs:
-        drawn = page.chart(lambda theme: loss_curves(report.logs, theme), "loss over updates")
+        drawn = page.chart(functools.partial(loss_curves, report.logs), "loss over updates")
         note = "Training loss at every log interval (faint: raw, strong: running mean) and loss on held-out videos."
         body.append(page.section("Training", note, drawn))
     if report.views:
@@ -167,9 +169,23 @@ def _tiles(report: Report) -> str:
         main, value = next(iter(result.metrics.items()))
         heading, kind = columns_of(result).get(main, (main, "number"))
         shown = f"{100 * value:.1f}<small> %</small>" if kind == "share" else f"{value:.3g}"
-        label = html.escape(f"{heading}, {result.name} ({result.setting})")
-        tiles.append(f"<div class=tile><div class=value>{shown}</div><div class=label>{label}</div></div>")
+        label = html.escape(f"{heading}, {result.setting}")
+        tiles.append(
+            f"<div class=tile><div class=value>{shown}</div><div class=label>{label}</div>"
+            f"<div class=aside>{html.escape(_aside(result))}</div></div>"
+        )
     return f"<div class=tiles>{''.join(tiles)}</div>"
+
+
+def _aside(result: Result) -> str:
+    """Say which test it is, how large, and what guessing would give."""
+    facts = [result.name]
+    if "count" in result.metrics:
+        facts.append(f"{result.metrics['count']} queries")
+    if "candidates" in result.metrics:
+        candidates = result.metrics["candidates"]
+        facts.append(f"{candidates} videos, chance {100 / candidates:.2g} %")
+    return " · ".join(facts)
 
 
 def _results(report: Report) -> str:
@@ -212,19 +228,14 @@ def _by_candidates(views: Sequence[RetrievalView]) -> dict[int, list[RetrievalVi
 
 
 def _distributions(views: Sequence[RetrievalView]) -> str:
-    charts = [
-        page.chart(
-            lambda theme, group=group, candidates=candidates: rank_histogram(
-                {view.name: view.ranks for view in group}, candidates, theme
-            ),
-            f"histogram of ranks among {candidates} videos",
-        )
-        for candidates, group in _by_candidates(views).items()
-    ]
-    maps = [
-        page.chart(lambda theme, view=view: similarity_heatmap(view.scores, theme, view.name), f"scores of {view.name}")
-        for view in views
-    ]
+    charts = []
+    for candidates, group in _by_candidates(views).items():
+        draw = functools.partial(rank_histogram, {view.name: view.ranks for view in group}, candidates)
+        charts.append(page.chart(draw, f"histogram of ranks among {candidates} videos"))
+    maps = []
+    for view in views:
+        draw = functools.partial(similarity_heatmap, view.scores, title=view.name)
+        maps.append(page.chart(draw, f"scores of {view.name}"))
     note = f"Where the right video lands, and the scores behind it (up to {_HEATMAP_SIDE} texts and their videos)."
     return page.section("Ranks and similarities", note, *charts, f"<div class=pair>{''.join(maps)}</div>")
 
@@ -256,7 +267,6 @@ def _settings(report: Report) -> str:
             f"predictor {html.escape(str(record.get('predictor')))}, metric {html.escape(result.metric)}"
         )
         config = html.escape(json.dumps(record.get("config", {}), indent=2, ensure_ascii=False))
-        parts.append(
-            f"<details><summary>{html.escape(result.name)}</summary><p class=note>{facts}</p><pre>{config}</pre></details>"
-        )
+        summary = f"<summary>{html.escape(result.name)}</summary>"
+        parts.append(f"<details>{summary}<p class=note>{facts}</p><pre>{config}</pre></details>")
     return page.section("Settings", "What was measured: checkpoint and full config of every test.", *parts)

@@ -60,8 +60,8 @@ def collect_results(
     """Read the results of run folders.
 
     Args:
-        run_dirs: folders that hold a ``metrics.json`` themselves or somewhere below.
-        names: test name of a folder, by its path; default is the path itself.
+        run_dirs: folders that hold a ``metrics.json`` themselves or, where they are not named, somewhere below.
+        names: test name of a folder, by its path; default is the end of the path.
 
     Returns:
         ``(results, folders without one)``; results in the order of the folders.
@@ -73,15 +73,19 @@ def collect_results(
     missing: list[Path] = []
     for run_dir in map(Path, run_dirs):
         direct = run_dir / "metrics.json"
-        files = [direct] if direct.is_file() else sorted(run_dir.rglob("metrics.json"))
+        exact = direct.is_file() or str(run_dir) in (names or {})
+        files = [direct] * direct.is_file() if exact else sorted(run_dir.rglob("metrics.json"))
         if not files:
             missing.append(run_dir)
+        found = []
         for file in files:
             record = read_json(file)
             if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict) or not record["metrics"]:
                 raise DataError(f"{file}: holds no metrics; run the test again")
             name = (names or {}).get(str(file.parent)) or _name_of(file.parent)
-            results.append(Result(name, file.parent, record))
+            found.append(Result(name, file.parent, record))
+        # what is only found below a folder has no order of its own: oldest first
+        results += sorted(found, key=lambda result: str(result.record.get("date")))
     return results, missing
 
 

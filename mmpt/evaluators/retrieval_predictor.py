@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from mmpt.evaluators.base import Predictor, load_arrays, pick_device, save_arrays
+from mmpt.evaluators.base import Predictor, count_batches, load_arrays, pick_device, save_arrays
+from mmpt.models.embedding import embed_pairs
 from mmpt.processors.base import TextOptions
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_options, section_of
@@ -42,8 +43,6 @@ class RetrievalPredictor(Predictor):
         Raises:
             DataError: if the test set is empty.
         """
-        from mmpt.models.embedding import embed_pairs
-
         texts: list[str] = []
         pairs = embed_pairs(model, self._noting(dataloader, texts), device=pick_device(device))
         if len(pairs.text) == 0:
@@ -52,7 +51,7 @@ class RetrievalPredictor(Predictor):
         if self.options.unique_videos:
             first, target = unique_videos(ids, video)
             video, ids = video[first], [ids[row] for row in first]
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "text": np.asarray(pairs.text, dtype=np.float32),
             "video": np.asarray(video, dtype=np.float32),
             "target": target.astype(np.int64),
@@ -78,8 +77,7 @@ class RetrievalPredictor(Predictor):
 
     def _noting(self, dataloader: Iterable[Mapping[str, Any]], texts: list[str]) -> Iterator[Mapping[str, Any]]:
         """Pass batches on, keeping their texts."""
-        total = len(dataloader) if hasattr(dataloader, "__len__") else None
-        for batch in tqdm(dataloader, desc="test", unit="batch", total=total, disable=None):
+        for batch in tqdm(dataloader, desc="test", unit="batch", total=count_batches(dataloader), disable=None):
             texts.extend(decode_texts(self.config, batch))
             yield batch
 

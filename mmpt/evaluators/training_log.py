@@ -78,7 +78,7 @@ def read_training_log(path: str | os.PathLike[str], key: str = "loss") -> Traini
                 points[kind][update] = value
     if damaged:
         logger.warning("%s: %d damaged lines of statistics were left out", path, damaged)
-    return TrainingLog(*(_curve(points[kind]) for kind in ("inner", "train", "valid")), damaged)
+    return TrainingLog(_curve(points["inner"]), _curve(points["train"]), _curve(points["valid"]), damaged)
 
 
 def _curve(points: Mapping[int, float]) -> Curve:

@@ -82,6 +82,7 @@ def expand_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
     jobs, corrections = _expand_groups(project, Path(path))
     for job in jobs:
         _override(job, to_jobs)
+        job.not_built = _not_built(job.config)
         if job.kind != "script":
             validate(job.config, f"{path}: {job.name}")
         job.run_dir = _run_dir(job.name, job.config, job.kind)
@@ -118,7 +119,7 @@ def _expand_task(group_name: str, group: DictConfig, task: str, project: DictCon
     kind = _kind_of(config, str(template))
     if kind == "script" and not config.get("run_dir"):
         config.run_dir = f"runs/{project.project_dir}/{Path(task).stem}"
-    return Job(task, output, config, kind, _run_dir(task, config, kind), group_name, _not_built(config))
+    return Job(task, output, config, kind, _run_dir(task, config, kind), group_name)
 
 
 def _move_runs(config: DictConfig, old: str, new: str) -> None:
@@ -139,8 +140,9 @@ def job_from_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     """
     config = read_yaml(path)
     kind = _kind_of(config, str(path))
-    job = Job(Path(path).name, Path(path), config, kind, Path(), not_built=_not_built(config))
+    job = Job(Path(path).name, Path(path), config, kind, Path())
     _override(job, overrides)
+    job.not_built = _not_built(job.config)
     if kind != "script":
         validate(job.config, str(path))
     job.run_dir = _run_dir(job.name, job.config, kind)

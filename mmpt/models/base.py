@@ -12,6 +12,9 @@ from mmpt.utils.options import section_of
 
 __all__ = ["TINY_BERT", "VideoTextModel", "encode_by_length", "masked_mean", "starts_from_pretrained", "valid_lengths"]
 
+# Parts of fewer rows cost more in calls than they save in padding.
+MIN_ROWS = 8
+
 #: Folder of the small BERT that ``tiny_config`` names, below the repository.
 TINY_BERT = "tests/data/tiny_bert"
 
@@ -20,14 +23,14 @@ class VideoTextModel(nn.Module, abc.ABC):
     """A model that scores videos against texts.
 
     Subclasses take the whole config and say in class attributes what they can do (``capabilities``), which keys of
-    a checkpoint they do not need (``expected_missing``) and which they leave aside (``ignored_keys``), as
+    a checkpoint they do not need (``allow_missing``) and which they leave aside (``allow_unexpected``), as
     shell-style patterns. ``forward`` takes a batch by keyword and returns a dict of outputs for the loss; models
     with the capability ``"retrieval"`` return ``pooled_video`` and ``pooled_text``, both (B, H), among them.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
-    expected_missing: ClassVar[tuple[str, ...]] = ()
-    ignored_keys: ClassVar[tuple[str, ...]] = ()
+    allow_missing: ClassVar[tuple[str, ...]] = ()
+    allow_unexpected: ClassVar[tuple[str, ...]] = ()
     config_options: ClassVar[dict[str, type]] = {}
 
     @classmethod
@@ -77,6 +80,8 @@ def valid_lengths(mask: Tensor) -> Tensor:
 def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice, int], Tensor]) -> Tensor:
     """Encode a batch in up to ``groups`` parts of similar length, each without the padding its rows share.
 
+    Parts have at least 8 rows.
+
     Args:
         mask: bool (B, L), true where an element is real.
         encode: called with the rows of a part (an index) and its greatest length; returns (rows, H).
@@ -85,7 +90,7 @@ def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice
         (B, H) in the order of the batch, equal to encoding it whole up to rounding.
     """
     lengths = valid_lengths(mask)
-    groups = min(groups, len(mask))
+    groups = min(groups, len(mask) // MIN_ROWS)
     if groups <= 1:
         return encode(slice(None), int(lengths.max()) if len(mask) else 0)
     order = lengths.argsort(stable=True)

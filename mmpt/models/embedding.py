@@ -33,7 +33,8 @@ def embed_pairs(
     """Embed every pair of ``batches`` with a model that returns ``pooled_video`` and ``pooled_text``.
 
     The model is run in eval mode without gradients, and its modes and the CPU random state of torch are put back
-    afterwards. Items that hold K clips of one video each (``caps`` (B, K, L)) give K pairs each.
+    afterwards. Leading dimensions (videos, clips) are merged; where a batch has fewer ids than pairs, each id
+    stands for equally many pairs in a row.
 
     Args:
         batches: a loader; ``video_id``, else ``idx``, names the pairs, else they are numbered.
@@ -47,7 +48,8 @@ def embed_pairs(
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     else:
         model.to(device)
-    videos, texts, ids = [], [], []
+    videos, texts = [], []
+    ids: list[Any] = []
     # A loader draws from torch's generator when its iterator is made.
     with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         for batch in tqdm(batches, desc=progress, disable=progress is None):
@@ -75,21 +77,29 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _flatten(batch: Mapping[str, Any], start: int) -> tuple[dict[str, Tensor], list[Any]]:
     """Return a batch's tensors with one row per pair, and the pairs' ids."""
-    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-    clips = 1
-    if tensors["caps"].dim() == 3:
-        items, clips = tensors["caps"].shape[:2]
-        tensors = {
-            key: value.flatten(0, 1)
-            for key, value in tensors.items()
-            if value.dim() > 1 and tuple(value.shape[:2]) == (items, clips)
-        }
+    shape = batch["caps"].shape[:-1]
+    tensors = {
+        key: value.flatten(0, len(shape) - 1)
+        for key, value in batch.items()
+        if isinstance(value, Tensor) and value.shape[: len(shape)] == shape
+    }
     count = len(tensors["caps"])
-    names = batch.get("video_id", batch.get("idx"))
-    if names is None:
+    named = batch.get("video_id", batch.get("idx"))
+    if named is None:
         return tensors, list(range(start, start + count))
-    names = names.tolist() if isinstance(names, Tensor | np.ndarray) else list(names)
-    names = [name for name in names for _ in range(clips)]
-    if len(names) != count:
+    if isinstance(named, list) and named and isinstance(named[0], tuple):
+        named = list(zip(*named, strict=True))  # default_collate has transposed the items' lists of ids
+    names = list(_leaves(named))
+    if not names or count % len(names):
         raise DataError(f"a batch of {count} pairs comes with {len(names)} ids")
-    return tensors, names
+    return tensors, [name for name in names for _ in range(count // len(names))]
+
+
+def _leaves(names: Any) -> Iterator[Any]:
+    if isinstance(names, Tensor | np.ndarray):
+        yield from names.reshape(-1).tolist()
+    elif isinstance(names, list | tuple):
+        for name in names:
+            yield from _leaves(name)
+    else:
+        yield names

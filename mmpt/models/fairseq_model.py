@@ -7,7 +7,7 @@ from typing import Any
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import Tensor, nn
 
-from mmpt.utils.checkpoint import reconcile
+from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, matches
 
 __all__ = ["FairseqMMModel", "mmarch"]
 
@@ -34,13 +34,15 @@ class FairseqMMModel(BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Drop and fill only the keys that the model's class declares; any other difference stays an error."""
         super().upgrade_state_dict_named(state_dict, name)
-        reconcile(
-            state_dict,
-            self.state_dict(),
-            prefix="mmmodel.",
-            allow_missing=getattr(self.mmmodel, "allow_missing", ()),
-            allow_unexpected=getattr(self.mmmodel, "allow_unexpected", ()),
-        )
+        own = {FAIRSEQ_PREFIX + key: value for key, value in self.mmmodel.state_dict().items()}
+        for key in [key for key in state_dict if key not in own]:
+            if matches(key.removeprefix(FAIRSEQ_PREFIX), getattr(self.mmmodel, "ignored_keys", ())):
+                logger.info("%s is ignored: the model has no use for it", key)
+                del state_dict[key]
+        for key in [key for key in own if key not in state_dict]:
+            if matches(key.removeprefix(FAIRSEQ_PREFIX), getattr(self.mmmodel, "expected_missing", ())):
+                logger.info("%s is not in the checkpoint and keeps its value", key)
+                state_dict[key] = own[key]
 
 
 @register_model_architecture("mmmodel", "mmarch")

@@ -112,7 +112,7 @@ class BertPooler(nn.Module):
 class BertModel(nn.Module):
     """BERT's encoder with its pooler, randomly initialised; :meth:`load_pretrained` brings weights."""
 
-    ignored_keys = ("*embeddings.position_ids",)
+    allow_unexpected = ("*embeddings.position_ids",)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -159,9 +159,7 @@ class SmallConv3dEncoder(FeatureEncoder):
 
     name = "conv3d"
 
-    def __init__(
-        self, dim: int = 512, random_init: int = 0, device: str = "cpu", l2_normalize: bool = False
-    ) -> None:
+    def __init__(self, dim: int = 512, random_init: int = 0, device: str = "cpu", l2_normalize: bool = False) -> None:
         from mmpt.modules.conv3d import SmallConv3d
 
         super().__init__(device, l2_normalize)

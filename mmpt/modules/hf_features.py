@@ -32,7 +32,9 @@ class VisualModel(nn.Module):
         self.model, self.pool, self.trained_pooler = model, pool, trained_pooler
         self.resize, self.size = picture_sizes(preprocessing)
         self.clip_frames: int | None = _clip_frames(config)
-        self.has_class_token = any(key.endswith(("cls_token", "class_embedding")) for key, _ in model.named_parameters())
+        self.has_class_token = any(
+            key.endswith(("cls_token", "class_embedding")) for key, _ in model.named_parameters()
+        )
         scale = preprocessing.get("rescale_factor", 1 / 255) * 255 if preprocessing.get("do_rescale", True) else 255.0
         self.reverse = bool(preprocessing.get("do_flip_channel_order", False))
         normalize = preprocessing.get("do_normalize", True)

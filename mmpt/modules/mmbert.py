@@ -104,7 +104,7 @@ class MMBertModel(BertModel):
 class MMBertForEncoder(nn.Module):
     """Projection of video features and :class:`MMBertModel`: VideoCLIP's video tower."""
 
-    ignored_keys = BertModel.ignored_keys
+    allow_unexpected = BertModel.allow_unexpected
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -3,21 +3,21 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mmpt.modules.vectorpool import VectorIndex, VideoVectorPool
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_options
 
-__all__ = ["RetrieverOptions", "VectorRetriever", "retrieve_clusters"]
+__all__ = ["RetriOptions", "VectorRetriever", "retrieve_clusters"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class RetrieverOptions:
+class RetriOptions:
     """Keys at the top level: ``num_cands`` neighbours are considered per batch; ``retri_index`` is ``exact`` or
     ``ivf``; ``retri_nlist`` cells and ``retri_nprobe`` searched ones follow the size of the corpus when absent.
     """
@@ -26,13 +26,6 @@ class RetrieverOptions:
     retri_index: str = "exact"
     retri_nlist: int | None = None
     retri_nprobe: int | None = None
-
-
-@dataclass
-class GroupOptions:
-    """Key of ``dataset``: videos per batch."""
-
-    num_video_per_batch: int = 32
 
 
 def retrieve_clusters(
@@ -81,15 +74,14 @@ class VectorRetriever:
     After a call ``stats`` holds ``videos``, ``clusters``, ``mean_cluster_size`` and, for an IVF index, ``recall``.
     """
 
-    config_options = {"": RetrieverOptions, "dataset": GroupOptions}
+    config_options: ClassVar[dict[str, type]] = {"": RetriOptions}
 
     def __init__(self, config: Any) -> None:
-        self.options = read_options(config, RetrieverOptions)
-        self.num_videos = read_options(section_of(config, "dataset"), GroupOptions).num_video_per_batch
+        self.options = read_options(config, RetriOptions)
         self.stats: dict[str, float] = {}
 
-    def __call__(self, pool: VideoVectorPool, rng: np.random.Generator) -> list[list[str]]:
-        """Return clusters of ids (:func:`retrieve_clusters`).
+    def __call__(self, pool: VideoVectorPool, num_videos: int, rng: np.random.Generator) -> list[list[str]]:
+        """Return clusters of at most ``num_videos`` ids (:func:`retrieve_clusters`).
 
         Raises:
             DataError: if the pool is empty.
@@ -101,7 +93,7 @@ class VectorRetriever:
         if options.retri_index == "ivf":
             # Not from rng: whether the recall is measured must not change the batches.
             self.stats["recall"] = index.recall_against_exact(options.num_cands, np.random.default_rng(len(ids)))
-        clusters = retrieve_clusters(vectors, ids, self.num_videos, options.num_cands, rng, index)
+        clusters = retrieve_clusters(vectors, ids, num_videos, options.num_cands, rng, index)
         sizes = [len(cluster) for cluster in clusters]
         self.stats |= {"videos": len(ids), "clusters": len(clusters), "mean_cluster_size": float(np.mean(sizes))}
         logger.info("retrieved batches: %s", self.stats)

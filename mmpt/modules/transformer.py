@@ -21,8 +21,8 @@ from mmpt.utils.errors import ConfigError, nearest
 
 __all__ = [
     "ACTIVATIONS",
-    "EncoderOutput",
     "MASKED_SCORE",
+    "EncoderOutput",
     "Rotary",
     "TransformerEncoder",
     "TransformerOptions",

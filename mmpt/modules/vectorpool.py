@@ -32,13 +32,16 @@ class VideoVectorPool:
     def __len__(self) -> int:
         return len(self._positions)
 
-    def add(self, ids: Sequence[str], video: np.ndarray, text: np.ndarray) -> None:
+    def add(self, ids: Sequence[str], video: np.ndarray, text: np.ndarray | None = None) -> None:
         """Add clips: ids of their videos, repeated where a video has several clips, and float (N, H) vectors each.
+
+        With ``text`` a clip's vector is the mean of the two; without, ``video`` is taken as it is.
 
         Raises:
             DataError: if the numbers or widths disagree, or a vector is not finite; names the video.
         """
-        video, text = np.asarray(video, np.float32), np.asarray(text, np.float32)
+        video = np.asarray(video, np.float32)
+        text = video if text is None else np.asarray(text, np.float32)
         if video.shape != text.shape or video.ndim != 2 or len(ids) != len(video):
             raise DataError(f"{len(ids)} ids with vectors of shape {video.shape} and {text.shape}")
         self._accumulate(ids, (video + text) / 2, np.ones(len(ids), np.int64))

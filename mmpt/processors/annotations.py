@@ -62,7 +62,7 @@ class SkipReport:
         message = f"{self.source}: {len(self)} of {total} items are left out: {reasons}"
         if len(self) >= total or len(self) > self.limit * total:
             raise DataError(
-                f"{message}. dataset.max_missing {self.limit} does not allow that: complete the data, or raise the limit"
+                f"{message}. dataset.max_missing {self.limit} allows fewer: complete the data, or raise the limit"
             )
         logger.warning("%s", message)
 

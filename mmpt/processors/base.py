@@ -138,7 +138,7 @@ class MetaProcessor:
         return path
 
     def in_split(self, video_ids: Sequence[str]) -> np.ndarray:
-        """Return a bool mask of the items of this split: with ``val_holdout`` valid keeps the held-out ones, train the rest.
+        """Return a bool mask of the items of this split; with ``val_holdout``, valid keeps that share, train the rest.
 
         Raises:
             DataError: if nothing is left.

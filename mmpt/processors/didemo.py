@@ -7,7 +7,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of, read_records, safe_video_id
 from mmpt.processors.base import MetaProcessor, SplitOptions
@@ -31,8 +31,8 @@ class DiDeMoMetaProcessor(MetaProcessor):
     the annotation's ``video`` is shortened to match.
     """
 
-    config_options = {"dataset": DiDeMoOptions}
-    _keys = ("video", "description", "times")
+    config_options: ClassVar[dict[str, type]] = {"dataset": DiDeMoOptions}
+    _keys: tuple[str, ...] = ("video", "description", "times")
 
     def __init__(self, config: Any) -> None:
         """Read the list.

@@ -132,6 +132,8 @@ class ClipSamplingAligner(Aligner):
             (video_id, video_feature, text_feature) if self.grouped else ([video_id], [video_feature], [text_feature])
         )
         names = [video_name(one) for one in ids]
+        if not names:
+            raise UnusableItemError("a group of no videos")
         _check_features(names, features)
         video_lens = np.array([len(feature) for feature in features], dtype=np.int64)
         captions, usable = self._collect(names, video_lens, texts)
@@ -172,7 +174,7 @@ class ClipSamplingAligner(Aligner):
             self.dropped_videos += int(np.count_nonzero(~usable))
         counts = counts[usable]
         if not counts.size:
-            raise UnusableItemError(f"{', '.join(names[:3]) or 'an empty group'}: no caption begins inside the video")
+            raise UnusableItemError(f"{', '.join(names[:3])}: no caption begins inside the video")
         offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
         high = np.cumsum(counts)
         return _Captions(high - counts, high, start, end, index, offsets, tokens), usable

@@ -1,4 +1,4 @@
-"""Which videos of a HowTo100M-style corpus can be used, one by one or in groups (files: :mod:`mmpt.processors.how2`)."""
+"""The usable videos of a HowTo100M-style corpus, one by one or in groups (files: :mod:`mmpt.processors.how2`)."""
 
 import functools
 import logging

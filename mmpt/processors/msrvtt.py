@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas
@@ -103,7 +103,7 @@ class MSRVTTMetaProcessor(MetaProcessor):
     in the latter (the 1k-A protocol), and repeats the list ``dup`` times.
     """
 
-    config_options = {"dataset": MSRVTTMetaOptions}
+    config_options: ClassVar[dict[str, type]] = {"dataset": MSRVTTMetaOptions}
 
     def __init__(self, config: Any) -> None:
         """Read the list.
@@ -161,7 +161,7 @@ class MSRVTTMetaProcessor(MetaProcessor):
 class MSRVTTTextProcessor(TextProcessor):
     """Tokenise; in training with ``json_path``, one of the video's captions, drawn at each access."""
 
-    config_options = {"dataset": MSRVTTTextOptions}
+    config_options: ClassVar[dict[str, type]] = {"dataset": MSRVTTTextOptions}
 
     def __init__(self, config: Any) -> None:
         """Check the caption file.

@@ -53,8 +53,8 @@ class TextClips(Mapping[str, list[Any]]):
         offsets = np.zeros(len(caps) + 1, dtype=np.int64)
         np.cumsum([len(cap) for cap in caps], out=offsets[1:])
         tokens = np.concatenate([np.asarray(cap, dtype=np.int32) for cap in caps] or [np.zeros(0, dtype=np.int32)])
-        times = (np.asarray(feature[key], dtype=np.float32) for key in ("start", "end"))
-        return cls(*times, tokens, offsets)
+        start, end = (np.asarray(feature[key], dtype=np.float32) for key in ("start", "end"))
+        return cls(start, end, tokens, offsets)
 
     @classmethod
     def from_padded(cls, startends: np.ndarray, caps: np.ndarray) -> "TextClips":

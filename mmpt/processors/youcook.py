@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class YoucookMetaProcessor(MetaProcessor):
     Clips whose video has no features, or that lie outside of them, are left out and counted.
     """
 
-    config_options = {"dataset": YoucookOptions}
+    config_options: ClassVar[dict[str, type]] = {"dataset": YoucookOptions}
 
     def __init__(self, config: Any) -> None:
         """Read list and annotations.

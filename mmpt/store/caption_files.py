@@ -133,7 +133,7 @@ class _Partial:
         write_json(self.inputs_path, inputs)
 
     def __enter__(self) -> "_Partial":
-        self._file = open(self.path, "r+b" if self._size else "wb")  # noqa: SIM115 - closed by __exit__
+        self._file = open(self.path, "r+b" if self._size else "wb")  # closed by __exit__
         self._file.truncate(self._size)
         self._file.seek(self._size)
         return self

@@ -105,12 +105,17 @@ def stream_frames(
     picture = _Picture(size, (crop_size or size) if center_crop else None, hflip)
     rate = Fraction(fps).limit_denominator(1001)
     frames = _resample(path, rate, Fraction(start), end, threads, report or DecodeReport())
-    shown, array = None, None
-    length = block or max(1, round(fps))
-    buffer: np.ndarray | None = None
-    filled = 0
+    try:
+        yield from _blocks(frames, picture, block or max(1, round(fps)))
+    except require("av", "video").FFmpegError as error:
+        raise DataError(f"{path}: decoding failed ({error})") from error
+
+
+def _blocks(frames: Iterator[Any], picture: "_Picture", length: int) -> Iterator[np.ndarray]:
+    """Convert frames and gather ``length`` of them per array; a frame shown for long is converted once."""
+    shown, array, buffer, filled = None, None, None, 0
     for frame in frames:
-        if frame is not shown or array is None:  # a frame shown for long is converted once
+        if frame is not shown or array is None:
             shown, array = frame, picture(frame)
         if buffer is None:
             buffer = np.empty((length, *array.shape), np.uint8)
@@ -201,10 +206,11 @@ def _timed(
     duration = stated_duration(container, stream)
     rate = Fraction(stream.guessed_rate or stream.average_rate or 25)
     origin, frames = _from(container, stream, start, report)
+    stamp_of = _Stamps(container)
     last: Fraction | None = None  # where the previous frame began
     expected = Fraction(0)
     for frame in frames:
-        lasts, stamp = 1 / rate, _stamp(frame)
+        lasts, stamp = 1 / rate, stamp_of(frame)
         if stamp is None:
             begins = expected
         else:
@@ -222,9 +228,7 @@ def _timed(
         yield frame, begins, lasts
 
 
-def _from(
-    container: Any, stream: Any, start: Fraction, report: DecodeReport
-) -> tuple[Fraction, Iterator[Any]]:
+def _from(container: Any, stream: Any, start: Fraction, report: DecodeReport) -> tuple[Fraction, Iterator[Any]]:
     """Return the clock's zero in seconds and the frames from a key frame at or before ``start`` on.
 
     Where seeking cannot be relied on, all frames are returned.
@@ -232,7 +236,7 @@ def _from(
     av = require("av", "video")
     frames = decoded_frames(container, stream, report)
     first = next(frames, None)
-    stamp = None if first is None else _stamp(first)
+    stamp = None if first is None else _Stamps(container)(first)
     if first is None or stamp is None:
         return Fraction(0), frames if first is None else itertools.chain([first], frames)
     origin = stamp if container.start_time is None else Fraction(container.start_time, 1_000_000)
@@ -244,7 +248,7 @@ def _from(
         container.seek(int((start + origin) * 1_000_000))
         frames = decoded_frames(container, stream, report)
         first = next(frames, None)
-        stamp = None if first is None else _stamp(first)
+        stamp = None if first is None else _Stamps(container)(first)
         if stamp is not None and stamp - origin <= start:
             return origin, itertools.chain([first], frames)
         container.seek(container.start_time or 0)
@@ -253,9 +257,26 @@ def _from(
     return origin, decoded_frames(container, stream, report)
 
 
-def _stamp(frame: Any) -> Fraction | None:
-    """Return the presentation time in seconds on the file's own clock, or None."""
-    return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+class _Stamps:
+    """Presentation times in seconds on the file's own clock.
+
+    Where presentation stamps run backwards more often than decoding stamps, the latter count (FFmpeg's
+    rule); AVI holds decoding stamps only, whatever the demuxer calls them.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self.faults = [int(container.format.name == "avi"), 0]
+        self.last: list[int | None] = [None, None]
+
+    def __call__(self, frame: Any) -> Fraction | None:
+        stamps = (frame.pts, frame.dts)
+        for kind, stamp in enumerate(stamps):
+            if stamp is not None:
+                last = self.last[kind]
+                self.faults[kind] += last is not None and stamp <= last
+                self.last[kind] = stamp
+        stamp = stamps[int(self.faults[0] > self.faults[1])]
+        return None if stamp is None or frame.time_base is None else stamp * frame.time_base
 
 
 def _packets(container: Any, stream: Any, report: DecodeReport) -> Iterator[Any]:

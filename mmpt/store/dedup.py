@@ -22,6 +22,8 @@ _OVERLAP = "clips whose first words end the clip before (cut out of one of the t
 
 def longest_overlap(before: list[str], after: list[str]) -> int:
     """Return the largest n for which the last n words of ``before`` are the first n of ``after``."""
+    if not after or after[0] not in before:  # nearly always, and found out without a loop
+        return 0
     for count in range(min(len(before), len(after)), 0, -1):
         if before[-count] == after[0] and before[-count:] == after[:count]:
             return count
@@ -85,5 +87,5 @@ class CaptionDedup:
         result = deduplicate(transcript, item_generator(self.seed, 0, zlib.crc32(video_id.encode())), self.counts)
         for name, clips in (("before", transcript), ("after", result)):
             self.counts[f"clips {name}"] += len(clips)
-            self.counts[f"words {name}"] += sum(len(text.split()) for text in clips.text)
+            self.counts[f"words {name}"] += sum(text.count(" ") + 1 for text in clips.text)
         return result

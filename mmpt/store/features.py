@@ -19,8 +19,8 @@ from mmpt.utils.shardedtensor import ShardedTensor, open_shared
 from mmpt.utils.shardedtensor_files import read_npy
 
 __all__ = [
-    "Features",
     "FeatureStore",
+    "Features",
     "ShardedFeatureStore",
     "check_feature_width",
     "check_width",

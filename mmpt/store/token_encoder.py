@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ __all__ = [
     "BLOCK_VIDEOS",
     "MALFORMED",
     "MISSING",
+    "POOL_FROM",
     "BlockEncoder",
     "Encoded",
     "encode_transcript",
@@ -30,6 +32,9 @@ Encoded = tuple[np.ndarray, np.ndarray]
 
 BLOCK_VIDEOS = 64
 """Videos per unit of work."""
+
+POOL_FROM = 1000
+"""Fewer videos than this are done before other processes have started."""
 
 MISSING = "videos missing from the captions (stored as empty items)"
 MALFORMED = "videos whose captions are malformed (stored as empty items)"
@@ -83,6 +88,11 @@ def _start_worker(bert_name: str, use_fast: bool, max_tokens: int) -> None:
     _worker = load_tokenizer(bert_name, use_fast), max_tokens
 
 
+def _start_pool_worker(bert_name: str, use_fast: bool, max_tokens: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _start_worker(bert_name, use_fast, max_tokens)
+
+
 def _encode_block(entries: list[str | None]) -> tuple[list[Encoded], Counter[str]]:
     """Tokenise raw entries of a caption file (None: the video is missing)."""
     assert _worker is not None
@@ -115,7 +125,7 @@ class BlockEncoder:
         if self._workers > 1:
             # Spawned: the Rust tokenizers of a parent that has used threads do not survive a fork.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, context, _start_worker, self._settings)
+            self._pool = ProcessPoolExecutor(self._workers, context, _start_pool_worker, self._settings)
         else:
             _start_worker(*self._settings)
         return self

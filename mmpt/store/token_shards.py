@@ -21,9 +21,9 @@ import numpy as np
 from mmpt.store.caption_files import file_checksum
 from mmpt.store.features import read_shard_map
 from mmpt.store.token_encoder import (
-    BLOCK_VIDEOS,
     MALFORMED,
     MISSING,
+    POOL_FROM,
     BlockEncoder,
     Encoded,
     tokenizer_name,
@@ -100,14 +100,15 @@ class TokenShardJob:
         report = TokenReport(skipped=len(shards) - len(todo))
         if todo:
             captions = TranscriptFile(self.captions)
-            self._check_missing(captions, [video_id for _, ids in todo for video_id in ids])
+            everything = [video_id for _, ids in shards for video_id in ids]
+            self._check_missing(captions, everything)
             settings = (self.bert_name, self.use_fast, self.max_tokens)
             total = sum(len(ids) for _, ids in todo)
-            with BlockEncoder(settings, workers if total > BLOCK_VIDEOS else 1) as encoder:
+            with BlockEncoder(settings, workers if total >= POOL_FROM else 1) as encoder:
                 blocks = encoder.encode(captions, [ids for _, ids in todo], report.counts)
                 encoded = iter(progress((item for block in blocks for item in block), total))
                 for name, ids in todo:
-                    self._write(name, ids, encoded, producer, report)
+                    self._write(name, ids, encoded, producer, report, int(self.max_missing * len(everything)))
         self._record(producer, shards, report)
         return report
 
@@ -149,11 +150,17 @@ class TokenShardJob:
             )
 
     def _write(
-        self, name: str, ids: list[str], encoded: Iterator[Encoded], producer: dict[str, Any], report: TokenReport
+        self,
+        name: str,
+        ids: list[str],
+        encoded: Iterator[Encoded],
+        producer: dict[str, Any],
+        report: TokenReport,
+        allowed: int,
     ) -> None:
+        """Write one shard, unless more than ``allowed`` videos of the run so far are malformed."""
         startends_path, caps_path = self._paths(name)
         Path(startends_path).parent.mkdir(parents=True, exist_ok=True)
-        bad_before = report.counts[MALFORMED]
         producer = _made_of(producer, ids)
         # Published lists may name a video twice, and then it has two items; ids are for finding one.
         item_ids: Sequence[str | None] = ids if len(set(ids)) == len(ids) else [None] * len(ids)
@@ -165,9 +172,11 @@ class TokenShardJob:
                 startends.append(times, item_id)
                 caps_ids.append(tokens, item_id)
                 report.clips += len(times)
-            malformed = report.counts[MALFORMED] - bad_before
-            if malformed > self.max_missing * len(ids):
-                raise DataError(f"{self.captions}: {malformed} of the {len(ids)} videos of {name} are malformed")
+            if (malformed := report.counts[MALFORMED]) > allowed:
+                raise DataError(
+                    f"{self.captions}: the captions of {malformed} videos up to shard {name} are malformed"
+                    f" (limit: the fraction {self.max_missing} of all)"
+                )
         report.done += 1
         report.videos += len(ids)
 

@@ -6,6 +6,7 @@ the published raw_caption.json is larger than the memory of many machines.
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -64,7 +65,7 @@ def parse_transcript(entry: Any, counts: Counter[str] | None = None) -> Transcri
             entry = json.loads(entry)
         except ValueError as error:
             raise DataError(f"an entry is a string but not JSON ({error})") from error
-    columns = [entry.get(name) for name in _FIELDS] if isinstance(entry, dict) else []
+    columns: list[Any] = [entry.get(name) for name in _FIELDS] if isinstance(entry, dict) else []
     columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
     if not columns or not all(isinstance(column, list | tuple) for column in columns):
         raise DataError('expected {"start": [..], "end": [..], "text": [..]}')
@@ -78,7 +79,7 @@ def parse_transcript(entry: Any, counts: Counter[str] | None = None) -> Transcri
             counts[fault] += 1
         else:
             clips.append((float(start), float(end), " ".join(text.split())))
-    if any(later[0] < earlier[0] for earlier, later in zip(clips, clips[1:], strict=False)):
+    if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(clips)):
         counts["videos whose clips had to be sorted by start"] += 1
         clips.sort(key=lambda clip: clip[0])
     return Transcript([clip[0] for clip in clips], [clip[1] for clip in clips], [clip[2] for clip in clips])

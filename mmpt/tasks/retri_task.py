@@ -29,6 +29,8 @@ __all__ = ["RetriTaskOptions", "VideoRetriTask"]
 logger = logging.getLogger(__name__)
 #: Index of the generator of an epoch's clusters: no dataset item has it.
 _CLUSTER_STREAM = 2**31 - 1
+#: Videos are embedded with clips of text and video that span the same time.
+_EMBEDDING_ALIGNER = "VideoRetriAligner"
 
 
 @dataclass
@@ -85,8 +87,8 @@ class VideoRetriTask(Task):
             if is_main_process():
                 write_json(path, {"settings": self._settings(), "groups": groups}, indent=None)
         synchronize()
-        sizes = [len(group) for group in groups]
-        logger.info("epoch %d: %d retrieved groups of %.1f videos", epoch, len(groups), float(np.mean(sizes)))
+        mean = sum(map(len, groups)) / len(groups)
+        logger.info("epoch %d: %d retrieved groups of %.1f videos", epoch, len(groups), mean)
         meta.set_candidates(groups)
 
     def random_groups(self, epoch: int) -> list[list[str]]:
@@ -99,37 +101,28 @@ class VideoRetriTask(Task):
     def retrieve_groups(self, model: nn.Module, epoch: int) -> list[list[str]]:
         """Embed all training videos with the model as it is and return groups of similar ones.
 
-        Each worker embeds its share of the videos; all see all vectors.
+        Each worker embeds its share of the videos; all see the vectors of all, in the same order.
         """
-        ids, vectors = self._video_vectors(model, epoch)
-        pool = build("vectorpool", self.options.vectorpool_cls, self.config)
-        pool.add(ids, vectors)
-        retriever = build("retriever", self.options.retriever_cls, self.config)
-        rng = item_generator(self.seed, epoch, _CLUSTER_STREAM)
-        return retriever(pool, self.dataset_options.num_video_per_batch, rng)
-
-    def _video_vectors(self, model: nn.Module, epoch: int) -> tuple[list[str], np.ndarray]:
         rank, size = world()
-        dataset = self.build_split("train", aligner=self._embedding_aligner())
+        dataset = self.build_split("train", aligner=_EMBEDDING_ALIGNER)
         dataset.set_epoch(epoch)
         everyone = list(dataset.meta_processor.video_ids)
         mine = everyone[rank::size]
         step = self.dataset_options.num_video_per_batch
         dataset.meta_processor.set_candidates([mine[start : start + step] for start in range(0, len(mine), step)])
-        loader = DataLoader(
-            dataset, batch_size=1, collate_fn=dataset.collater, num_workers=self.dataset_options.num_workers
-        )
-        parameter = next(model.parameters())
-        # The model may run in fp16; what is averaged and searched is float32.
-        pairs = embed_pairs(model, map(self.flat_subsample, loader), device=parameter.device)
-        clips = self.dataset_options.clip_per_video
-        vectors = ((pairs.video + pairs.text) / 2).reshape(len(mine), clips, -1).mean(axis=1)
-        gathered = all_gather_objects((mine, vectors.astype(np.float32)))
-        found = {name: vector for names, block in gathered for name, vector in zip(names, block, strict=True)}
-        return everyone, np.stack([found[name] for name in everyone])
-
-    def _embedding_aligner(self) -> str:
-        return "VideoRetriAligner"
+        loader = DataLoader(dataset, batch_size=None, num_workers=self.dataset_options.num_workers)
+        pairs = embed_pairs(model, loader)
+        own = build("vectorpool", self.options.vectorpool_cls, self.config)
+        own.add(pairs.ids, pairs.video, pairs.text)
+        position = {name: number for number, name in enumerate(everyone)}
+        states = all_gather_objects(own.state())
+        ids, sums, counts = (np.concatenate(parts) for parts in zip(*states, strict=True))
+        order = np.argsort([position[name] for name in ids], kind="stable")
+        pool = build("vectorpool", self.options.vectorpool_cls, self.config)
+        pool.merge([str(ids[row]) for row in order], sums[order], counts[order])
+        retriever = build("retriever", self.options.retriever_cls, self.config)
+        rng = item_generator(self.seed, epoch, _CLUSTER_STREAM)
+        return retriever(pool, self.dataset_options.num_video_per_batch, rng)
 
     def _settings(self) -> dict[str, Any]:
         return {

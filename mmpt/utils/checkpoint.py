@@ -23,6 +23,8 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "load_state_dict_file",
+    "matches",
+    "reconcile",
     "save_safetensors",
     "unwrap",
 ]
@@ -101,46 +103,59 @@ def load_into(
 
     Args:
         allow_missing: shell-style patterns of keys that may keep the model's own values, beside those of the
-            model's ``expected_missing``.
-        allow_unexpected: patterns of keys that may be ignored, beside those of the model's ``ignored_keys``.
+            model's ``allow_missing``.
+        allow_unexpected: patterns of keys that may be ignored, beside those of the model's ``allow_unexpected``.
         source: the file to name in errors.
 
     Raises:
         CheckpointError: if keys are missing or unexpected or shapes differ; lists them with counts.
     """
-    allow_missing = (*allow_missing, *getattr(model, "expected_missing", ()))
-    allow_unexpected = (*allow_unexpected, *getattr(model, "ignored_keys", ()))
-    own = model.state_dict()
-    missing = sorted(set(own) - set(state))
-    unexpected = sorted(set(state) - set(own))
-    shared = sorted(set(state) & set(own))
-    undeclared = [key for key in missing if not _matches(key, allow_missing)]
-    unknown = [key for key in unexpected if not _matches(key, allow_unexpected)]
-    misshapen = [
-        f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key in shared
-        if state[key].shape != own[key].shape
-    ]
-    problems = [
-        f"{len(keys)} {what}: {_listed(keys)}"
-        for what, keys in (
-            ("missing keys", undeclared),
-            ("unexpected keys", unknown),
-            ("keys of another shape", misshapen),
-        )
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{source}: does not fit {type(model).__name__}; " + "; ".join(problems) + ". "
-            "Check that the config's model section is that of the checkpoint."
-        )
+    shared, missing, unexpected = _compare(
+        state,
+        model.state_dict(),
+        (*allow_missing, *getattr(model, "allow_missing", ())),
+        (*allow_unexpected, *getattr(model, "allow_unexpected", ())),
+        f"{source}: does not fit {type(model).__name__}",
+    )
     model.load_state_dict({key: state[key] for key in shared}, strict=False)
     logger.info("%s: loaded %d tensors into %s", source, len(shared), type(model).__name__)
     for what, keys in (("kept from the model, not in the file", missing), ("ignored", unexpected)):
         if keys:
             logger.info("%s: %d %s: %s", source, len(keys), what, _listed(keys))
     return LoadReport(tuple(shared), tuple(missing), tuple(unexpected))
+
+
+def reconcile(
+    state: dict[str, Tensor],
+    own: Mapping[str, Tensor],
+    *,
+    prefix: str = "",
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+) -> None:
+    """Make ``state`` fit a model in place, as far as is declared: drop allowed extra keys, fill allowed gaps.
+
+    Args:
+        state: a checkpoint's weights.
+        own: the model's state dict, which fills the gaps.
+        prefix: what stands before the keys that the patterns speak of.
+        allow_missing: patterns as in :func:`load_into`.
+        allow_unexpected: patterns as in :func:`load_into`.
+
+    Raises:
+        CheckpointError: if any other key is missing or unexpected or shapes differ; ``state`` is then unchanged.
+    """
+    _, missing, unexpected = _compare(
+        state,
+        own,
+        [prefix + pattern for pattern in allow_missing],
+        [prefix + pattern for pattern in allow_unexpected],
+        "the checkpoint does not fit the model",
+    )
+    for key in unexpected:
+        del state[key]
+    for key in missing:
+        state[key] = own[key].clone()
 
 
 def load_checkpoint(
@@ -169,6 +184,33 @@ def save_safetensors(
     content = save(tensors, metadata=dict(metadata or {}))
     with atomic_open(path, "wb") as file:
         file.write(content)
+
+
+def _compare(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    allow_missing: Iterable[str],
+    allow_unexpected: Iterable[str],
+    problem: str,
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the shared, missing and unexpected keys, sorted, or report what is not allowed."""
+    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shared = sorted(set(state) & set(own))
+    problems = {
+        "missing keys": [key for key in missing if not matches(key, allow_missing)],
+        "unexpected keys": [key for key in unexpected if not matches(key, allow_unexpected)],
+        "keys of another shape": [
+            f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+            for key in shared
+            if state[key].shape != own[key].shape
+        ],
+    }
+    found = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
+    if found:
+        raise CheckpointError(
+            f"{problem}; {'; '.join(found)}. Check that the config's model section is that of the checkpoint."
+        )
+    return shared, missing, unexpected
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -207,7 +249,8 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.float32 if half else tensor.dtype, copy=True)
 
 
-def _matches(key: str, patterns: Iterable[str]) -> bool:
+def matches(key: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a key fits one of some shell-style patterns."""
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
 
 

@@ -146,8 +146,8 @@ def _build_array(content: Any, dtype: Any, shape: Any, order: Literal["C", "F"])
     if not isinstance(content, (bytes, bytearray)) or len(content) != size * dtype.dtype.itemsize:
         raise _RefusedError("an array whose bytes do not fill its shape")
     if not content:
-        return np.empty(shape, dtype.dtype, order=order)  # type: ignore[call-overload]
-    return np.frombuffer(content, dtype.dtype).reshape(shape, order=order).copy(order=order)  # type: ignore[call-overload]
+        return np.empty(shape, dtype.dtype, order=order)
+    return np.frombuffer(content, dtype.dtype).reshape(shape, order=order).copy(order=order)
 
 
 def _reconstruct(kind: Any, shape: Any, typecode: Any) -> _Array:

@@ -92,7 +92,7 @@ class ShardedTensor:
         starts = np.zeros(len(items) + 1, np.int64)
         np.cumsum([len(item) for item in items], out=starts[1:])
         data = np.concatenate(items) if items else np.empty((0, *shape), dtype)
-        return cls(data, starts, ids)
+        return cls(data.astype(dtype, copy=False), starts, ids)  # concatenating loses the byte order
 
     def save(self, path: str | os.PathLike[str], producer: dict[str, Any] | None = None) -> None:
         """Write the shard; ``producer`` defaults to that of a loaded shard.

@@ -49,7 +49,8 @@ class ShardedTensorWriter:
         path: prefix of the shard's files.
         dtype: of every item; anything but Python objects and structures.
         item_shape: shape of one row of an item, ``()`` for items that are plain sequences.
-        producer: JSON-ready facts about the origin (decoder, encoder, fps), kept in the index.
+        producer: JSON-ready facts about the origin (decoder, encoder, fps), kept in the index;
+            ``writer.producer`` may be added to until the commit.
         block_bytes: size of a checksummed block.
 
     Raises:

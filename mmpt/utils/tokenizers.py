@@ -43,9 +43,8 @@ def special_ids(bert_name: str, use_fast: bool = True) -> SpecialIds:
         ConfigError: if the tokenizer cannot be had or lacks one of them.
     """
     tokenizer = load_tokenizer(bert_name, use_fast)
-    names = SpecialIds("cls_token_id", "sep_token_id", "pad_token_id", "mask_token_id")
-    values = [getattr(tokenizer, name) for name in names]
-    missing = [name.removesuffix("_id") for name, value in zip(names, values, strict=True) if value is None]
+    values = [getattr(tokenizer, f"{name}_token_id") for name in SpecialIds._fields]
+    missing = [f"{name}_token" for name, value in zip(SpecialIds._fields, values, strict=True) if value is None]
     if missing:
         raise ConfigError(f"dataset.bert_name: the tokenizer of {bert_name!r} has no {', '.join(missing)}")
     return SpecialIds(*values)

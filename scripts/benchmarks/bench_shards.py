@@ -8,7 +8,6 @@ copies each clip into a batch, as a data loader does.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -111,8 +110,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{'first read, checksums included':<30} {'':>10} {rates['first_touch_verified']:>12,.0f}")
     if options.json:
         write_json(options.json, rates)
-    else:
-        print(json.dumps({name: round(value, 1) for name, value in rates.items()}))
     return 0 if rates["ratio"] >= TARGET else 1
 
 

@@ -1,0 +1,47 @@
+# make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint format typecheck bench clean
+
+# The first Python that MMPT supports; `make PYTHON=/path/to/python3.11 install` names another.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 && echo $(p))))
+BIN := .venv/bin
+DEMO_REPORT := runs/demo/report.html
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | while IFS=: read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+
+install:  ## create .venv with the pinned requirements; does nothing if that is done
+	@if [ -z '$(PYTHON)' ]; then \
+	    echo 'error: Python 3.11 (or 3.12) was not found. On Debian and Ubuntu:' >&2; \
+	    echo '  sudo apt-get install -y git make g++ python3.11 python3.11-dev python3.11-venv' >&2; exit 1; fi
+	@'$(PYTHON)' scripts/setup/install.py
+
+demo: install  ## from generated videos to a table of results, on the CPU
+	@$(BIN)/python locallaunch.py projects/demo.yaml
+	@echo "The report: $(CURDIR)/$(DEMO_REPORT)"
+
+test: install  ## every test, the slow ones too
+	@$(BIN)/python -m pytest -m '' -n 2 --dist loadfile
+
+test-fast: install  ## the tests that take no more than a few seconds each
+	@$(BIN)/python -m pytest
+
+lint: install  ## style, formatting and the import floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+format: install  ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: install  ## check the types of mmpt/
+	$(BIN)/mypy
+
+bench: install  ## run every benchmark of scripts/benchmarks
+	@set -e; for script in scripts/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:  ## remove .venv and caches; data/, runs/ and pretrained_models/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

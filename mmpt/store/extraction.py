@@ -1,0 +1,337 @@
+"""From videos to one feature per second: decoding overlapped with a network, resumable, counted.
+
+Output: ``<folder>/<id>.npy`` of shape (seconds, dim), float16 by default, the last partial second
+padded as the encoder asks; beside them ``manifest.json`` (:mod:`mmpt.store.extraction_manifest`).
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmpt.store.decode import DecodeReport, decoder_version, stream_frames
+from mmpt.store.extraction_manifest import Manifest, sole_writer
+from mmpt.store.video_list import VideoItem, split_duplicates
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import atomic_open
+
+__all__ = ["ExtractionOptions", "ExtractionSummary", "FrameEncoder", "extract_features", "feature_path"]
+
+logger = logging.getLogger(__name__)
+
+
+class FrameEncoder(Protocol):
+    """What extraction needs of an encoder; see :class:`mmpt.modules.feature_encoders.FeatureEncoder`."""
+
+    fps: int
+    size: int
+    resize: int
+    dim: int
+    pad: Any
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Map (seconds, fps, size, size, 3) uint8 to (seconds, dim) float32."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the features depend on."""
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """How to extract.
+
+    ``batch_size``: seconds of video per forward pass. ``workers``: decoding threads beside the network;
+    0 decodes in between. ``shards``: sub-folders ``0 .. shards - 1`` that features are spread over by the hash
+    of their id; 0 for none. ``half_precision``: store float16, else float32. ``hflip``: mirror the frames.
+    """
+
+    batch_size: int = 8
+    workers: int = 2
+    shards: int = 0
+    half_precision: bool = True
+    hflip: bool = False
+
+
+@dataclass
+class ExtractionSummary:
+    """Counts of one run. ``failures`` and ``notes`` are (video, reason) pairs; times are in seconds.
+
+    ``decode_seconds`` adds up over workers, so that with the network's it may exceed ``wall_seconds``.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    truncated: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    frames: int = 0
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Number of videos without features."""
+        return len(self.failures)
+
+    @property
+    def failed_fraction(self) -> float:
+        """Share of the videos that failed, 0 to 1."""
+        return self.failed / max(1, self.done + self.skipped + self.failed)
+
+    def describe(self, most: int = 20) -> str:
+        """Return the closing lines: counts, then the reasons of at most ``most`` failures."""
+        lines = [f"done {self.done}, skipped {self.skipped}, failed {self.failed}, truncated {self.truncated}"]
+        lines += [f"  failed: {video}: {reason}" for video, reason in self.failures[:most]]
+        if self.failed > most:
+            lines.append(f"  ... and {self.failed - most} more; manifest.json has them all")
+        return "\n".join(lines)
+
+
+def feature_path(folder: str | os.PathLike[str], video_id: str, shards: int = 0) -> Path:
+    """Return where the features of a video lie."""
+    below = str(zlib.crc32(video_id.encode()) % shards) if shards else ""
+    return Path(folder) / below / f"{video_id}.npy"
+
+
+def extract_features(
+    items: Sequence[VideoItem],
+    encoder: FrameEncoder,
+    folder: str | os.PathLike[str],
+    options: ExtractionOptions | None = None,
+    progress: bool = False,
+) -> ExtractionSummary:
+    """Extract the features of videos into a folder, going on where an earlier run stopped.
+
+    A video whose features are there and whose file has not changed is skipped. What cannot be decoded, and
+    other videos under an id that is taken, count as failed. Features never depend on workers or order.
+
+    Raises:
+        DataError: if the folder was made with other settings or another run is writing into it.
+        MissingExtraError: if PyAV is not installed.
+    """
+    options = options or ExtractionOptions()
+    began = time.perf_counter()
+    provenance = {
+        **encoder.provenance(),
+        "hflip": options.hflip,
+        "dtype": "float16" if options.half_precision else "float32",
+        "shards": options.shards,
+        "decoder": decoder_version(),
+    }
+    with sole_writer(folder):
+        job = _Job(encoder, Path(folder), options, Manifest(folder, provenance))
+        try:
+            job.run(items, progress)
+        finally:
+            job.manifest.save()
+    job.summary.wall_seconds = time.perf_counter() - began
+    return job.summary
+
+
+class _Job:
+    """One run over a list of videos."""
+
+    def __init__(self, encoder: FrameEncoder, folder: Path, options: ExtractionOptions, manifest: Manifest) -> None:
+        self.encoder, self.folder, self.options, self.manifest = encoder, folder, options, manifest
+        self.summary = ExtractionSummary()
+
+    def run(self, items: Sequence[VideoItem], progress: bool) -> None:
+        """Skip what is there, decode and encode the rest."""
+        from tqdm import tqdm
+
+        for leftover in [*self.folder.glob(".*.npy.*.tmp"), *self.folder.glob("*/.*.npy.*.tmp")]:
+            leftover.unlink()  # of a killed run; the lock says that no other is under way
+        unique, clashes = split_duplicates(items)
+        for item, first in clashes:
+            self._fail(item.path, item, f"the id {item.video_id!r} is already that of {first.path}")
+        pending = [item for item in unique if not self._is_there(item)]
+        parts: dict[str, list[np.ndarray]] = {}
+        with tqdm(total=len(items), initial=len(items) - len(pending), unit="video", disable=not progress) as bar:
+            for piece in _decode(pending, self.encoder, self.options):
+                if piece.frames is not None:
+                    started = time.perf_counter()
+                    parts.setdefault(piece.item.video_id, []).append(self.encoder(piece.frames))
+                    self.summary.encode_seconds += time.perf_counter() - started
+                else:
+                    self._finish(piece, parts.pop(piece.item.video_id, []))
+                    bar.update()
+        self.summary.failures.sort()
+
+    def _is_there(self, item: VideoItem) -> bool:
+        """Count and return whether a video's features are complete and still those of its file."""
+        entry = self.manifest.entries.get(item.video_id)
+        path = feature_path(self.folder, item.video_id, self.options.shards)
+        shape = _stored_shape(path)
+        if shape is None or len(shape) != 2 or shape[1] != self.encoder.dim:
+            return False
+        if entry is None:
+            reason = "features were there without a record"
+            self.manifest.record(
+                item.video_id, {"status": "skipped", "reason": reason, "shape": shape, **_source(item)}
+            )
+            self.summary.notes.append((item.video_id, reason))
+        elif entry["status"] == "failed" or _identity(entry) != _identity(_source(item)):
+            return False
+        self.summary.skipped += 1
+        return True
+
+    def _finish(self, piece: "_Piece", parts: list[np.ndarray]) -> None:
+        item, report = piece.item, piece.report
+        self.summary.decode_seconds += piece.seconds
+        self.summary.frames += report.written
+        if piece.error is not None:
+            self._fail(item.video_id, item, piece.error)
+            return
+        features = np.concatenate(parts)
+        with np.errstate(over="ignore"):
+            stored = features.astype(np.float16 if self.options.half_precision else np.float32)
+        if not np.isfinite(stored).all():
+            cause = "do not fit float16; use --half_precision 0" if np.isfinite(features).all() else "are not finite"
+            self._fail(item.video_id, item, f"its features {cause}")
+            return
+        with atomic_open(feature_path(self.folder, item.video_id, self.options.shards), "wb") as file:
+            np.save(file, stored)
+        entry = {"status": "done", "seconds": round(report.seconds - item.start, 3), "shape": list(stored.shape)}
+        if report.truncated:
+            self.summary.truncated += 1
+            entry["truncated"] = True
+        if report.warnings:
+            entry["warnings"] = report.warnings
+        self.manifest.record(item.video_id, {**entry, **_source(item)})
+        self.summary.done += 1
+
+    def _fail(self, key: str, item: VideoItem, reason: str) -> None:
+        if key == item.video_id:  # features of an earlier version of the file must not stay
+            feature_path(self.folder, item.video_id, self.options.shards).unlink(missing_ok=True)
+        self.manifest.record(key, {"status": "failed", "reason": reason, **_source(item)})
+        self.summary.failures.append((key, reason))
+        logger.info("%s: %s", key, reason)
+
+
+@dataclass
+class _Piece:
+    """Some seconds of a video, or (``frames`` None) its end, with the report or an error."""
+
+    item: VideoItem
+    frames: np.ndarray | None = None
+    report: DecodeReport = field(default_factory=DecodeReport)
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def _decode(items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[_Piece]:
+    """Yield the pieces of all videos, each video's in order; videos interleave with several workers."""
+    workers = min(options.workers, len(items))
+    if workers < 1:
+        for item in items:
+            yield from _pieces(item, encoder, options)
+        return
+    waiting = iter(items)
+    lock, stop = threading.Lock(), threading.Event()
+    ready: queue.Queue[_Piece | BaseException | None] = queue.Queue(maxsize=2 * workers)  # bounds the memory
+
+    def put(thing: _Piece | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(thing, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            while True:
+                with lock:
+                    item = next(waiting, None)
+                if item is None or not all(put(piece) for piece in _pieces(item, encoder, options)):
+                    break
+            put(None)
+        except BaseException as error:  # raised again where the pieces are consumed
+            put(error)
+
+    threads = [threading.Thread(target=work, name=f"decode-{number}", daemon=True) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        running = workers
+        while running:
+            thing = ready.get()
+            if isinstance(thing, BaseException):
+                raise thing
+            if thing is None:
+                running -= 1
+            else:
+                yield thing
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[_Piece]:
+    report = DecodeReport()
+    end = _Piece(item, report=report)
+    frames = stream_frames(
+        item.path,
+        encoder.fps,
+        encoder.resize,
+        crop_size=encoder.size,
+        start=item.start,
+        end=item.end,
+        hflip=options.hflip,
+        block=options.batch_size * encoder.fps,
+        report=report,
+    )
+    try:
+        while True:
+            started = time.perf_counter()
+            block = next(frames, None)
+            end.seconds += time.perf_counter() - started
+            if block is None:
+                break
+            yield _Piece(item, _whole_seconds(block, encoder.fps, encoder.pad))
+    except DataError as error:
+        end.error = str(error)
+    yield end
+
+
+def _whole_seconds(block: np.ndarray, fps: int, pad: str) -> np.ndarray:
+    """Fill up the last second: (frames, H, W, 3) -> (seconds, fps, H, W, 3)."""
+    short = -len(block) % fps
+    if short:
+        filling = np.zeros_like(block[:1]) if pad == "zero" else block[-1:]
+        block = np.concatenate([block, np.repeat(filling, short, 0)])
+    return block.reshape(-1, fps, *block.shape[1:])
+
+
+def _stored_shape(path: Path) -> list[int] | None:
+    """Return the shape of a .npy file, None if there is no complete one."""
+    try:
+        return list(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _source(item: VideoItem) -> dict[str, Any]:
+    source: dict[str, Any] = {"source": str(Path(item.path).absolute())}
+    try:
+        status = os.stat(item.path)
+        source |= {"source_bytes": status.st_size, "source_mtime": status.st_mtime}
+    except OSError:
+        source |= {"source_bytes": None, "source_mtime": None}
+    return source | ({"start": item.start, "end": item.end} if item.start or item.end is not None else {})
+
+
+def _identity(entry: dict[str, Any]) -> list[Any]:
+    """What tells that a source is unchanged; its path may change."""
+    return [entry.get(key) for key in ("source_bytes", "source_mtime", "start", "end")]

@@ -1,0 +1,216 @@
+"""Results, figures and the page, on made-up run folders."""
+
+import html.parser
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmpt.evaluators.base import save_arrays
+from mmpt.evaluators.figures import LIGHT, Example, Shown, retrieval_gallery, similarity_heatmap, to_bytes
+from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
+from mmpt.evaluators.metrics import RetrievalMetric
+from mmpt.evaluators.report import build_report, render, write_figures, write_report
+from mmpt.evaluators.results import collect_results, results_json, results_table
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import write_json
+
+LOG = "".join(
+    f'x | INFO | train_inner | {{"epoch": 1, "loss": "{5 - step / 10}", "num_updates": "{step}"}}\n'
+    f'x | INFO | valid | {{"epoch": 1, "valid_loss": "{5.5 - step / 10}", "valid_num_updates": "{step}"}}\n'
+    for step in range(1, 41)
+)
+
+
+def write_test(folder, seed=0, noise=1.0, texts=None):
+    rng = np.random.default_rng(seed)
+    video = rng.standard_normal((30, 12)).astype(np.float32)
+    text = (video + noise * rng.standard_normal((30, 12))).astype(np.float32)
+    names = np.array([f"video{i}" for i in range(30)])
+    captions = np.array(texts or [f"caption {i}" for i in range(30)])
+    save_arrays(folder / "embeddings.npz", text=text, video=video, target=np.arange(30), ids=names, texts=captions)
+    record = {
+        "metrics": RetrievalMetric().compute_metrics(text=text, video=video, target=np.arange(30)),
+        "metric": "RetrievalMetric",
+        "predictor": "RetrievalPredictor",
+        "checkpoint": {"path": "runs/x/checkpoint_best.pt", "sha256": "ab" * 32},
+        "config": {"dataset": {"test_path": "data/x.csv"}},
+        "date": f"2025-01-0{seed + 1}",
+        "version": "0",
+    }
+    write_json(folder / "metrics.json", record)
+    return record
+
+
+@pytest.fixture
+def runs(tmp_path):
+    pytest.importorskip("matplotlib")
+    write_test(tmp_path / "runs" / "zs" / "eval", 0)
+    write_test(tmp_path / "runs" / "ft" / "eval", 1, 0.3)
+    (tmp_path / "runs" / "train").mkdir()
+    (tmp_path / "runs" / "train" / "log.txt").write_text(LOG)
+    return tmp_path / "runs"
+
+
+class Links(html.parser.HTMLParser):
+    """Collects every address that a page would load or lead to."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses, self.texts = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        assert tag not in ("script", "link", "iframe")
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+class TestResults:
+    def test_collect(self, runs):
+        results, missing = collect_results([runs, runs / "train"])
+        assert [result.name for result in results] == ["runs/zs", "runs/ft"]  # oldest first
+        assert [result.setting for result in results] == ["zero-shot", "fine-tuned"]
+        assert missing == [runs / "train"]
+
+    def test_table(self, runs):
+        results, _ = collect_results([runs / "ft" / "eval", runs / "zs"], {str(runs / "ft" / "eval"): "test_vtt"})
+        lines = results_table(results, [runs / "other"]).splitlines()
+        assert lines[0].split()[:3] == ["test", "setting", "R@1"]
+        assert lines[2].startswith("test_vtt")
+        metrics = results[0].metrics
+        assert f"{100 * metrics['R1']:.1f} [{100 * metrics['R1_ci'][0]:.1f}, " in lines[2]
+        assert lines[-1] == f"no result yet: {runs / 'other'}"
+        assert results_json(results)[1]["metrics"] == dict(results[1].metrics)
+
+    def test_kinds_of_metric_have_tables_of_their_own(self, tmp_path):
+        write_test(tmp_path / "a")
+        didemo = {"rank1": 0.2, "rank5": 0.5, "mIoU": 0.3, "count": 9, "rank1_ci": [0.1, 0.4], "rank5_ci": [0.2, 0.8]}
+        write_json(tmp_path / "b" / "metrics.json", {"metrics": didemo, "metric": "DiDeMoMetric"})
+        write_json(tmp_path / "c" / "metrics.json", {"metrics": {"acc": 0.25, "count": 4}, "metric": "mine:Metric"})
+        blocks = results_table(collect_results([tmp_path / name for name in "abc"])[0]).split("\n\n")
+        assert [block.split()[2] for block in blocks] == ["R@1", "rank@1", "acc"]
+        assert "20.0 [10.0, 40.0]" in blocks[1]
+        assert "0.25" in blocks[2]
+
+    def test_nothing_and_damage(self, tmp_path):
+        assert results_table(*collect_results([])) == "no results"
+        write_json(tmp_path / "metrics.json", {"metrics": {}})
+        with pytest.raises(DataError, match=r"metrics\.json: holds no metrics"):
+            collect_results([tmp_path])
+
+
+class TestPage:
+    def test_is_self_contained_and_complete(self, runs):
+        report = build_report("my project", [runs], [runs / "train"])
+        page = render(report)
+        links = Links()
+        links.feed(page)
+        assert links.addresses
+        assert all(address.startswith("data:image/") for address in links.addresses)
+        assert "@import" not in page
+        assert "url(" not in page
+        text = " ".join(links.texts)
+        for expected in ("my project", "runs/zs", "zero-shot", "fine-tuned", "caption ", "found first", "ab" * 32):
+            assert expected in text
+        metrics = report.results[0].metrics
+        assert f"{100 * metrics['R1']:.1f}" in text
+        assert f"{100 * metrics['R1_ci'][1]:.1f}" in text
+        again = render(report)
+        assert again[: again.index("<footer>")] == page[: page.index("<footer>")]  # the footer has the date
+
+    def test_text_of_users_is_escaped(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        write_test(tmp_path, texts=["<script>alert('x')</script> & co"] * 30)
+        page = render(build_report("a < b", [tmp_path]))
+        assert "<script>" not in page
+        assert "&lt;script&gt;alert(" in page
+        assert "<h1>a &lt; b</h1>" in page
+
+    def test_write(self, runs, tmp_path):
+        report = build_report("x", [runs], [runs / "train", runs / "zs"])
+        write_report(report, tmp_path / "deep" / "report.html")
+        assert (tmp_path / "deep" / "report.html").read_text().startswith("<!doctype html>")
+        assert [problem for problem in report.problems if "no log.txt" in problem]
+        paths = write_figures(report, tmp_path / "figures")
+        assert {path.name for path in paths} >= {"loss_curves.png", "ranks_30.png", "similarity_runs_zs.png"}
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+    def test_nothing_was_run(self, tmp_path):
+        with pytest.raises(DataError, match="run the project first"):
+            build_report("x", [tmp_path])
+
+    def test_only_moments(self, tmp_path):
+        """A project without retrieval tests or training logs has a page too."""
+        didemo = {"rank1": 0.2, "rank5": 0.5, "mIoU": 0.3, "count": 9, "rank1_ci": [0.1, 0.4], "rank5_ci": [0.2, 0.8]}
+        write_json(tmp_path / "metrics.json", {"metrics": didemo, "metric": "DiDeMoMetric"})
+        assert "rank@5" in render(build_report("x", [tmp_path]))
+
+
+class TestGallery:
+    def test_choice_is_spread(self):
+        ranks = np.array([1, 7, 1, 1, 2, 90, 1, 1, 3])
+        assert choose_queries(ranks) == ([0, 3, 7], [4, 1, 5])
+        assert choose_queries(np.ones(2, int)) == ([0, 1], [])
+
+    def test_right_video_is_appended_where_it_is_not_among_the_best(self):
+        arrays = {
+            "text": np.array([[1.0], [1.0]]),
+            "video": np.array([[3.0], [2.0], [1.0], [0.0]]),
+            "target": np.array([3, 1]),
+            "ids": np.array(list("abcd")),
+            "texts": np.array(["one", "two"]),
+        }
+        one, two = examples_of(arrays, np.array([4, 2]), [0, 1], count=2)
+        assert [(item.place, item.video_id, item.right) for item in one.shown] == [
+            (1, "a", False),
+            (2, "b", False),
+            (4, "d", True),
+        ]
+        assert [(item.video_id, item.right) for item in two.shown] == [("a", False), ("b", True)]
+        assert (two.query, two.rank, two.shown[0].score) == ("two", 2, 3.0)
+
+    def test_thumbnails(self, tmp_path):
+        av = pytest.importorskip("av")
+        with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for level in range(40):  # four seconds that grow brighter
+                picture = np.full((48, 64, 3), 40 + 5 * level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+        (tmp_path / "broken.mp4").write_bytes(b"not a video")
+        thumbnails = Thumbnails(tmp_path, frames=4, size=32)
+        frames = thumbnails("clip")
+        assert frames.shape == (4, 32, 32, 3)
+        assert frames.mean((1, 2, 3)) == pytest.approx([65, 115, 165, 215], abs=15)
+        late = thumbnails("clip_2_4")  # a clip of it, in seconds
+        assert late.mean((1, 2, 3)).min() > 130
+        assert thumbnails("broken") is None
+        assert thumbnails("absent") is None
+        assert set(thumbnails.failed) == {"broken", "absent"}
+        with pytest.raises(DataError, match="no folder of videos"):
+            Thumbnails(tmp_path / "nowhere")
+
+
+class TestFigures:
+    def test_gallery_with_and_without_frames(self):
+        pytest.importorskip("matplotlib")
+        frames = np.zeros((4, 16, 16, 3), np.uint8)
+        shown = [Shown("a", 1.0, True, 1, frames), Shown("b", 0.5, False, 2)]
+        assert to_bytes(retrieval_gallery([Example("a query", 1, shown)]), "png").startswith(b"\x89PNG")
+
+    def test_constant_scores_can_be_drawn(self):
+        pytest.importorskip("matplotlib")
+        assert b"<svg" in to_bytes(similarity_heatmap(np.zeros((3, 3)), LIGHT))
+
+    def test_nothing_global_is_touched(self, runs):
+        code = (
+            "import sys; from mmpt.evaluators import figures, training_log;"
+            f"log = training_log.read_training_log({str(runs / 'train' / 'log.txt')!r});"
+            "figures.to_bytes(figures.loss_curves({'x': log}));"
+            "sys.exit('matplotlib.pyplot' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

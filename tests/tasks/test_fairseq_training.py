@@ -1,0 +1,143 @@
+"""Training through fairseq-train itself: plug-in, checkpoints, resume after a kill, restarts that must fail."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mmpt.launch.commands import Machine, build_command
+from mmpt.launch.project import job_from_yaml
+from mmpt.utils.checkpoint import load_state_dict_file
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+pytest.importorskip("fairseq")
+
+
+def command_of(path: Path) -> list[str]:
+    job = job_from_yaml(path)
+    return build_command(job, path, "local_single", Machine(gpus=0)).argv
+
+
+def train(config: dict[str, Any], folder: Path, name: str = "job") -> tuple[int, str]:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        command_of(path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def kill_when(config: dict[str, Any], path: Path, appears: Path) -> None:
+    """Start the training of ``config`` and kill -9 it as soon as a file is there."""
+    path.write_text(yaml.safe_dump(config))
+    process = subprocess.Popen(command_of(path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not appears.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_and_resumed_equals_uninterrupted(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
+    config = pretraining_config
+    config["fairseq"]["optimization"]["max_epoch"] = 4
+    config["fairseq"]["checkpoint"] |= {"save_interval_updates": 3, "keep_interval_updates": -1}
+    whole = tmp_path / "whole"
+    config["fairseq"]["checkpoint"]["save_dir"] = str(whole)
+    code, output = train(config, tmp_path, "whole")
+    assert code == 0, output
+    assert (whole / "config.yaml").exists()
+    assert "retrieved groups" in output
+    assert len(list((whole / "retri").iterdir())) == 4, "one set of groups an epoch, none after the last"
+
+    cut = tmp_path / "cut"
+    config["fairseq"]["checkpoint"]["save_dir"] = str(cut)
+    # Epochs have 4 updates: update 6 is in the middle of the second.
+    kill_when(config, tmp_path / "cut.yaml", cut / "checkpoint_2_6.pt")
+    assert not (cut / "checkpoint4.pt").exists()
+    code, output = train(config, tmp_path, "cut")
+    assert code == 0, output
+    assert "Loaded checkpoint" in output
+
+    expected, resumed = (torch.load(run / "checkpoint_last.pt", weights_only=False) for run in (whole, cut))
+    assert expected["model"].keys() == resumed["model"].keys()
+    assert all(key.startswith("mmmodel.") for key in expected["model"])
+    for key, value in expected["model"].items():
+        assert torch.equal(value, resumed["model"][key]), key
+    for one, other in zip(
+        expected["last_optimizer_state"]["state"].values(),
+        resumed["last_optimizer_state"]["state"].values(),
+        strict=True,
+    ):
+        assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
+
+
+def test_a_missing_restore_file_stops_the_training(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
+    pretraining_config["fairseq"]["checkpoint"]["restore_file"] = str(tmp_path / "checkpoint11.pt")
+    code, output = train(pretraining_config, tmp_path)
+    assert code != 0
+    assert "checkpoint11.pt: no such checkpoint" in output
+
+
+def test_finetuning_starts_from_the_pretrained_weights_and_refuses_others(
+    pretraining_config: dict[str, Any], tmp_path: Path, tiny_corpus: Path
+) -> None:
+    config = pretraining_config
+    config["fairseq"]["optimization"] |= {"max_epoch": 1, "lr": [0.0]}
+    assert train(config, tmp_path, "first")[0] == 0
+    first = tmp_path / "run" / "checkpoint_last.pt"
+    tuned = {
+        "dataset": {
+            **{key: config["dataset"][key] for key in ("bert_name", "max_video_len", "max_len")},
+            "meta_processor": "MSRVTTMetaProcessor",
+            "video_processor": "VideoProcessor",
+            "text_processor": "MSRVTTTextProcessor",
+            "aligner": "DSAligner",
+            "train_path": str(tiny_corpus / "train.csv"),
+            "val_path": str(tiny_corpus / "train.csv"),
+            "val_holdout": 0.25,
+            "json_path": str(tiny_corpus / "captions_vtt.json"),
+            "vfeat_dir": str(tiny_corpus / "features"),
+            "dup": 2,
+        },
+        "model": {**config["model"], "init": "pretrained"},
+        "loss": {"loss_cls": "T2VContraLoss"},
+        "fairseq": {
+            **config["fairseq"],
+            "dataset": {"batch_size": 8, "num_workers": 0},
+            "checkpoint": {
+                "save_dir": str(tmp_path / "tuned"),
+                "restore_file": str(first),
+                "reset_optimizer": True,
+                "reset_dataloader": True,
+                "reset_meters": True,
+            },
+        },
+    }
+    code, output = train(tuned, tmp_path, "tuned")
+    assert code == 0, output
+    before, after = load_state_dict_file(first), load_state_dict_file(tmp_path / "tuned" / "checkpoint_last.pt")
+    assert all(torch.equal(before[key], after[key]) for key in before), "lr is 0: the weights are the pre-trained ones"
+    tuned["model"]["num_hidden_video_layers"] = 2
+    tuned["fairseq"]["checkpoint"]["save_dir"] = str(tmp_path / "other")
+    code, output = train(tuned, tmp_path, "other")
+    assert code != 0
+    assert "video_encoder.bert.encoder.layer.1" in output
+
+
+def test_the_plug_in_is_importable_from_another_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "fairseq-train"), "--user-dir", str(ROOT / "mmpt"), "--task", "mmtask", "--help"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the YAML of one training job" in done.stdout

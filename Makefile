@@ -1,10 +1,14 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format typecheck bench clean
+.PHONY: help install demo test test-fast lint format typecheck bench clean python
 
-# The first Python that MMPT supports; `make PYTHON=/path/to/python3.11 install` names another.
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 && echo $(p))))
+# The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
+USABLE := import ensurepip, os, sys, sysconfig; \
+    sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 13) and os.path.exists(sysconfig.get_path("include") + "/Python.h")))
+ifndef PYTHON
+PYTHON := $(firstword $(foreach name,python3.11 python3.12 python3,$(shell $(name) -c '$(USABLE)' >/dev/null 2>&1 && echo $(name))))
+endif
 BIN := .venv/bin
 DEMO_REPORT := runs/demo/report.html
 
@@ -13,7 +17,7 @@ help:  ## list the targets
 
 install:  ## create .venv with the pinned requirements; does nothing if that is done
 	@if [ -z '$(PYTHON)' ]; then \
-	    echo 'error: Python 3.11 (or 3.12) was not found. On Debian and Ubuntu:' >&2; \
+	    echo 'error: no Python 3.11 or 3.12 with venv and headers was found. On Debian and Ubuntu:' >&2; \
 	    echo '  sudo apt-get install -y git make g++ python3.11 python3.11-dev python3.11-venv' >&2; exit 1; fi
 	@'$(PYTHON)' scripts/setup/install.py
 
@@ -45,3 +49,6 @@ bench: install  ## run every benchmark of scripts/benchmarks
 clean:  ## remove .venv and caches; data/, runs/ and pretrained_models/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+python:
+	@echo '$(PYTHON)'

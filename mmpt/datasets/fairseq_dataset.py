@@ -58,6 +58,21 @@ class FairseqMMDataset(FairseqDataset):
         size = total // copies
         return np.concatenate([copy * size + rng.permutation(size) for copy in range(copies)]).astype(np.int64)
 
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[np.ndarray]:
+        """Cut the order into batches of ``max_sentences`` items; the last one may be smaller.
+
+        fairseq's own way leaves out up to seven items at the end of every epoch under its default
+        ``--required-batch-size-multiple 8``, which is about sentences of different lengths.
+        """
+        size = max_sentences or len(indices)
+        return [indices[start : start + size] for start in range(0, len(indices), size)]
+
     def num_tokens(self, index: int) -> int:
         """Return 1: batches are counted in items."""
         return 1

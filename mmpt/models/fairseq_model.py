@@ -1,17 +1,14 @@
 """fairseq's model ``mmmodel`` and arch ``mmarch``: any MMPT model, under the key prefix ``mmmodel.``."""
 
-import logging
 from argparse import Namespace
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import Tensor, nn
 
-from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, matches
+from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, reconcile
 
 __all__ = ["FairseqMMModel", "mmarch"]
-
-logger = logging.getLogger(__name__)
 
 
 @register_model("mmmodel")
@@ -34,15 +31,13 @@ class FairseqMMModel(BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Drop and fill only the keys that the model's class declares; any other difference stays an error."""
         super().upgrade_state_dict_named(state_dict, name)
-        own = {FAIRSEQ_PREFIX + key: value for key, value in self.mmmodel.state_dict().items()}
-        for key in [key for key in state_dict if key not in own]:
-            if matches(key.removeprefix(FAIRSEQ_PREFIX), getattr(self.mmmodel, "ignored_keys", ())):
-                logger.info("%s is ignored: the model has no use for it", key)
-                del state_dict[key]
-        for key in [key for key in own if key not in state_dict]:
-            if matches(key.removeprefix(FAIRSEQ_PREFIX), getattr(self.mmmodel, "expected_missing", ())):
-                logger.info("%s is not in the checkpoint and keeps its value", key)
-                state_dict[key] = own[key]
+        reconcile(
+            state_dict,
+            self.state_dict(),
+            prefix=FAIRSEQ_PREFIX,
+            allow_missing=getattr(self.mmmodel, "allow_missing", ()),
+            allow_unexpected=getattr(self.mmmodel, "allow_unexpected", ()),
+        )
 
 
 @register_model_architecture("mmmodel", "mmarch")

@@ -5,10 +5,12 @@ videos run the same code. Registry kind ``feature_encoder``: ``s3d``, ``conv3d``
 ``package.module:Class`` of a user's own.
 """
 
+import contextlib
 import hashlib
 import inspect
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +44,8 @@ class FeatureEncoder(ABC):
         dim: width of a feature.
         pad: how the last, partial second is filled: ``zero`` (black frames, as published for S3D)
             or ``repeat`` (the last frame).
+        cpu_threads: how many CPU threads the network can use well, None for all; more than that only
+            get in the way of decoding.
         device: where the network runs.
         l2_normalize: whether features have unit length.
     """
@@ -52,6 +56,7 @@ class FeatureEncoder(ABC):
     resize: int
     dim: int
     pad: Literal["zero", "repeat"] = "zero"
+    cpu_threads: int | None = None
 
     def __init__(self, device: str = "cpu", l2_normalize: bool = True) -> None:
         self.device = pick_device(device)
@@ -98,7 +103,7 @@ class FeatureEncoder(ABC):
         expected = (self.fps, self.size, self.size, 3)
         if frames.dtype != np.uint8 or frames.shape[1:] != expected:
             raise ValueError(f"{self.name} takes uint8 (seconds, {expected}), not {frames.dtype} {frames.shape}")
-        with torch.inference_mode():
+        with torch.inference_mode(), _limited_threads(self.cpu_threads):
             video = torch.from_numpy(frames).to(self.device).permute(0, 4, 1, 2, 3).float().div_(255.0)
             features = self.encode(video).float()
             if self.l2_normalize:
@@ -137,13 +142,14 @@ class S3DEncoder(FeatureEncoder):
             )
         if weights is not None:
             model = load_s3d(weights)
-            self._settings = {"weights_sha256": file_sha256(weights)}
+            self._settings: dict[str, Any] = {"weights_sha256": file_sha256(weights)}
         else:
             model = random_s3d(int(random_init or 0))
             self._settings = {"random_init": int(random_init or 0)}
         self.dim = model.fc.out_features
         # both together take a second of video in about half the time on a CPU
-        self.model = fold_batch_norms(model).to(self.device, memory_format=torch.channels_last_3d)
+        self.model = fold_batch_norms(model).to(self.device)
+        self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def settings(self) -> dict[str, Any]:
         """Return the hash of the weights file or the seed."""
@@ -157,7 +163,7 @@ class S3DEncoder(FeatureEncoder):
 class SmallConv3dEncoder(FeatureEncoder):
     """A small seeded 3-D convolutional network: features without any download, standardised, not normalised."""
 
-    name = "conv3d"
+    name, cpu_threads = "conv3d", 1
 
     def __init__(self, dim: int = 512, random_init: int = 0, device: str = "cpu", l2_normalize: bool = False) -> None:
         from mmpt.modules.conv3d import SmallConv3d
@@ -259,6 +265,19 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
     return chosen
+
+
+@contextlib.contextmanager
+def _limited_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if threads is None or threads >= before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _model_files(model: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class VisualModel(nn.Module):
     side of its square frames and ``resize`` the shorter side before they are cut.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, model: nn.Module, preprocessing: dict[str, Any], pool: str, trained_pooler: bool) -> None:
         super().__init__()
         config: Any = model.config

@@ -12,6 +12,7 @@ import os
 import pickle
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,10 +50,10 @@ class _Convolution(nn.Module):
         if self.separable:
             self.conv1 = nn.Conv3d(channels, width, (1, 3, 3), padding=(0, 1, 1), bias=False)
             self.conv2 = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
-            self.bn2 = nn.BatchNorm3d(width)
+            self.bn2: Any = nn.BatchNorm3d(width)
         else:
             self.conv1 = nn.Conv3d(channels, width, kernel, padding=padding, bias=False)
-        self.bn1 = nn.BatchNorm3d(width)
+        self.bn1: Any = nn.BatchNorm3d(width)
 
     def forward(self, video: Tensor) -> Tensor:
         video = F.relu(self.bn1(self.conv1(video)))
@@ -137,7 +138,7 @@ class S3D(nn.Module):
             self.conv1.conv1.stride = (2, 2, 2)
         self.conv_2b = _Convolution(64, 64, (1, 1, 1))
         self.conv_2c = _Convolution(64, 192, (3, 3, 3))
-        self.gating = _Gating(192) if gating else nn.Identity()
+        self.gating: nn.Module = _Gating(192) if gating else nn.Identity()
         for name, widths in _BLOCKS.items():
             self.add_module(name, _Inception(widths, gating))
         self.fc = nn.Linear(FEATURES, num_classes)
@@ -174,12 +175,13 @@ class S3D(nn.Module):
         video = _max_pool(video, (1, 3, 3), (1, 2, 2))
         video = self.gating(self.conv_2c(self.conv_2b(video)))
         video = _max_pool(video, (1, 3, 3), (1, 2, 2))
-        video = self.mixed_3c(self.mixed_3b(video))
-        video = _max_pool(video, (3, 3, 3), (2, 2, 2))
-        for name in ("mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f"):
+        for name in _BLOCKS:
+            if name == "mixed_4b":
+                video = _max_pool(video, (3, 3, 3), (2, 2, 2))
+            elif name == "mixed_5b":
+                video = _max_pool(video, (2, 2, 2), (2, 2, 2))
             video = getattr(self, name)(video)
-        video = _max_pool(video, (2, 2, 2), (2, 2, 2))
-        return self.mixed_5c(self.mixed_5b(video))
+        return video
 
 
 def load_s3d(path: str | os.PathLike[str]) -> S3D:

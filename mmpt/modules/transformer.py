@@ -266,8 +266,9 @@ class TransformerEncoder(nn.Module):
             return [additive_mask(mask, dtype)] * len(self.layer)
         if len(mask) != len(self.layer):
             raise ValueError(f"{len(mask)} attention masks for {len(self.layer)} layers")
-        shared = {id(one): additive_mask(one, dtype) for one in mask}
-        return [shared[id(one)] for one in mask]
+        distinct = {id(one): one for one in mask}
+        made: dict[int, Tensor | None] = {key: additive_mask(one, dtype) for key, one in distinct.items()}
+        return [made[id(one)] for one in mask]
 
 
 def initialise(module: nn.Module, std: float) -> None:

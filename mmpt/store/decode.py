@@ -9,55 +9,55 @@ is the picture that is on screen in the middle of [k / fps, (k + 1) / fps), whic
 ``fps`` filter selects and does not depend on the rounding of time stamps.
 """
 
-import itertools
-import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from mmpt.store.video_frames import DecodeReport, decoded_frames, judge_end, timed_frames
 from mmpt.store.video_info import (
     VideoInfo,
     decoder_version,
     display_transform,
     open_video,
     orient,
-    probe,
     stated_duration,
 )
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["DecodeReport", "VideoInfo", "decoded_frames", "decoder_version", "probe", "stream_frames"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["DecodeReport", "VideoInfo", "decoder_version", "probe", "stream_frames"]
 
 # An output interval at the end counts if the video covers this much of it, at any rate:
 # then every encoder yields the same number of seconds for a video.
 _SLACK = Fraction(1, 60)
-_LONGEST_GAP = 3600  # seconds without a frame; more is a broken clock
-_LEAD = Fraction(1, 5)  # seconds; encoder delays make the first picture later than the file by up to this
-_DEMUX_RETRIES = 16
 
 
-@dataclass
-class DecodeReport:
-    """What happened while a video was decoded; filled in when the stream of frames has ended.
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Read the properties of a video; decodes one frame, so that what probes also starts to decode.
 
-    ``truncated``: the file ends well before the length it states. ``errors`` counts packets that
-    could not be decoded. ``seconds`` is where the last frame shown ends, in seconds.
+    Raises:
+        DataError: if it is not a video or no frame can be decoded; names the file.
+        MissingExtraError: if PyAV is not installed.
     """
-
-    decoded: int = 0
-    written: int = 0
-    errors: int = 0
-    packets: int = 0
-    seconds: float = 0.0
-    truncated: bool = False
-    warnings: list[str] = field(default_factory=list)
+    with open_video(path) as (container, stream):
+        frame = next(decoded_frames(container, stream), None)
+        if frame is None:
+            raise DataError(f"{path}: no frame can be decoded")
+        transposed = display_transform(frame)[0]
+        duration = stated_duration(container, stream)
+        rate = stream.guessed_rate or stream.average_rate
+        return VideoInfo(
+            width=frame.height if transposed else frame.width,
+            height=frame.width if transposed else frame.height,
+            fps=float(rate) if rate else None,
+            duration=None if duration is None else float(duration),
+            rotation=frame.rotation,
+            frames=stream.frames or None,
+            codec=stream.codec_context.name,
+        )
 
 
 def stream_frames(
@@ -128,22 +128,6 @@ def _blocks(frames: Iterator[Any], picture: "_Picture", length: int) -> Iterator
         yield buffer[:filled].copy()
 
 
-def decoded_frames(container: Any, stream: Any, report: DecodeReport | None = None) -> Iterator[Any]:
-    """Yield a stream's decodable frames in presentation order; what cannot be decoded is counted in ``report``."""
-    av = require("av", "video")
-    report = report or DecodeReport()
-    for packet in _packets(container, stream, report):
-        try:
-            report.packets += packet.size > 0
-            frames = packet.decode()
-        except (av.FFmpegError, ValueError):
-            report.errors += 1
-            continue
-        for frame in frames:
-            report.decoded += 1
-            yield frame
-
-
 class _Picture:
     """Scale, crop and turn one decoded frame to (height, width, 3) uint8."""
 
@@ -176,7 +160,7 @@ def _resample(
     limit = None if end is None else Fraction(end)
     shown, shown_until = None, Fraction(0)
     with open_video(path, threads) as (container, stream):
-        for frame, begins, lasts in _timed(container, stream, start, report):
+        for frame, begins, lasts in timed_frames(container, stream, start, report):
             while shown is not None and start + (report.written + Fraction(1, 2)) / rate <= begins:
                 if limit is not None and start + report.written / rate >= limit:
                     break
@@ -186,7 +170,7 @@ def _resample(
             if limit is not None and begins >= limit:
                 break
         else:
-            _judge_end(container, stream, shown_until, start, report)
+            judge_end(container, stream, shown_until, start, report)
         if shown is None:
             raise DataError(f"{path}: no frame can be decoded")
         if start > 0 and start >= shown_until:
@@ -197,114 +181,3 @@ def _resample(
             report.written += 1
             yield shown
         report.seconds = float(stop)
-
-
-def _timed(
-    container: Any, stream: Any, start: Fraction, report: DecodeReport
-) -> Iterator[tuple[Any, Fraction, Fraction]]:
-    """Yield (frame, begin, length) with times in seconds that never run backwards."""
-    duration = stated_duration(container, stream)
-    rate = Fraction(stream.guessed_rate or stream.average_rate or 25)
-    origin, frames = _from(container, stream, start, report)
-    stamp_of = _Stamps(container)
-    last: Fraction | None = None  # where the previous frame began
-    expected = Fraction(0)
-    for frame in frames:
-        lasts, stamp = 1 / rate, stamp_of(frame)
-        if stamp is None:
-            begins = expected
-        else:
-            lasts = frame.duration * frame.time_base if frame.duration else lasts
-            begins = stamp - origin
-            gap = begins - (Fraction(0) if last is None else last)
-            beyond = duration is not None and begins > duration + 10 and gap > 10
-            if gap > _LONGEST_GAP or beyond or (last is not None and gap < -1):
-                _warn(report, f"the clock jumps by {float(gap):.1f} s")
-                origin += begins - expected
-                begins = expected
-        if last is not None and begins <= last:
-            continue  # shown for no time at all
-        last, expected = begins, begins + lasts
-        yield frame, begins, lasts
-
-
-def _from(container: Any, stream: Any, start: Fraction, report: DecodeReport) -> tuple[Fraction, Iterator[Any]]:
-    """Return the clock's zero in seconds and the frames from a key frame at or before ``start`` on.
-
-    Where seeking cannot be relied on, all frames are returned.
-    """
-    av = require("av", "video")
-    frames = decoded_frames(container, stream, report)
-    first = next(frames, None)
-    stamp = None if first is None else _Stamps(container)(first)
-    if first is None or stamp is None:
-        return Fraction(0), frames if first is None else itertools.chain([first], frames)
-    origin = stamp if container.start_time is None else Fraction(container.start_time, 1_000_000)
-    if stamp - origin < _LEAD:
-        origin = stamp
-    if start < 2:
-        return origin, itertools.chain([first], frames)
-    try:
-        container.seek(int((start + origin) * 1_000_000))
-        frames = decoded_frames(container, stream, report)
-        first = next(frames, None)
-        stamp = None if first is None else _Stamps(container)(first)
-        if stamp is not None and stamp - origin <= start:
-            return origin, itertools.chain([first], frames)
-        container.seek(container.start_time or 0)
-    except av.FFmpegError as error:
-        logger.debug("%s: seeking failed (%s)", container.name, error)
-    return origin, decoded_frames(container, stream, report)
-
-
-class _Stamps:
-    """Presentation times in seconds on the file's own clock.
-
-    Where presentation stamps run backwards more often than decoding stamps, the latter count (FFmpeg's
-    rule); AVI holds decoding stamps only, whatever the demuxer calls them.
-    """
-
-    def __init__(self, container: Any) -> None:
-        self.faults = [int(container.format.name == "avi"), 0]
-        self.last: list[int | None] = [None, None]
-
-    def __call__(self, frame: Any) -> Fraction | None:
-        stamps = (frame.pts, frame.dts)
-        for kind, stamp in enumerate(stamps):
-            if stamp is not None:
-                last = self.last[kind]
-                self.faults[kind] += last is not None and stamp <= last
-                self.last[kind] = stamp
-        stamp = stamps[int(self.faults[0] > self.faults[1])]
-        return None if stamp is None or frame.time_base is None else stamp * frame.time_base
-
-
-def _packets(container: Any, stream: Any, report: DecodeReport) -> Iterator[Any]:
-    """Demux to the end; an error in the middle is counted and reading goes on behind it."""
-    av = require("av", "video")
-    for _ in range(_DEMUX_RETRIES):
-        try:
-            yield from container.demux(stream)
-            return
-        except av.EOFError:
-            return
-        except av.FFmpegError:
-            report.errors += 1
-    _warn(report, "gave up reading after repeated errors")
-
-
-def _judge_end(container: Any, stream: Any, seconds: Fraction, start: Fraction, report: DecodeReport) -> None:
-    """Set ``truncated`` if clearly less was read than the file states."""
-    duration = stated_duration(container, stream)
-    short = duration is not None and seconds < duration - max(Fraction(1, 2), duration / 100)
-    # AVI's length is recomputed from the bytes present; its header still counts the frames
-    fewer = start == 0 and stream.frames > 0 and report.packets < stream.frames - max(2, stream.frames // 100)
-    if short or fewer:
-        report.truncated = True
-        _warn(report, f"ends at {float(seconds):.2f} s, before the length that the file states")
-    if report.errors:
-        _warn(report, f"{report.errors} damaged packets")
-
-
-def _warn(report: DecodeReport, message: str) -> None:
-    report.warnings.append(message)

@@ -6,58 +6,24 @@ padded as the encoder asks; beside them ``manifest.json`` (:mod:`mmpt.store.extr
 
 import logging
 import os
-import queue
-import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from mmpt.store.decode import DecodeReport, decoder_version, stream_frames
+from mmpt.store.decode import decoder_version
+from mmpt.store.decode_pool import ExtractionOptions, FrameEncoder, Piece, decode_pieces
 from mmpt.store.extraction_manifest import Manifest, sole_writer
 from mmpt.store.video_list import VideoItem, split_duplicates
-from mmpt.utils.errors import DataError
 from mmpt.utils.files import atomic_open
 
 __all__ = ["ExtractionOptions", "ExtractionSummary", "FrameEncoder", "extract_features", "feature_path"]
 
 logger = logging.getLogger(__name__)
-
-
-class FrameEncoder(Protocol):
-    """What extraction needs of an encoder; see :class:`mmpt.modules.feature_encoders.FeatureEncoder`."""
-
-    fps: int
-    size: int
-    resize: int
-    dim: int
-    pad: Any
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Map (seconds, fps, size, size, 3) uint8 to (seconds, dim) float32."""
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what the features depend on."""
-
-
-@dataclass(frozen=True)
-class ExtractionOptions:
-    """How to extract.
-
-    ``batch_size``: seconds of video per forward pass. ``workers``: decoding threads beside the network;
-    0 decodes in between. ``shards``: sub-folders ``0 .. shards - 1`` that features are spread over by the hash
-    of their id; 0 for none. ``half_precision``: store float16, else float32. ``hflip``: mirror the frames.
-    """
-
-    batch_size: int = 8
-    workers: int = 2
-    shards: int = 0
-    half_precision: bool = True
-    hflip: bool = False
 
 
 @dataclass
@@ -156,7 +122,7 @@ class _Job:
         pending = [item for item in unique if not self._is_there(item)]
         parts: dict[str, list[np.ndarray]] = {}
         with tqdm(total=len(items), initial=len(items) - len(pending), unit="video", disable=not progress) as bar:
-            for piece in _decode(pending, self.encoder, self.options):
+            for piece in decode_pieces(pending, self.encoder, self.options):
                 if piece.frames is not None:
                     started = time.perf_counter()
                     parts.setdefault(piece.item.video_id, []).append(self.encoder(piece.frames))
@@ -184,7 +150,7 @@ class _Job:
         self.summary.skipped += 1
         return True
 
-    def _finish(self, piece: "_Piece", parts: list[np.ndarray]) -> None:
+    def _finish(self, piece: Piece, parts: list[np.ndarray]) -> None:
         item, report = piece.item, piece.report
         self.summary.decode_seconds += piece.seconds
         self.summary.frames += report.written
@@ -215,103 +181,6 @@ class _Job:
         self.manifest.record(key, {"status": "failed", "reason": reason, **_source(item)})
         self.summary.failures.append((key, reason))
         logger.info("%s: %s", key, reason)
-
-
-@dataclass
-class _Piece:
-    """Some seconds of a video, or (``frames`` None) its end, with the report or an error."""
-
-    item: VideoItem
-    frames: np.ndarray | None = None
-    report: DecodeReport = field(default_factory=DecodeReport)
-    seconds: float = 0.0
-    error: str | None = None
-
-
-def _decode(items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[_Piece]:
-    """Yield the pieces of all videos, each video's in order; videos interleave with several workers."""
-    workers = min(options.workers, len(items))
-    if workers < 1:
-        for item in items:
-            yield from _pieces(item, encoder, options)
-        return
-    waiting = iter(items)
-    lock, stop = threading.Lock(), threading.Event()
-    ready: queue.Queue[_Piece | BaseException | None] = queue.Queue(maxsize=2 * workers)  # bounds the memory
-
-    def put(thing: _Piece | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(thing, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            while True:
-                with lock:
-                    item = next(waiting, None)
-                if item is None or not all(put(piece) for piece in _pieces(item, encoder, options)):
-                    break
-            put(None)
-        except BaseException as error:  # raised again where the pieces are consumed
-            put(error)
-
-    threads = [threading.Thread(target=work, name=f"decode-{number}", daemon=True) for number in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        running = workers
-        while running:
-            thing = ready.get()
-            if isinstance(thing, BaseException):
-                raise thing
-            if thing is None:
-                running -= 1
-            else:
-                yield thing
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[_Piece]:
-    report = DecodeReport()
-    end = _Piece(item, report=report)
-    frames = stream_frames(
-        item.path,
-        encoder.fps,
-        encoder.resize,
-        crop_size=encoder.size,
-        start=item.start,
-        end=item.end,
-        hflip=options.hflip,
-        block=options.batch_size * encoder.fps,
-        report=report,
-    )
-    try:
-        while True:
-            started = time.perf_counter()
-            block = next(frames, None)
-            end.seconds += time.perf_counter() - started
-            if block is None:
-                break
-            yield _Piece(item, _whole_seconds(block, encoder.fps, encoder.pad))
-    except DataError as error:
-        end.error = str(error)
-    yield end
-
-
-def _whole_seconds(block: np.ndarray, fps: int, pad: str) -> np.ndarray:
-    """Fill up the last second: (frames, H, W, 3) -> (seconds, fps, H, W, 3)."""
-    short = -len(block) % fps
-    if short:
-        filling = np.zeros_like(block[:1]) if pad == "zero" else block[-1:]
-        block = np.concatenate([block, np.repeat(filling, short, 0)])
-    return block.reshape(-1, fps, *block.shape[1:])
 
 
 def _stored_shape(path: Path) -> list[int] | None:

@@ -38,7 +38,9 @@ class Features(Protocol):
 
     def __contains__(self, video_id: object) -> bool: ...
 
-    def ids(self) -> list[str]: ...
+    def ids(self) -> list[str]:
+        """Return the ids of all videos."""
+        ...
 
 
 def read_feature(path: str | os.PathLike[str], video_id: str) -> np.ndarray:
@@ -53,8 +55,8 @@ def read_feature(path: str | os.PathLike[str], video_id: str) -> np.ndarray:
         raise DataError(f"features of video {video_id!r}: {error}") from error
     if feature.ndim != 2 or feature.dtype.kind not in "fiu":
         raise DataError(
-            f"features of video {video_id!r}: {path} holds {feature.dtype} of shape {feature.shape}, expected numbers of"
-            " shape (seconds, dim). Extract the video again or take it off the list."
+            f"features of video {video_id!r}: {path} holds {feature.dtype} of shape {feature.shape}, expected"
+            " numbers of shape (seconds, dim). Extract the video again or take it off the list."
         )
     return feature
 

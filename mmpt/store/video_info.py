@@ -17,7 +17,7 @@ import numpy as np
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["VideoInfo", "decoder_version", "display_transform", "open_video", "orient", "probe", "stated_duration"]
+__all__ = ["VideoInfo", "decoder_version", "display_transform", "open_video", "orient", "stated_duration"]
 
 # Demuxers that turn text, playlists or single pictures into "videos"
 _NOT_VIDEO = {"tty", "hls", "dash", "concat", "concatf", "sdp", "rtsp", "image2", "image2pipe", "lavfi", "ffmetadata"}
@@ -85,33 +85,6 @@ def open_video(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple
         streams[0].thread_count = threads
         streams[0].thread_type = "AUTO" if threads > 1 else "NONE"
         yield container, streams[0]
-
-
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Read the properties of a video; decodes one frame, so that what probes also starts to decode.
-
-    Raises:
-        DataError: if it is not a video or no frame can be decoded; names the file.
-        MissingExtraError: if PyAV is not installed.
-    """
-    from mmpt.store.decode import decoded_frames  # it imports this module
-
-    with open_video(path) as (container, stream):
-        frame = next(decoded_frames(container, stream), None)
-        if frame is None:
-            raise DataError(f"{path}: no frame can be decoded")
-        transposed = display_transform(frame)[0]
-        duration = stated_duration(container, stream)
-        rate = stream.guessed_rate or stream.average_rate
-        return VideoInfo(
-            width=frame.height if transposed else frame.width,
-            height=frame.width if transposed else frame.height,
-            fps=float(rate) if rate else None,
-            duration=None if duration is None else float(duration),
-            rotation=frame.rotation,
-            frames=stream.frames or None,
-            codec=stream.codec_context.name,
-        )
 
 
 def stated_duration(container: Any, stream: Any) -> Fraction | None:

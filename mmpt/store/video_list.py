@@ -13,10 +13,14 @@ __all__ = ["VIDEO_SUFFIXES", "VideoItem", "find_videos", "split_duplicates"]
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .264 .h265 .265 .hevc .ivf .m2ts .m2v .m4v .mjpeg .mjpg .mkv "
-    ".mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .swf .ts .vob .webm .wmv .y4m".split()
+# fmt: off
+_SUFFIXES = (
+    "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "h264", "264", "h265", "265", "hevc", "ivf",
+    "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "nut",
+    "ogm", "ogv", "qt", "rm", "rmvb", "swf", "ts", "vob", "webm", "wmv", "y4m",
 )
+# fmt: on
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES)
 
 
 @dataclass(frozen=True)

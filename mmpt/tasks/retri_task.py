@@ -34,8 +34,8 @@ _EMBEDDING_ALIGNER = "VideoRetriAligner"
 
 
 @dataclass
-class RetriTaskOptions:
-    """Top-level keys. ``retri_epoch``: first epoch with retrieved batches; before it they are random."""
+class RetriTaskOptions(RetriOptions):
+    """Top-level keys, beside the retriever's. ``retri_epoch``: first epoch with retrieved batches; before it they are random."""
 
     retri_epoch: int = 1
     vectorpool_cls: str = "VideoVectorPool"
@@ -109,11 +109,13 @@ class VideoRetriTask(Task):
         everyone = list(dataset.meta_processor.video_ids)
         mine = everyone[rank::size]
         step = self.dataset_options.num_video_per_batch
-        dataset.meta_processor.set_candidates([mine[start : start + step] for start in range(0, len(mine), step)])
-        loader = DataLoader(dataset, batch_size=None, num_workers=self.dataset_options.num_workers)
-        pairs = embed_pairs(model, loader)
+        groups = [mine[start : start + step] for start in range(0, len(mine), step)]
         own = build("vectorpool", self.options.vectorpool_cls, self.config)
-        own.add(pairs.ids, pairs.video, pairs.text)
+        if groups:  # there may be more workers than videos
+            dataset.meta_processor.set_candidates(groups)
+            loader = DataLoader(dataset, batch_size=None, num_workers=self.dataset_options.num_workers)
+            pairs = embed_pairs(model, loader)
+            own.add(pairs.ids, pairs.video, pairs.text)
         position = {name: number for number, name in enumerate(everyone)}
         states = all_gather_objects(own.state())
         ids, sums, counts = (np.concatenate(parts) for parts in zip(*states, strict=True))
@@ -129,7 +131,6 @@ class VideoRetriTask(Task):
             "videos": len(self.train_data.meta_processor.video_ids),
             "seed": self.seed,
             **vars(self.options),
-            **vars(read_options(self.config, RetriOptions)),
             "num_video_per_batch": self.dataset_options.num_video_per_batch,
             "clip_per_video": self.dataset_options.clip_per_video,
         }

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         for name, items, source in jobs:
             encoder = build_encoder(name, random_init=0, device=args.device)
-            for workers in (0, 2):
+            for workers in (0, 1):
                 row = measure(encoder, items, workers)
                 print(
                     f"{name:8} {source:14} {workers:7} {row['frames/s']:9.1f} {row['x real time']:12.1f} "

@@ -152,7 +152,15 @@ class _Build:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = VENV / "fairseq-build.log"
-        options = ["--no-deps", "--no-build-isolation", "-v", "-w", str(folder), "-r", str(REQUIREMENTS / "fairseq.txt")]
+        options = [
+            "--no-deps",
+            "--no-build-isolation",
+            "-v",
+            "-w",
+            str(folder),
+            "-r",
+            str(REQUIREMENTS / "fairseq.txt"),
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(PYTHON), "-m", "pip", "wheel", *options],

@@ -8,6 +8,7 @@ A second run goes on where the first stopped. Exit code 1 if more than --max-fai
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--workers",
         "--num_decoding_thread",
         type=int,
-        default=2,
-        help="threads that decode while the network runs (2); 0: take turns",
+        default=max(1, min(4, (os.cpu_count() or 1) // 2)),
+        help="threads that decode while the network runs (half of the cores, at most 4); 0: take turns",
     )
     add("--shards", type=int, default=0, help="spread the features over this many sub-folders (0: none)")
     add("--half_precision", type=int, choices=(0, 1), default=1, help="store float16 (1, default) or float32 (0)")

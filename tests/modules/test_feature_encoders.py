@@ -233,3 +233,15 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
             pick_device("cuda:0")
+
+
+def test_small_network_uses_one_thread_and_restores_the_number():
+    encoder = build_encoder("conv3d", dim=8)
+    seen, before = [], torch.get_num_threads()
+    encoder.model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        encoder(seconds(encoder, 1))
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,7 @@
 """The video tower's building blocks: projection, position rule, sequence layout."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,9 +11,17 @@ from mmpt.modules.mmbert import MMBertEmbeddings, MMBertForEncoder, MMBertModel,
 from mmpt.utils.errors import DataError
 
 SMALL = BertConfig(
-    hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, vocab_size=20,
-    max_position_embeddings=32, input_dim=6, max_video_len=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-)  # fmt: skip
+    hidden_size=8,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=16,
+    vocab_size=20,
+    max_position_embeddings=32,
+    input_dim=6,
+    max_video_len=10,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 
 
 def positions_of(length: int, video: int | None) -> list[int]:
@@ -46,9 +56,14 @@ def test_sequence_is_first_token_then_video_then_the_rest_with_types() -> None:
         for table in (embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings)
     )
     wanted = torch.stack(
-        [words[3] + positions[0] + kinds[0], video[0, 0] + positions[1] + kinds[0], video[0, 1] + positions[2] + kinds[0],
-         words[7] + positions[11] + kinds[1], words[9] + positions[12] + kinds[1]]
-    )  # fmt: skip
+        [
+            words[3] + positions[0] + kinds[0],
+            video[0, 0] + positions[1] + kinds[0],
+            video[0, 1] + positions[2] + kinds[0],
+            words[7] + positions[11] + kinds[1],
+            words[9] + positions[12] + kinds[1],
+        ]
+    )
     torch.testing.assert_close(output[0], wanted)
     torch.testing.assert_close(embeddings(ids, None, video)[0, :3], wanted[:3])
 
@@ -91,8 +106,6 @@ def test_video_may_be_none_and_attention_maps_may_be_asked_for() -> None:
 def test_segment_table_exists_only_on_request_and_changes_nothing() -> None:
     torch.manual_seed(0)
     plain = MMBertModel(SMALL).eval()
-    from dataclasses import replace
-
     vlm = MMBertModel(replace(SMALL, use_seg_emb=True)).eval()
     assert set(vlm.state_dict()) - set(plain.state_dict()) == {"embeddings.seg_embeddings.weight"}
     assert vlm.embeddings.seg_embeddings.weight.shape == (256, 8)

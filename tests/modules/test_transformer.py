@@ -165,7 +165,12 @@ def test_gradient_checkpointing_gives_the_same_gradients_with_dropout() -> None:
 def test_initialise_follows_berts_rule() -> None:
     torch.manual_seed(0)
     module = nn.ModuleDict(
-        {"e": nn.Embedding(400, 64, padding_idx=3), "l": nn.Linear(64, 400), "n": nn.LayerNorm(64), "b": nn.Linear(2, 2, bias=False)}
+        {
+            "e": nn.Embedding(400, 64, padding_idx=3),
+            "l": nn.Linear(64, 400),
+            "n": nn.LayerNorm(64),
+            "b": nn.Linear(2, 2, bias=False),
+        }
     )
     nn.init.constant_(module["n"].weight, 5)
     initialise(module, 0.02)

@@ -134,10 +134,15 @@ def test_finetuning_starts_from_the_pretrained_weights_and_refuses_others(
     assert "video_encoder.bert.encoder.layer.1" in output
 
 
-def test_the_plug_in_is_importable_from_another_folder(tmp_path: Path) -> None:
+def test_the_plug_in_works_from_another_folder(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(pretraining_config))
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "fairseq-train"), "--user-dir", str(ROOT / "mmpt"), "--task", "mmtask", "--help"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        [str(Path(sys.executable).parent / "fairseq-train"), str(path), "--user-dir", str(ROOT / "mmpt"),
+         "--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss", "--cpu", "--batch-size", "1",
+         "--optimizer", "adam", "--max-update", "1", "--save-dir", "typed"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "the YAML of one training job" in done.stdout
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "typed" / "checkpoint_last.pt").exists()
+    assert (tmp_path / "typed" / "config.yaml").exists()

@@ -1,0 +1,50 @@
+"""Settings for every test: one thread per process, no network, no test that this machine cannot run."""
+
+import os
+import shutil
+from pathlib import Path
+
+# before anything imports torch or a hub client; child processes inherit them
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a cluster, a browser or a GPU where there is none."""
+    absent: dict[str, str] = {}
+    for marker, available, reason in (
+        ("slurm", _has_slurm, "no Slurm here (sinfo)"),
+        ("browser", _has_browser, "no Chromium here"),
+        ("gpu", _has_gpu, "no CUDA device here"),
+    ):
+        if any(item.get_closest_marker(marker) for item in items) and not available():
+            absent[marker] = reason
+    for item in items:
+        for marker, reason in absent.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_slurm() -> bool:
+    return shutil.which("sinfo") is not None
+
+
+def _has_browser() -> bool:
+    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY

@@ -1,0 +1,195 @@
+"""What every system must pass on its tiny config. A new system joins with one line in SYSTEMS."""
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmpt.losses import MMContraLoss
+from mmpt.models.base import VideoTextModel
+from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
+from mmpt.utils.registry import resolve_class
+
+Batch = dict[str, Tensor]
+
+
+class System(NamedTuple):
+    """How the battery drives one model: a seeded batch, its objective, the inputs that carry padding."""
+
+    batch: Callable[[int], Batch]
+    loss: Callable[..., Tensor]
+    outputs: tuple[str, ...]
+    masked: dict[str, str]  # input -> its mask
+
+
+def pairs(count: int) -> Batch:
+    """Pairs of 1 to 8 seconds and 0 to 13 words, in the layout of the aligners."""
+    generator = torch.Generator().manual_seed(7)
+    words = torch.arange(count)[:, None] * 5 % 14
+    positions = torch.arange(16)[None]
+    caps = torch.randint(5, 64, (count, 16), generator=generator)
+    caps[:, 0], caps[:, 1] = 2, 3
+    caps = caps.where(positions != words + 2, 3).where(positions <= words + 2, 0)
+    seconds = 1 + torch.arange(count)[:, None] * 3 % 8
+    vmasks = torch.arange(8)[None] < seconds
+    vfeats = torch.randn(count, 8, 512, generator=generator) * vmasks[..., None]
+    return {"caps": caps, "cmasks": positions <= words + 2, "vfeats": vfeats, "vmasks": vmasks}
+
+
+SYSTEMS = {
+    "MMFusionSeparate": System(
+        pairs, MMContraLoss(), ("pooled_video", "pooled_text"), {"caps": "cmasks", "vfeats": "vmasks"}
+    ),
+}
+
+pytestmark = pytest.mark.parametrize("name", SYSTEMS)
+
+
+def build(name: str, seed: int = 0, dropout: float = 0.0) -> VideoTextModel:
+    torch.manual_seed(seed)
+    cls = resolve_class("model", name)
+    model = cls(cls.tiny_config())
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
+    return model
+
+
+def run(name: str, model: nn.Module, batch: Batch) -> Batch:
+    with torch.no_grad():
+        outputs = model(**batch)
+    return {key: outputs[key] for key in SYSTEMS[name].outputs}
+
+
+def assert_equal(one: Batch, other: Batch, atol: float = 5e-6) -> None:
+    assert set(one) == set(other)
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], atol=atol, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_interface_is_declared(name: str) -> None:
+    model = build(name)
+    assert isinstance(model, VideoTextModel) and model.capabilities and model.config_options
+    if "retrieval" in model.capabilities:
+        batch = SYSTEMS[name].batch(3)
+        with torch.no_grad():
+            video = model.eval().encode_video(batch["vfeats"], batch["vmasks"])
+            text = model.encode_text(batch["caps"], batch["cmasks"])
+        assert model.score_pairs(text[:2], video).shape == (2, 3)
+        assert_equal({"pooled_video": video, "pooled_text": text}, run(name, model, batch))
+
+
+def test_save_and_load_round_trip(name: str, tmp_path) -> None:
+    model, other = build(name).eval(), build(name, seed=1).eval()
+    batch = SYSTEMS[name].batch(4)
+    save_safetensors(tmp_path / "model.safetensors", model.state_dict())
+    load_checkpoint(other, tmp_path / "model.safetensors")
+    wanted, got = run(name, model, batch), run(name, other, batch)
+    assert all(torch.equal(wanted[key], got[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_training_checkpoint_of_the_published_layout_loads(name: str, tmp_path, dtype: torch.dtype) -> None:
+    model, other = build(name).eval(), build(name, seed=1).eval()
+    state = {"mmmodel." + key: value.to(dtype) for key, value in model.state_dict().items()}
+    content = {
+        "args": None,
+        "cfg": {"task": argparse.Namespace(_name="mmtask", taskconfig="run.yaml")},
+        "model": state,
+        "optimizer_history": [],
+        "extra_state": {"epoch": 2},
+        "last_optimizer_state": {},
+    }
+    torch.save(content, tmp_path / "checkpoint_best.pt")
+    report = load_checkpoint(other, tmp_path / "checkpoint_best.pt")
+    assert len(report.loaded) == len(state) and not report.missing
+    batch = SYSTEMS[name].batch(4)
+    assert_equal(run(name, model, batch), run(name, other, batch), 5e-6 if dtype == torch.float32 else 2e-2)
+
+
+def test_a_batch_of_n_equals_n_batches_of_one(name: str) -> None:
+    model, batch = build(name).eval(), SYSTEMS[name].batch(20)
+    singles = [run(name, model, {key: value[row : row + 1] for key, value in batch.items()}) for row in range(20)]
+    together = {key: torch.cat([single[key] for single in singles]) for key in singles[0]}
+    assert_equal(run(name, model, batch), together)
+
+
+def test_masked_positions_never_change_the_output(name: str) -> None:
+    model, batch = build(name).eval(), SYSTEMS[name].batch(6)
+    wanted = run(name, model, batch)
+    changed = dict(batch)
+    for key, mask in SYSTEMS[name].masked.items():
+        noise = torch.full_like(batch[key], torch.nan) if batch[key].is_floating_point() else (batch[key] + 17) % 64
+        keep = batch[mask].reshape(batch[mask].shape + (1,) * (batch[key].dim() - batch[mask].dim()))
+        changed[key] = torch.where(keep, batch[key], noise)
+        assert not torch.equal(changed[key], batch[key])
+    assert_equal(wanted, run(name, model, changed))
+
+
+def test_valid_positions_do_change_the_output(name: str) -> None:
+    model, batch = build(name).eval(), SYSTEMS[name].batch(6)
+    wanted = run(name, model, batch)
+    for key, mask in SYSTEMS[name].masked.items():
+        changed = dict(batch)
+        changed[key] = batch[key].clone()
+        last = batch[mask].sum(1) - 1
+        rows = torch.arange(6)
+        value = batch[key][rows, last]
+        changed[key][rows, last] = value + 1 if value.is_floating_point() else (value + 17) % 64
+        got = run(name, model, changed)
+        assert any(((got[output] - wanted[output]).abs().amax(1) > 1e-4).all() for output in wanted), key
+
+
+def test_bf16_is_close_to_fp32(name: str) -> None:
+    model, batch = build(name).eval(), SYSTEMS[name].batch(4)
+    wanted = run(name, model, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = run(name, model, batch)
+    whole = run(name, model.bfloat16(), batch)
+    for key, value in wanted.items():
+        for other in (mixed[key], whole[key]):
+            assert nn.functional.cosine_similarity(value, other.float()).min() > 0.995, key
+
+
+def test_gradient_checkpointing_equals_plain(name: str) -> None:
+    batch, gradients = SYSTEMS[name].batch(4), []
+    for flag in (False, True):
+        model = build(name, dropout=0.1).train()
+        for module in model.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = flag
+        torch.manual_seed(3)
+        SYSTEMS[name].loss(**{**batch, **model(**batch)}).backward()
+        gradients.append({key: parameter.grad for key, parameter in model.named_parameters()})
+    for key, plain in gradients[0].items():
+        assert (plain is None) == (gradients[1][key] is None)
+        if plain is not None:
+            torch.testing.assert_close(plain, gradients[1][key])
+
+
+def test_one_optimisation_step_lowers_the_loss(name: str) -> None:
+    model, batch = build(name).train(), SYSTEMS[name].batch(6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    losses = []
+    for _ in range(2):
+        loss = SYSTEMS[name].loss(**{**batch, **model(**batch)})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+
+
+def test_train_and_eval_differ_only_by_dropout(name: str) -> None:
+    batch = SYSTEMS[name].batch(4)
+    without, with_dropout = build(name), build(name, dropout=0.3)
+    assert_equal(run(name, without.train(), batch), run(name, without.eval(), batch))
+    trained = run(name, with_dropout.train(), batch)
+    evaluated = run(name, with_dropout.eval(), batch)
+    assert all(not torch.allclose(trained[key], evaluated[key], atol=1e-3) for key in trained)
+    assert_equal(evaluated, run(name, without, batch))

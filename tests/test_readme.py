@@ -1,0 +1,152 @@
+"""The documentation's commands are well formed, and what it points to exists."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from mmpt.launch.project import expand_project, is_project
+from mmpt.utils.config import read_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.md", "docs/**/*.md", "pretrained_models/*.md", "scripts/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
+BLOCK = re.compile(r"^(?P<indent> *)```(?:bash|sh|console)\n(?P<body>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+PYTHONS = ("python", "python3", "python3.11", ".venv/bin/python")
+# commands that only a person's machine can run; their form is all there is to check
+OTHERS = ("sudo", "git", "cd", "source", "pip", ".venv/bin/pip", "pytest")
+
+
+@dataclass(frozen=True)
+class Command:
+    page: str
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.argv)[:80]}"
+
+
+def commands_of(page: Path) -> list[Command]:
+    found = []
+    for block in BLOCK.finditer((REPOSITORY / page).read_text(encoding="utf-8")):
+        for line in block["body"].replace("\\\n", " ").splitlines():
+            argv = shlex.split(line, comments=True)
+            while argv and re.fullmatch(r"[A-Z_]+=.*", argv[0]):
+                argv = argv[1:]
+            if argv:
+                found.append(Command(str(page), tuple(argv)))
+    return found
+
+
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
+
+
+def script_of(command: Command) -> tuple[str, ...]:
+    """The words that start a Python script, ("a.py",) or ("-m", "module"); empty for any other command."""
+    if command.argv[0] not in PYTHONS or len(command.argv) < 2:
+        return ()
+    return command.argv[1:3] if command.argv[1] == "-m" else command.argv[1:2]
+
+
+@cache
+def generated_yamls() -> set[str]:
+    """The job files that the shipped projects expand to."""
+    yamls = (path.relative_to(REPOSITORY) for path in (REPOSITORY / "projects").rglob("*.yaml"))
+    return {str(job.path) for path in yamls if is_project(read_yaml(path)) for job in expand_project(path).jobs}
+
+
+@cache
+def help_of(script: tuple[str, ...]) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+    argv = [sys.executable, *script, "--help"]
+    result = subprocess.run(argv, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_commands_of_the_readme_were_found() -> None:
+    lines = [shlex.join(command.argv) for command in COMMANDS if command.page == "README.md"]
+    assert {"make demo", "make test"} <= set(lines)
+    assert any(line.startswith("fairseq-train") for line in lines)
+    assert len(lines) > 12
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_command_is_known_and_its_files_exist(command: Command) -> None:
+    program = command.argv[0]
+    script = script_of(command)
+    if script and script[0] != "-m":
+        assert (REPOSITORY / script[0]).is_file(), f"{script[0]} does not exist"
+    elif program == "make":
+        result = subprocess.run(["make", "-n", *command.argv[1:]], cwd=REPOSITORY, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    else:
+        assert script or program == "fairseq-train" or program in OTHERS, f"what is {program!r}?"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_yamls_named_on_a_page_exist_or_are_generated(page: Path) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:projects|scripts)/[\w/.-]+\.yaml\b", text))
+    missing = {name for name in named if not (REPOSITORY / name).is_file()} - generated_yamls()
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_relative_links_exist(page: Path) -> None:
+    text = re.sub(
+        r"^ *```.*?^ *```", "", (REPOSITORY / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    targets = [match["target"].partition("#")[0] for match in LINK.finditer(text)]
+    local = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+    missing = [target for target in local if not (REPOSITORY / page).parent.joinpath(target).exists()]
+    assert not missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in COMMANDS if script_of(command)], ids=str)
+def test_script_has_help_and_knows_the_flags(command: Command) -> None:
+    script = script_of(command)
+    if script == ("-m", "venv"):
+        return
+    known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_of(script)))
+    used = {word.partition("=")[0] for word in command.argv[1 + len(script) :] if re.match(r"--?[a-z]", word)}
+    assert used <= known, f"{script} does not know {used - known}"
+
+
+@pytest.mark.slow
+def test_training_command_uses_flags_of_fairseq() -> None:
+    pytest.importorskip("fairseq")
+    from mmpt.launch.fairseq_flags import training_flags
+
+    own = {"user_dir", "task", "arch", "criterion"}
+    for command in (command for command in COMMANDS if command.argv[0] == "fairseq-train"):
+        used = {word[2:].replace("-", "_") for word in command.argv if word.startswith("--")}
+        assert used <= set(training_flags()) | own
+
+
+@pytest.mark.slow
+def test_dry_runs_write_the_yamls_and_nothing_else(tmp_path: Path) -> None:
+    dry = {command.argv for command in COMMANDS if "--dryrun" in command.argv and "locallaunch.py" in command.argv}
+    assert dry
+    shutil.copytree(REPOSITORY / "projects", tmp_path / "projects")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for words in dry:
+        argv = [sys.executable, str(REPOSITORY / "locallaunch.py"), *words[2:]]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        result = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert "fairseq-train" in result.stdout
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.suffix == ".yaml" and path.is_relative_to(tmp_path / "projects") for path in written)

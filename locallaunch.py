@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Expand a project YAML into jobs and run them, or run the YAML of a single job.
 
-    python locallaunch.py projects/retri/videoclip.yaml --dryrun
-    python locallaunch.py projects/retri/videoclip/how2.yaml --jobtype local_big
+python locallaunch.py projects/retri/videoclip.yaml --dryrun
+python locallaunch.py projects/retri/videoclip/how2.yaml --jobtype local_big
 """
 
 import sys

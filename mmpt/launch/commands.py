@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from mmpt.launch.project import Job
 from mmpt.utils.config import training_batch_size
@@ -116,7 +116,9 @@ def _fairseq_settings(job: Job) -> Iterator[tuple[str, Any]]:
             name = str(key)
             if flags is not None and name not in flags:
                 hint = nearest(name, flags)
-                raise ConfigError(f"{job.path}: fairseq.{group}.{name}: fairseq-train has no flag --{_dashed(name)}.{hint}")
+                raise ConfigError(
+                    f"{job.path}: fairseq.{group}.{name}: fairseq-train has no flag --{_dashed(name)}.{hint}"
+                )
             if name == "batch_size":
                 value = training_batch_size(job.config)
             elif name == "tensorboard_logdir" and value == "run":
@@ -152,7 +154,7 @@ def _flag(key: str, value: Any) -> list[str]:
     if bare:
         return [option] if value else []
     if isinstance(value, ListConfig | list | tuple):
-        items = list(OmegaConf.to_container(value)) if isinstance(value, ListConfig) else list(value)
+        items = list(value)
         return [option, str(items[0]) if len(items) == 1 else ",".join(map(str, items))]
     return [option, str(value)]
 
@@ -177,7 +179,9 @@ def _script_command(job: Job) -> Command:
 
 
 def _next_tensorboard_folder(run_dir: Path) -> str:
-    numbers = [int(found.group(1)) for folder in run_dir.glob("run_*") if (found := re.fullmatch(r"run_(\d+)", folder.name))]
+    numbers = [
+        int(found.group(1)) for folder in run_dir.glob("run_*") if (found := re.fullmatch(r"run_(\d+)", folder.name))
+    ]
     return str(run_dir / f"run_{max(numbers, default=-1) + 1}")
 
 

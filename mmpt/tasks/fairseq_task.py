@@ -42,7 +42,9 @@ class FairseqMMTask(LegacyFairseqTask):
         self.mmtask.build_loss()
         self.mmtask.build_model()
         if is_main_process():
-            save_config(self.config, Path(args.save_dir) / "config.yaml", f"The settings of {args.taskconfig}, resolved.")
+            save_config(
+                self.config, Path(args.save_dir) / "config.yaml", f"The settings of {args.taskconfig}, resolved."
+            )
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Make the dataset of ``train``, ``valid`` or ``test`` known to fairseq.

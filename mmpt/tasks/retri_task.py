@@ -93,10 +93,10 @@ class VideoRetriTask(Task):
 
     def random_groups(self, epoch: int) -> list[list[str]]:
         """Return all training videos in random groups of ``num_video_per_batch``; the last may be smaller."""
-        ids = np.asarray(self.train_data.meta_processor.video_ids, dtype=object)
+        ids = self._video_ids()
         order = item_generator(self.seed, epoch, _CLUSTER_STREAM).permutation(len(ids))
         size = self.dataset_options.num_video_per_batch
-        return [list(ids[order[start : start + size]]) for start in range(0, len(ids), size)]
+        return [[ids[row] for row in order[start : start + size]] for start in range(0, len(ids), size)]
 
     def retrieve_groups(self, model: nn.Module, epoch: int) -> list[list[str]]:
         """Embed all training videos with the model as it is and return groups of similar ones.
@@ -126,9 +126,13 @@ class VideoRetriTask(Task):
         rng = item_generator(self.seed, epoch, _CLUSTER_STREAM)
         return retriever(pool, self.dataset_options.num_video_per_batch, rng)
 
+    def _video_ids(self) -> list[str]:
+        assert self.train_data is not None, "build_dataset comes first"
+        return list(self.train_data.meta_processor.video_ids)
+
     def _settings(self) -> dict[str, Any]:
         return {
-            "videos": len(self.train_data.meta_processor.video_ids),
+            "videos": len(self._video_ids()),
             "seed": self.seed,
             **vars(self.options),
             "num_video_per_batch": self.dataset_options.num_video_per_batch,
@@ -146,5 +150,3 @@ class VideoRetriTask(Task):
             logger.warning("%s was made with other settings: retrieving again", path)
             return None
         return content["groups"]
-
-

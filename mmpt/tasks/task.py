@@ -4,7 +4,7 @@ import logging
 from typing import Any, ClassVar
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmpt.datasets.mmdataset import MMDataset
@@ -73,13 +73,14 @@ class Task:
         Raises:
             ConfigError: if a processor is not named; names the key.
         """
-        section = DictConfig({**(section_of(self.config, "dataset") or {}), "split": split, **overrides})
-        parts = []
+        section = OmegaConf.create(dict(section_of(self.config, "dataset") or {}) | {"split": split} | overrides)
+        parts: list[Any] = []
         for kind in ("meta_processor", "video_processor", "text_processor", "aligner"):
             if not section.get(kind):
                 raise ConfigError(f"dataset.{kind} is not set")
             parts.append(build(kind, str(section[kind]), section))
-        dataset = MMDataset(*parts, seed=self.seed)
+        meta, video, text, aligner = parts
+        dataset = MMDataset(meta, video, text, aligner, seed=self.seed)
         logger.info("%s: %d items", split, len(dataset))
         return dataset
 

@@ -90,7 +90,9 @@ def resolve_class(kind: str, name: str) -> type:
         return getattr(module, class_name)
     except AttributeError as error:
         known = [key for key in vars(module) if not key.startswith("_")]
-        raise ConfigError(f"{kind} {name!r}: {module_name} has no {class_name!r}.{nearest(class_name, known)}") from error
+        raise ConfigError(
+            f"{kind} {name!r}: {module_name} has no {class_name!r}.{nearest(class_name, known)}"
+        ) from error
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:

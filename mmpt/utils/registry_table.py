@@ -107,9 +107,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         ),
         "DSAligner": Entry("mmpt.processors.ds_aligner:DSAligner"),
         "DiDeMoAligner": Entry("mmpt.processors.ds_aligner:DSAligner"),
-        "MFMMLMAligner": _later(
-            dataset=("subsampling", "sampled_min_len", "sampled_max_len", *_DATASET_MASKING)
-        ),
+        "MFMMLMAligner": _later(dataset=("subsampling", "sampled_min_len", "sampled_max_len", *_DATASET_MASKING)),
         "How2MILNCEAligner": _later(),
         "MSRVTTQAAligner": _later(),
         "DSNLGAligner": _later(),

@@ -154,7 +154,7 @@ def _check_keys(config: DictConfig, source: str) -> list[str]:
             if key in known[section] or (not section and (key in FREE_SECTIONS or key in known)):
                 continue
             anywhere = anywhere or schema_keys()
-            dotted = f"{section}.{key}" if section else str(key)
+            dotted = f"{section}.{key!s}" if section else str(key)
             if key not in anywhere.get(section, ()):
                 hint = nearest(str(key), known[section] | anywhere.get(section, set()))
                 where = f"section {section!r}" if section else "the top level"

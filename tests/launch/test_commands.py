@@ -89,7 +89,12 @@ def test_unknown_flags_and_job_types_name_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("task_type", "expected"),
-    [("sweep_big", "local_big"), ("sweep_small", "local_small"), ("local_single", "local_single"), (None, "local_single")],
+    [
+        ("sweep_big", "local_big"),
+        ("sweep_small", "local_small"),
+        ("local_single", "local_single"),
+        (None, "local_single"),
+    ],
 )
 def test_public_task_types_mean_local_ones(task_type: str | None, expected: str) -> None:
     job = shipped("retri/videoclip", "how2.yaml")

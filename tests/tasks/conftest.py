@@ -41,7 +41,9 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "val.lst").write_text("\n".join(ids[18:]) + "\n")
     lists = [f"--split={name}={root / name}.lst" for name in ("train", "val")]
     shards = root / "shards"
-    assert shard_feature.main(["--fdir", str(root / "features"), "--sdir", str(shards), "--shard-size", "7", *lists]) == 0
+    assert (
+        shard_feature.main(["--fdir", str(root / "features"), "--sdir", str(shards), "--shard-size", "7", *lists]) == 0
+    )
     flags = ["--captions", str(root / "captions.json"), "--tokenizer", str(TINY_BERT), "--vfeat-dir", str(shards)]
     assert pretokenization.main([*flags, "--output", str(root / "tokens" / "tiny."), "--workers", "1"]) == 0
     pairs = [(name, captions[name]["text"][0]) for name in ids]

@@ -65,9 +65,7 @@ def test_the_model_handed_in_is_the_one_that_runs(pretraining_config: dict[str, 
     assert float(task(Constant(), batch)["loss"]) == pytest.approx(2 * np.log(12), rel=1e-6)
 
 
-def test_retrieved_groups_hold_similar_videos_and_are_kept(
-    pretraining_config: dict[str, Any], tmp_path: Path
-) -> None:
+def test_retrieved_groups_hold_similar_videos_and_are_kept(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
     task = built(pretraining_config)
     folder = tmp_path / "retri"
     state = torch.get_rng_state()

@@ -6,6 +6,7 @@ key is an error that names the nearest valid one.
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -114,6 +115,12 @@ def schema_keys(config: DictConfig | None = None) -> dict[str, set[str]]:
     return known
 
 
+@functools.cache
+def all_keys() -> dict[str, set[str]]:
+    """Return section -> keys known to any class of MMPT."""
+    return schema_keys()
+
+
 def _field_names(options: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(options)] if dataclasses.is_dataclass(options) else list(options)
 
@@ -153,7 +160,7 @@ def _check_keys(config: DictConfig, source: str) -> list[str]:
         for key in values:
             if key in known[section] or (not section and (key in FREE_SECTIONS or key in known)):
                 continue
-            anywhere = anywhere or schema_keys()
+            anywhere = anywhere or all_keys()
             dotted = f"{section}.{key!s}" if section else str(key)
             if key not in anywhere.get(section, ()):
                 hint = nearest(str(key), known[section] | anywhere.get(section, set()))

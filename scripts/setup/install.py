@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         print("not installed, or the requirements have changed: run make install")
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the build in the background ends too
     try:
         with _locked():
             if _installed() != wanted:  # another make may have done it while this one waited

@@ -58,8 +58,8 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     from torch.utils.data import DataLoader
 
     from mmpt.evaluators import Evaluator
-    from mmpt.evaluators.base import pick_device
     from mmpt.tasks.task import config_task
+    from mmpt.utils.devices import pick_device
 
     checkpoint = _checkpoint(config)
     chosen = pick_device(device)

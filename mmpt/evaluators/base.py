@@ -15,7 +15,7 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import atomic_open
 from mmpt.utils.options import read_options, section_of
 
-__all__ = ["EvalOptions", "Metric", "Predictor", "count_batches", "load_arrays", "pick_device", "save_arrays"]
+__all__ = ["EvalOptions", "Metric", "Predictor", "count_batches", "load_arrays", "save_arrays"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,23 +78,6 @@ class Metric(ABC):
     @abstractmethod
     def print_computed_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Return the public console line of the metrics."""
-
-
-def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """Return the device asked for, or the first GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigError: if the device asked for does not exist on this machine.
-    """
-    if device in (None, "", "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r}: this machine has no usable CUDA GPU; use cpu")
-    return chosen
 
 
 def count_batches(dataloader: Iterable[Any]) -> int | None:

@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from mmpt.evaluators.base import Predictor, count_batches, load_arrays, pick_device, save_arrays
+from mmpt.evaluators.base import Predictor, count_batches, load_arrays, save_arrays
 from mmpt.evaluators.metrics import MOMENTS
 from mmpt.evaluators.retrieval_predictor import decode_texts
 from mmpt.models.embedding import evaluating
+from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, write_json
 

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from mmpt.evaluators.base import Predictor, count_batches, load_arrays, pick_device, save_arrays
+from mmpt.evaluators.base import Predictor, count_batches, load_arrays, save_arrays
 from mmpt.models.embedding import embed_pairs
 from mmpt.processors.base import TextOptions
+from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_options, section_of
 

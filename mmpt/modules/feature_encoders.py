@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.registry import resolve
 
@@ -29,7 +30,6 @@ __all__ = [
     "SmallConv3dEncoder",
     "build_encoder",
     "file_sha256",
-    "pick_device",
 ]
 
 
@@ -248,23 +248,6 @@ def build_encoder(name: str, **options: Any) -> FeatureEncoder:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
         raise ConfigError(f"feature encoder {name!r} has no option {flags}; it takes {', '.join(known)}")
     return cls(**given)
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first GPU, or the CPU.
-
-    Raises:
-        ConfigError: if there is no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}; use auto, cpu or cuda[:index]") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r}: this machine has no CUDA device; use auto or cpu")
-    return chosen
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ _EMBEDDING_ALIGNER = "VideoRetriAligner"
 
 @dataclass
 class RetriTaskOptions(RetriOptions):
-    """Top-level keys, beside the retriever's. ``retri_epoch``: first epoch with retrieved batches; before it they are random."""
+    """Top-level keys, beside the retriever's. Batches are random before epoch ``retri_epoch``, retrieved from it on."""
 
     retri_epoch: int = 1
     vectorpool_cls: str = "VideoVectorPool"

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mmpt.evaluators import Evaluator
-from mmpt.evaluators.base import pick_device
 from mmpt.evaluators.didemo_predictor import DiDeMoPredictor, moment_vectors
 from mmpt.evaluators.metrics import MOMENTS
 from mmpt.evaluators.retrieval_predictor import RetrievalPredictor, unique_videos
@@ -245,13 +244,3 @@ class TestEvaluator:
             Evaluator({"metric": "RetrievalMetric", "eval": {"save_path": str(tmp_path)}})
         with pytest.raises(ConfigError, match="'RetrievalMetric'"):
             Evaluator({**retrieval_config(tmp_path), "metric": "RetrivalMetric"})
-
-
-def test_pick_device():
-    assert pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="gpuu"):
-        pick_device("gpuu")
-    if not torch.cuda.is_available():
-        assert pick_device("auto") == torch.device("cpu")
-        with pytest.raises(ConfigError, match="no usable CUDA GPU"):
-            pick_device("cuda")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.modules.feature_encoders import FeatureEncoder, S3DEncoder, build_encoder, file_sha256, pick_device
+from mmpt.modules.feature_encoders import FeatureEncoder, S3DEncoder, build_encoder, file_sha256
 from mmpt.modules.hf_features import picture_sizes
 from mmpt.modules.s3d import random_s3d
 from mmpt.utils.errors import CheckpointError, ConfigError
@@ -223,16 +223,6 @@ def test_options_of_other_encoders_are_refused():
         build_encoder("s3")
     with pytest.raises(ConfigError, match="needs --model"):
         build_encoder("hf")
-
-
-def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(ConfigError, match="unknown device"):
-        pick_device("toaster")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="no CUDA device"):
-            pick_device("cuda:0")
 
 
 def test_small_network_uses_one_thread_and_restores_the_number():

@@ -82,8 +82,9 @@ _NARRATION = (
     "next comes the {c} one a {s} {ing}",
     "the {s} is {c} and it {a}",
     "watch how this {c} {s} {a}",
+    "okay there is a {c} {s} that is {ing}",
 )
-_PARTIAL = ("see how it {a}", "the {s} is still there", "i like {c}", "it keeps {ing}", "a {c} {s} again", "still {ing}")
+_PARTIAL = ("see how it {a}", "the {s} is still {ing}", "i like this {c} {s}", "it keeps {ing}", "a {c} {s} again")
 _IDLE = (
     "okay so let me just check the next one",
     "do not forget to subscribe to the channel",
@@ -94,10 +95,10 @@ _FILLER = ("um", "uh", "okay", "so", "you know", "well")
 _CAPTIONS = (
     "a {c} {s} {a}",
     "a {c} {s} is {ing}",
-    "the {c} {s} {a} in front of a dark wall",
-    "a video of a {c} {s} {ing}",
-    "there is a {c} {s} which {a}",
-    "a {s} of {c} colour is {ing}",
+    "the {c} {s} is {ing}",
+    "there is a {c} {s} that {a}",
+    "you see a {c} {s} and it is {ing}",
+    "a {s} that is {c} {a}",
 )
 
 
@@ -140,7 +141,7 @@ def describe(triple: Triple, rng: np.random.Generator, rare: float = 0.3) -> str
 
 def _utterance(triple: Triple, seconds: float, rng: np.random.Generator) -> list[str]:
     """Return the words said about one segment: usually its description, filler, at times a remark."""
-    if rng.random() < 0.06:
+    if rng.random() < 0.04:
         return _IDLE[int(rng.integers(len(_IDLE)))].split()
     words = _fill(_NARRATION[int(rng.integers(len(_NARRATION)))], triple, 0.03, rng).split()
     if len(words) < 2.2 * seconds:
@@ -157,14 +158,14 @@ def _utterance(triple: Triple, seconds: float, rng: np.random.Generator) -> list
 def narrate(segments: Sequence[Segment], rng: np.random.Generator) -> list[list[tuple[float, float, str]]]:
     """Return, for each segment, the timed words ``(start, end, word)`` said about it (seconds).
 
-    One segment in five is described early by up to two seconds, one in five late by up to three;
+    One segment in eight is described early by up to 1.5 seconds, one in six late by up to 2.2;
     nobody speaks before the video begins, after it ends, or two sentences at once.
     """
     spoken: list[list[tuple[float, float, str]]] = []
     free, duration = 0.0, segments[-1].end
     for segment in segments:
         luck = rng.random()
-        shift = rng.uniform(-2, -0.5) if luck < 0.2 else rng.uniform(0.8, 3) if luck < 0.4 else rng.uniform(-0.3, 0.5)
+        shift = rng.uniform(-1.5, -0.6) if luck < 0.12 else rng.uniform(0.8, 2.2) if luck < 0.3 else rng.uniform(-0.2, 0.4)
         words = _utterance(segment.triple, segment.end - segment.start, rng)
         clock = max(free, segment.start + float(shift))
         pace = float(rng.uniform(0.28, 0.38))
@@ -189,7 +190,7 @@ def recognise(spoken: Sequence[Sequence[tuple[float, float, str]]], rng: np.rand
             size = int(rng.integers(3, 7))
             chunk = list(sentence[position : position + size])
             position += size
-            shown = previous + chunk if previous and rng.random() < 0.6 else chunk
+            shown = previous + chunk if previous and rng.random() < 0.45 else chunk
             text = " ".join(word for _, _, word in shown)
             lines.append(CaptionLine(round(shown[0][0], 2), round(chunk[-1][1], 2), text))
             if rng.random() < 0.2:

@@ -2,13 +2,16 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from mmpt.launch.commands import JOB_TYPES, printable
 from mmpt.launch.graph import stages
-from mmpt.launch.local import JobFailed, Runner
+from mmpt.launch.local import Runner
 from mmpt.launch.project import Job, Project, expand_project, is_project, job_from_yaml, write_jobs
+from mmpt.launch.state import JobFailed
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import MMPTError
 
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     runner = Runner(arguments.jobtype, arguments.force, not arguments.quiet)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         for path in arguments.yamls.split(","):
             if is_project(read_yaml(path)):
@@ -70,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def _launch_project(project: Project, runner: Runner, arguments: argparse.Namespace) -> None:
     for correction in project.corrections:
         print(f"corrected: {correction}")
@@ -85,6 +94,7 @@ def _launch_project(project: Project, runner: Runner, arguments: argparse.Namesp
             for job in stage:
                 _print_command(job, runner, overridden=False)
         return
+    runner.check(runnable)
     ran = runner.run_stages(runnable, arguments.parallel)
     jobs = [job for stage in runnable for job in stage]
     print(f"\n{ran} jobs ran, {len(jobs) - ran} were completed before.")
@@ -95,6 +105,8 @@ def _launch_job(job: Job, runner: Runner, arguments: argparse.Namespace) -> None
     overridden = bool(arguments.override)
     if arguments.dryrun:
         _print_command(job, runner, overridden)
+        if overridden and job.kind != "script":
+            print(f"    note: the run writes the resolved settings to {job.run_dir}/config.yaml first")
         return
     if job.not_built:
         raise MMPTError(f"{job.path} names classes that are not built yet: {', '.join(job.not_built)}")

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from mmpt.launch.commands import printable
-from mmpt.launch.local import JobFailed, JobState, Runner
+from mmpt.launch.local import Runner
 from mmpt.launch.project import job_from_yaml
+from mmpt.launch.state import JobFailed, JobState
 
 __all__ = ["JobStatus", "LocalJob"]
 

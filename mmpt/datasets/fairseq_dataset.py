@@ -51,10 +51,8 @@ class FairseqMMDataset(FairseqDataset):
         total = len(self)
         if self.dataset.split != "train":
             return np.arange(total, dtype=np.int64)
-        copies = max(1, int(getattr(self.dataset.meta_processor, "dup", 1) or 1))
+        copies = self.dataset.meta_processor.dup
         rng = item_generator(self.dataset.seed, self.epoch, _ORDER_STREAM)
-        if total % copies:
-            copies = 1
         size = total // copies
         return np.concatenate([copy * size + rng.permutation(size) for copy in range(copies)]).astype(np.int64)
 

@@ -2,22 +2,39 @@
 
 import logging
 import os
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
+from mmpt.processors.base import TextOptions
+from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import atomic_open
 from mmpt.utils.options import read_options, section_of
 
-__all__ = ["EvalOptions", "Metric", "Predictor", "count_batches", "load_arrays", "save_arrays"]
+__all__ = [
+    "EvalOptions",
+    "Metric",
+    "NothingEvaluated",
+    "Predictor",
+    "decode_texts",
+    "load_arrays",
+    "save_arrays",
+    "batches_of",
+]
 
 logger = logging.getLogger(__name__)
+
+
+class NothingEvaluated(DataError):
+    """Report that there is nothing to evaluate, or nothing was evaluated yet."""
 
 
 @dataclass
@@ -26,17 +43,24 @@ class EvalOptions:
 
     ``save_path`` is the folder that results are written to. A score matrix with more than
     ``save_scores_max`` rows or columns is not written (embeddings always are). With
-    ``unique_videos``, a video that occurs with several texts is one item of the index.
+    ``unique_videos``, a video that occurs with several texts is one item of the index. ``setting``
+    says how the model came about, as result tables show it ("zero-shot", "fine-tuned"); where it is
+    empty, :func:`mmpt.evaluators.setting.setting_of` derives it from the run of the checkpoint.
     """
 
     save_path: str = ""
     save_scores_max: int = 5000
     unique_videos: bool = True
+    setting: str = ""
 
 
 class Predictor(ABC):
-    """Run a model over a test set and save what it says."""
+    """Run a model over a test set and save what it says.
 
+    ``kind`` is what it predicts; a metric of another kind is refused (empty: not checked).
+    """
+
+    kind: ClassVar[str] = ""
     config_options: ClassVar[dict[str, type]] = {"eval": EvalOptions}
 
     def __init__(self, config: Any) -> None:
@@ -46,7 +70,6 @@ class Predictor(ABC):
             raise ConfigError("eval.save_path: a test needs a folder for its results")
         self.save_path = Path(self.options.save_path)
 
-    @abstractmethod
     def __call__(
         self,
         model: torch.nn.Module,
@@ -54,7 +77,32 @@ class Predictor(ABC):
         device: torch.device | str | None = None,
         output_file: str = "merged",
     ) -> dict[str, Any]:
-        """Predict, write files to ``eval.save_path`` and return what the metric needs."""
+        """Predict on ``device``, write files to ``eval.save_path`` and return what the metric needs.
+
+        Raises:
+            NothingEvaluated: if the test set is empty.
+            DataError: if data of the test are wrong.
+        """
+        chosen = pick_device(device)
+        return self.predict(model.to(chosen), dataloader, chosen, output_file)
+
+    @abstractmethod
+    def predict(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
+    ) -> dict[str, Any]:
+        """Do what calling the predictor does; the model is on ``device``."""
+
+    def make_folder(self) -> None:
+        """Create the folder of the results.
+
+        Raises:
+            ConfigError: if it cannot be created or written to.
+        """
+        try:
+            self.save_path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.save_path).close()
+        except OSError as error:
+            raise ConfigError(f"eval.save_path: cannot write to {self.save_path} ({error.strerror or error})") from error
 
     @abstractmethod
     def load(self, output_file: str = "merged") -> dict[str, Any]:
@@ -66,7 +114,9 @@ class Predictor(ABC):
 
 
 class Metric(ABC):
-    """Turn predictions into numbers."""
+    """Turn predictions of the same ``kind`` (empty: of any) into numbers."""
+
+    kind: ClassVar[str] = ""
 
     def __init__(self, config: Any = None) -> None:
         self.config = config
@@ -80,9 +130,31 @@ class Metric(ABC):
         """Return the public console line of the metrics."""
 
 
-def count_batches(dataloader: Iterable[Any]) -> int | None:
-    """Return the number of batches of a loader, or None where it does not know."""
-    return len(dataloader) if isinstance(dataloader, Sized) else None
+def batches_of(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the batches of a loader under a progress bar.
+
+    Raises:
+        NothingEvaluated: after the last one, if there was none.
+    """
+    total = len(dataloader) if isinstance(dataloader, Sized) else None
+    empty = True
+    for batch in tqdm(dataloader, desc="test", unit="batch", total=total, disable=None):
+        empty = False
+        yield batch
+    if empty:
+        raise NothingEvaluated("the test set is empty: nothing to evaluate")
+
+
+def decode_texts(config: Any, batch: Mapping[str, Any]) -> list[str]:
+    """Return what the model reads of each text of a batch: the batch's ``text``, else its decoded ``caps``."""
+    if "text" in batch:
+        return [str(text) for text in batch["text"]]
+    from mmpt.utils.tokenizers import load_tokenizer
+
+    options = read_options(section_of(config, "dataset"), TextOptions)
+    tokenizer = load_tokenizer(options.bert_name, options.use_fast)
+    caps = batch["caps"]
+    return list(tokenizer.batch_decode(caps.reshape(-1, caps.shape[-1]), skip_special_tokens=True))
 
 
 def save_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:

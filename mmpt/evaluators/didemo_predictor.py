@@ -7,13 +7,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
-from mmpt.evaluators.base import Predictor, count_batches, load_arrays, save_arrays
+from mmpt.evaluators.base import Predictor, decode_texts, load_arrays, save_arrays, batches_of
 from mmpt.evaluators.metrics import MOMENTS
-from mmpt.evaluators.retrieval_predictor import decode_texts
 from mmpt.models.embedding import evaluating
-from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, write_json
 
@@ -34,27 +31,23 @@ class DiDeMoPredictor(Predictor):
     without frames, ``ids`` and ``texts``; ``merged_targets.json``, the annotations.
     """
 
-    def __call__(
-        self,
-        model: torch.nn.Module,
-        dataloader: Iterable[Mapping[str, Any]],
-        device: torch.device | str | None = None,
-        output_file: str = "merged",
+    kind = "moments"
+
+    def predict(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
     ) -> dict[str, Any]:
         """Score all queries and return ``outputs`` (rankings), ``targets``, ``scores``, ``ids`` and ``texts``.
 
         Raises:
-            DataError: if the test set is empty or an annotation is missing.
+            DataError: if an annotation is missing.
         """
-        device = pick_device(device)
-        model.to(device)
         chunks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         text: list[np.ndarray] = []
         scores: list[np.ndarray] = []
         ids: list[str] = []
         texts: list[str] = []
         rows: list[int] = []
-        for batch in tqdm(dataloader, desc="test", unit="batch", total=count_batches(dataloader), disable=None):
+        for batch in batches_of(dataloader):
             names = [str(name) for name in batch["video_id"]]
             with evaluating(model), torch.inference_mode():
                 self._encode_new_videos(model, batch, names, chunks, device)
@@ -64,8 +57,6 @@ class DiDeMoPredictor(Predictor):
             ids += names
             texts += decode_texts(self.config, batch)
             rows += [int(row) for row in batch["idx"]]
-        if not ids:
-            raise DataError("the test set is empty: nothing to evaluate")
         outputs = {
             "outputs": rank_moments(np.stack(scores)),
             "targets": _annotations(dataloader, rows, ids),

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 import mmpt
 from mmpt.evaluators.base import Metric, Predictor
+from mmpt.evaluators.setting import setting_of
 from mmpt.utils.config import fingerprint
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.files import resolve_path, write_json
@@ -45,6 +46,11 @@ class Evaluator:
         self.config = OmegaConf.create(config) if not OmegaConf.is_config(config) else config
         self.metric: Metric = build("metric", options.metric, config)
         self.predictor: Predictor = build("predictor", options.predictor, config)
+        if self.metric.kind and self.predictor.kind and self.metric.kind != self.predictor.kind:
+            raise ConfigError(
+                f"metric: {options.metric} measures {self.metric.kind}, "
+                f"but predictor {options.predictor} predicts {self.predictor.kind}"
+            )
 
     def evaluate(
         self,
@@ -56,7 +62,12 @@ class Evaluator:
         """Predict, compute the metrics (the first one is the main one), and write the record.
 
         An earlier ``metrics.json`` is removed first, so that a test that fails leaves none.
+
+        Raises:
+            ConfigError: if ``eval.save_path`` cannot be written to.
+            NothingEvaluated: if the test set is empty.
         """
+        self.predictor.make_folder()
         record = self.predictor.save_path / "metrics.json"
         record.unlink(missing_ok=True)
         outputs = self.predictor(model, dataloader, device=device, output_file=output_file)
@@ -79,6 +90,7 @@ class Evaluator:
             "metrics": dict(metrics),
             "main": next(iter(metrics)),
             "count": metrics.get("count"),
+            "setting": setting_of(self.config),
             "metric": self.config.metric,
             "predictor": self.config.predictor,
             "checkpoint": {"path": checkpoint, "sha256": sha256_of(checkpoint) if checkpoint else None},

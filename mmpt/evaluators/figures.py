@@ -29,6 +29,8 @@ __all__ = [
     "to_bytes",
 ]
 
+#: Inches that fill the page.
+_WIDTH = 10.6
 _RANK_EDGES = (1, 2, 6, 11, 21, 51, 101, 501)
 
 
@@ -102,20 +104,25 @@ def _style(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y")
 
 
 def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
-    """Draw training and validation loss over updates, one panel per training run."""
+    """Draw training and validation loss over updates, one panel per training run.
+
+    The curves are labelled with their batch sizes: a contrastive loss grows with the pairs of a batch.
+    """
     shown = {name: log for name, log in logs.items() if log}
-    figure = _figure(max(4.6, 4.6 * len(shown)), 3.3)
+    figure = _figure(_WIDTH if len(shown) == 2 else max(6.4, 4.6 * len(shown)), 3.4)
     for position, (name, log) in enumerate(shown.items()):
         axes = figure.add_subplot(1, len(shown), position + 1)
         train = log.inner if len(log.inner) else log.epochs
+        label = _loss_label("training", log.train_batch)
         if len(train) > 30:  # the mean of a tenth of the run, over the raw values
             axes.plot(train.updates, train.values, color=theme.series[0], linewidth=0.8, alpha=0.35)
-            axes.plot(*_smoothed(train.updates, train.values), color=theme.series[0], linewidth=2, label="training")
+            axes.plot(*_smoothed(train.updates, train.values), color=theme.series[0], linewidth=2, label=label)
         else:
-            axes.plot(train.updates, train.values, color=theme.series[0], linewidth=2, label="training")
+            axes.plot(train.updates, train.values, color=theme.series[0], linewidth=2, label=label)
         if len(log.valid):
             marker = "o" if len(log.valid) <= 40 else None
-            line = {"marker": marker, "markersize": 4, "linewidth": 1.6, "label": "validation"}
+            label = _loss_label("validation", log.valid_batch)
+            line = {"marker": marker, "markersize": 4, "linewidth": 1.6, "label": label}
             axes.plot(log.valid.updates, log.valid.values, color=theme.series[1], **line)
             best = int(np.nanargmin(log.valid.values)) if np.isfinite(log.valid.values).any() else None
             if best is not None:
@@ -127,6 +134,10 @@ def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
         axes.margins(y=0.15)
         axes.legend(frameon=False, labelcolor=theme.text, fontsize=9, loc="upper right")
     return figure
+
+
+def _loss_label(curve: str, batch: int | None) -> str:
+    return curve if batch is None else f"{curve}, {batch} pairs a batch"
 
 
 def _smoothed(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +152,7 @@ def similarity_heatmap(
     """Draw scores ``(texts, videos)``; with ``matching``, text i belongs to video i and rows are sorted by text."""
     figure = _figure(5.6, 4.9)
     axes = figure.add_subplot()
-    low, high = np.percentile(scores, (5, 99.7))
+    low, high = np.percentile(scores, (25, 99.7))
     colours = require("matplotlib.colors", "report").LinearSegmentedColormap.from_list("ramp", _RAMPS[theme.colormap])
     image = axes.imshow(scores, cmap=colours, vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     _style(axes, theme, title, "videos", "texts", grid="")
@@ -166,7 +177,7 @@ def rank_histogram(ranks: Mapping[str, npt.NDArray[np.integer]], candidates: int
     edges = [edge for edge in _RANK_EDGES if edge <= candidates] + [candidates + 1]
     pairs = list(itertools.pairwise(edges))
     labels = [str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in pairs]
-    figure = _figure(6.4, 3.6)
+    figure = _figure(_WIDTH, 3.4)
     axes = figure.add_subplot()
     width = 0.8 / max(1, len(ranks))
     places = np.arange(len(pairs))

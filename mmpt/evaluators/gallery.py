@@ -1,5 +1,6 @@
 """Example retrievals of a test: which queries to show, what they found, and frames of the videos."""
 
+import contextlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from mmpt.evaluators.figures import Example, Shown
 from mmpt.evaluators.ranking import top_items
+from mmpt.store.video_list import VIDEO_SUFFIXES
 from mmpt.utils.errors import DataError, MMPTError
 
 __all__ = ["Thumbnails", "choose_queries", "examples_of"]
@@ -18,7 +20,8 @@ __all__ = ["Thumbnails", "choose_queries", "examples_of"]
 logger = logging.getLogger(__name__)
 
 _CLIP = re.compile(r"(.+)_(\d+)_(\d+)")
-_VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".3gp")
+#: Seconds decoded for one picture.
+_GLANCE = 0.25
 
 
 class Thumbnails:
@@ -37,7 +40,8 @@ class Thumbnails:
         if not Path(folder).is_dir():
             raise DataError(f"there is no folder of videos {folder}")
         for file in sorted(Path(folder).rglob("*")):
-            if file.suffix.lower() in _VIDEO_SUFFIXES:
+            if file.suffix.lower() in VIDEO_SUFFIXES:
+                self._files.setdefault(file.name, file)
                 self._files.setdefault(file.stem, file)
         self._known: dict[str, npt.NDArray[np.uint8] | None] = {}
 
@@ -49,32 +53,53 @@ class Thumbnails:
 
     def _clip(self, video_id: str) -> tuple[Path | None, float, float | None]:
         """Return (file, start, end) of a video, or of the clip that ``<id>_<start>_<end>`` names."""
-        if video_id in self._files:
-            return self._files[video_id], 0.0, None
+        whole = self._file(video_id)
+        if whole:
+            return whole, 0.0, None
         clip = _CLIP.fullmatch(video_id)
-        if clip and clip[1] in self._files and int(clip[2]) < int(clip[3]):
-            return self._files[clip[1]], float(clip[2]), float(clip[3])
+        file = self._file(clip[1]) if clip else None
+        if clip and file and int(clip[2]) < int(clip[3]):
+            return file, float(clip[2]), float(clip[3])
         return None, 0.0, None
 
-    def _read(self, video_id: str) -> npt.NDArray[np.uint8] | None:
-        from mmpt.store.decode import probe, stream_frames
+    def _file(self, video_id: str) -> Path | None:
+        """Return the file of an id; an id may end like a file of another container, as DiDeMo's do."""
+        if video_id in self._files:
+            return self._files[video_id]
+        stem, suffix = os.path.splitext(video_id)
+        return self._files.get(stem) if suffix.lower() in VIDEO_SUFFIXES else None
 
+    def _read(self, video_id: str) -> npt.NDArray[np.uint8] | None:
         file, start, end = self._clip(video_id)
         if file is None:
             self.failed[video_id] = "no video file of that name"
             return None
+        pictures: list[np.ndarray] = []
         try:
-            length = end - start if end is not None else probe(file).duration
-            fps = self.frames / length if length else 1.0
-            blocks = list(stream_frames(file, fps=fps, size=self.size, start=start, end=end))
-        except (MMPTError, OSError) as error:
-            self.failed[video_id] = str(error)
-            return None
-        if not blocks:
-            self.failed[video_id] = "holds no frames"
-            return None
-        every = np.concatenate(blocks)
-        return every[np.linspace(0, len(every) - 1, min(self.frames, len(every))).round().astype(int)]
+            for place, seconds in self._places(file, start, end):
+                pictures.append(self._picture(file, place, seconds))
+        except (MMPTError, OSError) as error:  # what a damaged file has before the damage is shown
+            if not pictures:
+                self.failed[video_id] = str(error)
+                return None
+        return np.stack(pictures)
+
+    def _places(self, file: Path, start: float, end: float | None) -> list[tuple[float, float]]:
+        """Return where to look, as (second, seconds to decode): the middles of equal parts."""
+        from mmpt.store.decode import probe
+
+        if end is None:
+            end = start + (probe(file).duration or self.frames)  # of unknown length: its first seconds
+        part = (end - start) / self.frames
+        glance = min(_GLANCE, part)
+        return [(start + part * (number + 0.5) - glance / 2, glance) for number in range(self.frames)]
+
+    def _picture(self, file: Path, place: float, seconds: float) -> np.ndarray:
+        from mmpt.store.decode import stream_frames
+
+        frames = stream_frames(file, fps=1 / seconds, size=self.size, start=max(0.0, place), end=place + seconds)
+        with contextlib.closing(frames):
+            return next(frames)[0]
 
 
 def choose_queries(ranks: npt.NDArray[np.integer], good: int = 3, bad: int = 3) -> tuple[list[int], list[int]]:

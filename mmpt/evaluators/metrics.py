@@ -46,6 +46,8 @@ class RetrievalMetric(Metric):
     queries as independent: several captions of one video make it a little too narrow.
     """
 
+    kind = "retrieval"
+
     def compute_metrics(
         self,
         outputs: npt.NDArray[np.floating] | None = None,
@@ -122,6 +124,8 @@ class DiDeMoMetric(Metric):
     (first, last) five-second chunks, both inclusive. An annotated moment after the end of the video
     ranks last. Ties count against the query. This is not the video retrieval that result pages list.
     """
+
+    kind = "moments"
 
     def compute_metrics(
         self,

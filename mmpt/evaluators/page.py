@@ -120,7 +120,7 @@ def _video(item: Shown, position: int) -> str:
     mark = "✓ " if item.right else ""
     return (
         f'<div class="{" ".join(kinds)}"><div class="strip{"" if strip else " empty"}">{strip}</div>'
-        f"<div class=caption>{mark}{item.place}. {html.escape(item.video_id)} · {item.score:.2f}</div></div>"
+        f"<div class=caption>{mark}{item.place}. {html.escape(item.video_id)}<br>score {item.score:.2f}</div></div>"
     )
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 import mmpt
 from mmpt.evaluators import page
-from mmpt.evaluators.base import load_arrays
+from mmpt.evaluators.base import NothingEvaluated, load_arrays
 from mmpt.evaluators.figures import (
     Example,
     loss_curves,
@@ -31,9 +31,9 @@ from mmpt.evaluators.figures import (
 )
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
 from mmpt.evaluators.ranking import ranks
-from mmpt.evaluators.results import Result, collect_results, columns_of
+from mmpt.evaluators.results import Result, cell_parts, collect_results, columns_of
+from mmpt.evaluators.setting import FINE_TUNED, UNKNOWN
 from mmpt.evaluators.training_log import TrainingLog, read_training_log
-from mmpt.utils.errors import DataError
 from mmpt.utils.files import atomic_open
 
 __all__ = ["Report", "build_report", "render", "write_figures", "write_report"]
@@ -85,11 +85,12 @@ def build_report(
         videos: folder of video files, for pictures of the example retrievals.
 
     Raises:
-        DataError: if no test has a result yet, or a file is damaged.
+        NothingEvaluated: if no test has a result yet.
+        DataError: if a file is damaged.
     """
     results, missing = collect_results(tests, names)
     if not results:
-        raise DataError(f"{title}: no test has a metrics.json yet; run the project first")
+        raise NothingEvaluated(f"{title}: no test has a metrics.json yet; run the project first")
     report = Report(title, results, missing)
     for folder in map(Path, trainings):
         if (folder / "log.txt").is_file():
@@ -149,10 +150,13 @@ def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
 
 def render(report: Report) -> str:
     """Return the page as HTML."""
-    body = [f"<h1>{html.escape(report.title)}</h1>", _tiles(report), _results(report)]
+    body = [f"<h1>{html.escape(report.title)}</h1>", _summary(report), _tiles(report), _results(report)]
     if report.logs:
         drawn = page.chart(functools.partial(loss_curves, report.logs), "loss over updates")
-        note = "Training loss at every log interval (faint: raw, strong: running mean) and loss on held-out videos."
+        note = (
+            "Training loss at every log interval (faint: raw, strong: running mean) and loss on held-out videos. "
+            "A pair competes with the others of its batch, so losses of different batch sizes are not comparable."
+        )
         body.append(page.section("Training", note, drawn))
     if report.views:
         body.append(_distributions(report.views))
@@ -163,13 +167,28 @@ def render(report: Report) -> str:
     return page.page(report.title, body, f"MMPT {mmpt.__version__}, {date}{notes}")
 
 
+def _summary(report: Report) -> str:
+    """Say in a line what was evaluated, and when."""
+    days = sorted({str(result.record["date"])[:10] for result in report.results if result.record.get("date")})
+    parts = [_counted(len(report.results), "test")]
+    if report.logs:
+        parts.append(_counted(len(report.logs), "training run"))
+    if days:
+        parts.append("measured " + days[0] + (f" to {days[-1]}" if len(days) > 1 else ""))
+    return f"<p class=note>{html.escape(', '.join(parts))}</p>"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _tiles(report: Report) -> str:
     tiles = []
     for result in report.results[:4]:
-        main, value = next(iter(result.metrics.items()))
+        main = next(iter(result.metrics))
         heading, kind = columns_of(result).get(main, (main, "number"))
-        shown = f"{100 * value:.1f}<small> %</small>" if kind == "share" else f"{value:.3g}"
-        label = html.escape(f"{heading}, {result.setting}")
+        shown = cell_parts(result.metrics, main, kind)[0] + ("<small> %</small>" if kind == "share" else "")
+        label = html.escape(heading if result.setting == UNKNOWN else f"{heading}, {result.setting}")
         tiles.append(
             f"<div class=tile><div class=value>{shown}</div><div class=label>{label}</div>"
             f"<div class=aside>{html.escape(_aside(result))}</div></div>"
@@ -206,18 +225,12 @@ def _results(report: Report) -> str:
 
 
 def _result_row(result: Result, columns: Mapping[str, tuple[str, str]]) -> list[str]:
-    tuned = " tuned" if result.setting == "fine-tuned" else ""
-    cells = [html.escape(result.name), f'<span class="badge{tuned}">{result.setting}</span>']
+    tuned = " tuned" if result.setting == FINE_TUNED else ""
+    cells = [html.escape(result.name), f'<span class="badge{tuned}">{html.escape(result.setting)}</span>']
     for name, (_, kind) in columns.items():
-        value, interval = result.metrics.get(name), result.metrics.get(f"{name}_ci")
-        if value is None:
-            cells.append("–")
-        elif kind == "share":
-            bounds = f"<span class=ci>{100 * interval[0]:.1f} – {100 * interval[1]:.1f}</span>" if interval else ""
-            cells.append(f"{100 * value:.1f}{bounds}")
-        else:
-            cells.append(f"{value:.1f}" if kind == "rank" else f"{value:.4g}")
-    return [*cells, str(result.metrics.get("count", "–"))]
+        value, interval = cell_parts(result.metrics, name, kind)
+        cells.append(f"{value}<span class=ci>{interval[0]} – {interval[1]}</span>" if interval else value)
+    return [*cells, str(result.metrics.get("count", "-"))]
 
 
 def _by_candidates(views: Sequence[RetrievalView]) -> dict[int, list[RetrievalView]]:
@@ -250,7 +263,7 @@ def _examples(views: Sequence[RetrievalView]) -> str:
     note = (
         "Queries spread evenly over the test set, from those answered right and from the nearest miss to the worst "
         "rank. Frames run left to right, top to bottom; the right video is framed, and set apart where it is not "
-        "among the first five. The number is the dot product."
+        "among the first five. Scores are dot products of text and video embedding."
     )
     return page.section("Example retrievals", note, *parts)
 

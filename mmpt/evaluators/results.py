@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmpt.evaluators.setting import setting_of
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json
 
-__all__ = ["COLUMNS", "Result", "collect_results", "column_text", "columns_of", "results_json", "results_table"]
+__all__ = ["COLUMNS", "Result", "cell_parts", "collect_results", "columns_of", "results_json", "results_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +49,8 @@ class Result:
 
     @property
     def setting(self) -> str:
-        """ "zero-shot" or "fine-tuned", by the habit that zero-shot tests say ``zs`` in their name or folder."""
-        words = f"{self.name}/{self.record.get('config', {}).get('eval', {}).get('save_path', self.run_dir)}"
-        tokens = words.replace("/", "_").replace(".", "_").replace("-", "_").split("_")
-        return "zero-shot" if {"zs", "zeroshot"} & set(tokens) else "fine-tuned"
+        """ "zero-shot", "fine-tuned" or what ``eval.setting`` says; "-" where it is not known."""
+        return str(self.record.get("setting") or setting_of(self.record.get("config") or {}))
 
 
 def collect_results(
@@ -94,16 +93,20 @@ def _name_of(folder: Path) -> str:
     return "/".join(parts[-2:])
 
 
-def column_text(metrics: Mapping[str, Any], name: str, kind: str) -> str:
-    """Return a metric as a table shows it: percent with its 95% interval, or a rank."""
-    if name not in metrics:
-        return "-"
-    if kind == "rank":
-        return f"{metrics[name]:.1f}"
-    if kind == "number":
-        return f"{metrics[name]:.4g}"
+def cell_parts(metrics: Mapping[str, Any], name: str, kind: str) -> tuple[str, tuple[str, str] | None]:
+    """Return a metric as tables show it, and the ends of its 95% interval if it has one; shares in percent."""
+    value = metrics.get(name)
+    if value is None:
+        return "-", None
+    if kind != "share":
+        return (f"{value:.1f}" if kind == "rank" else f"{value:.4g}"), None
     interval = metrics.get(f"{name}_ci")
-    return f"{100 * metrics[name]:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+    return f"{100 * value:.1f}", (f"{100 * interval[0]:.1f}", f"{100 * interval[1]:.1f}") if interval else None
+
+
+def _cell(metrics: Mapping[str, Any], name: str, kind: str) -> str:
+    value, interval = cell_parts(metrics, name, kind)
+    return f"{value} [{interval[0]}, {interval[1]}]" if interval else value
 
 
 def columns_of(result: Result) -> dict[str, tuple[str, str]]:
@@ -125,7 +128,7 @@ def results_table(results: Sequence[Result], missing: Sequence[str | os.PathLike
         columns = columns_of(group[0])
         rows = [["test", "setting", *(heading for heading, _ in columns.values()), "queries"]]
         for result in group:
-            cells = [column_text(result.metrics, name, kind) for name, (_, kind) in columns.items()]
+            cells = [_cell(result.metrics, name, kind) for name, (_, kind) in columns.items()]
             rows.append([result.name, result.setting, *cells, str(result.metrics.get("count", "-"))])
         blocks.append(_aligned(rows))
     if missing:

@@ -7,16 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
-from mmpt.evaluators.base import Predictor, count_batches, load_arrays, save_arrays
+from mmpt.evaluators.base import Predictor, decode_texts, load_arrays, save_arrays, batches_of
 from mmpt.models.embedding import embed_pairs
-from mmpt.processors.base import TextOptions
-from mmpt.utils.devices import pick_device
-from mmpt.utils.errors import DataError
-from mmpt.utils.options import read_options, section_of
 
-__all__ = ["RetrievalPredictor", "decode_texts", "unique_videos"]
+__all__ = ["RetrievalPredictor", "unique_videos"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +27,14 @@ class RetrievalPredictor(Predictor):
     (texts, videos) float32.
     """
 
-    def __call__(
-        self,
-        model: torch.nn.Module,
-        dataloader: Iterable[Mapping[str, Any]],
-        device: torch.device | str | None = None,
-        output_file: str = "merged",
-    ) -> dict[str, Any]:
-        """Embed every pair and return ``outputs`` (scores, or None where too large), ``texts`` and the saved arrays.
+    kind = "retrieval"
 
-        Raises:
-            DataError: if the test set is empty.
-        """
+    def predict(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
+    ) -> dict[str, Any]:
+        """Embed every pair and return ``outputs`` (scores, or None where too large), ``texts`` and the saved arrays."""
         texts: list[str] = []
-        pairs = embed_pairs(model, self._noting(dataloader, texts), device=pick_device(device))
-        if len(pairs.text) == 0:
-            raise DataError("the test set is empty: nothing to evaluate")
+        pairs = embed_pairs(model, self._noting(dataloader, texts), device=device)
         video, target, ids = pairs.video, np.arange(len(pairs.text)), [str(name) for name in pairs.ids]
         if self.options.unique_videos:
             first, target = unique_videos(ids, video)
@@ -78,21 +65,9 @@ class RetrievalPredictor(Predictor):
 
     def _noting(self, dataloader: Iterable[Mapping[str, Any]], texts: list[str]) -> Iterator[Mapping[str, Any]]:
         """Pass batches on, keeping their texts."""
-        for batch in tqdm(dataloader, desc="test", unit="batch", total=count_batches(dataloader), disable=None):
+        for batch in batches_of(dataloader):
             texts.extend(decode_texts(self.config, batch))
             yield batch
-
-
-def decode_texts(config: Any, batch: Mapping[str, Any]) -> list[str]:
-    """Return what the model reads of each text of a batch: the batch's ``text``, else its decoded ``caps``."""
-    if "text" in batch:
-        return [str(text) for text in batch["text"]]
-    from mmpt.utils.tokenizers import load_tokenizer
-
-    options = read_options(section_of(config, "dataset"), TextOptions)
-    tokenizer = load_tokenizer(options.bert_name, options.use_fast)
-    caps = batch["caps"]
-    return list(tokenizer.batch_decode(caps.reshape(-1, caps.shape[-1]), skip_special_tokens=True))
 
 
 def unique_videos(

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What one training run logged: ``inner`` (every log interval), ``epochs`` (means), ``valid``."""
+    """What one training run logged: ``inner`` (every log interval), ``epochs`` (means), ``valid``.
+
+    ``train_batch`` and ``valid_batch`` are the usual pairs per batch (fairseq's ``bsz``), None where not logged.
+    """
 
     inner: Curve
     epochs: Curve
     valid: Curve
     damaged_lines: int = 0
+    train_batch: int | None = None
+    valid_batch: int | None = None
 
     def __bool__(self) -> bool:
         return bool(len(self.inner) or len(self.epochs) or len(self.valid))
@@ -66,6 +71,7 @@ def read_training_log(path: str | os.PathLike[str], key: str = "loss") -> Traini
     if not file.is_file():
         raise DataError(f"{path}: no such log file")
     points: dict[str, dict[int, float]] = {"inner": {}, "train": {}, "valid": {}}
+    sizes: dict[str, list[float]] = {"inner": [], "train": [], "valid": []}
     damaged = 0
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -76,9 +82,17 @@ def read_training_log(path: str | os.PathLike[str], key: str = "loss") -> Traini
                 damaged += 1
             for kind, update, value in _points(found, key):
                 points[kind][update] = value
+            for kind, _, value in _points(found, "bsz"):
+                sizes[kind].append(value)
     if damaged:
         logger.warning("%s: %d damaged lines of statistics were left out", path, damaged)
-    return TrainingLog(_curve(points["inner"]), _curve(points["train"]), _curve(points["valid"]), damaged)
+    inner, train, valid = (_curve(points[kind]) for kind in ("inner", "train", "valid"))
+    return TrainingLog(inner, train, valid, damaged, _usual(sizes["inner"] or sizes["train"]), _usual(sizes["valid"]))
+
+
+def _usual(sizes: Sequence[float]) -> int | None:
+    known = [size for size in sizes if math.isfinite(size)]
+    return round(float(np.median(known))) if known else None
 
 
 def _curve(points: Mapping[int, float]) -> Curve:

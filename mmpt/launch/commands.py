@@ -63,10 +63,14 @@ def job_type_of(job: Job, asked: str | None = None) -> str:
         return "local_script"
     if job.kind == "predict":
         return "local_predict"
-    if asked not in (None, "local_predict", "local_script"):
-        return str(asked)
+    if asked in ("local_predict", "local_script"):
+        raise ConfigError(f"--jobtype {asked}: {job.path} is a training")
+    if asked is not None:
+        return asked
     named = str(job.config.get("task_type") or "local_single")
-    local = re.sub(r"^(sweep|slurm)_", "local_", named)
+    if named.startswith("slurm_"):
+        raise ConfigError(f"{job.path}: task_type {named}: Slurm is not built yet; --jobtype names a local one")
+    local = re.sub(r"^sweep_", "local_", named)
     if local not in JOB_TYPES:
         raise ConfigError(f"{job.path}: task_type {named!r} is unknown.{nearest(local, JOB_TYPES)}")
     return local

@@ -2,7 +2,9 @@
 
 1. A class name that never existed: ``MMFusionForMFMMLM`` is ``MMBertForMFMMLM``.
 2. Checkpoints chosen on test data: where a training job validates on a file that a test job of
-   the same project tests on, it validates on a held-out part of its training videos instead.
+   the same project tests on, it validates on a held-out part of its training videos instead, and a
+   test of that training takes the checkpoint so chosen, where it named the last one (the published
+   tester then tried every checkpoint on the test data).
    Overrides of the command line come after the corrections, so the published choice can be had back.
 """
 
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["VAL_HOLDOUT", "Correction", "correct"]
+__all__ = ["VAL_HOLDOUT", "Correction", "correct", "correct_checkpoint"]
 
 VAL_HOLDOUT = 0.05
 _RENAMED_CLASSES = {"MMFusionForMFMMLM": "MMBertForMFMMLM"}
@@ -54,3 +56,17 @@ def correct(job: str, config: DictConfig, test_paths: Iterable[str]) -> list[Cor
             change("dataset.val_path", dataset.get("train_path"), reason)
         change("dataset.val_holdout", VAL_HOLDOUT, reason)
     return found
+
+
+def correct_checkpoint(job: str, config: DictConfig, chosen: Iterable[str]) -> list[Correction]:
+    """Let a test take the checkpoint chosen on held-out videos, in place; return what was changed.
+
+    ``chosen`` are the folders of the project's training jobs that hold videos out for the choice.
+    """
+    path = OmegaConf.select(config, "fairseq.common_eval.path")
+    folder, _, name = str(path or "").rpartition("/")
+    if name != "checkpoint_last.pt" or folder not in set(chosen):
+        return []
+    best = f"{folder}/checkpoint_best.pt"
+    OmegaConf.update(config, "fairseq.common_eval.path", best)
+    return [Correction(job, "fairseq.common_eval.path", path, best, "the checkpoint chosen on held-out videos")]

@@ -1,76 +1,33 @@
 """Run jobs on this machine: subprocesses with real exit codes, logs and state in the run folder."""
 
+import ctypes
 import datetime
-import logging
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmpt.launch.commands import Machine, build_command, job_type_of, printable
 from mmpt.launch.graph import dependencies
 from mmpt.launch.project import Job
-from mmpt.utils.config import fingerprint, save_config
-from mmpt.utils.errors import DataError, MMPTError
-from mmpt.utils.files import REPOSITORY, read_json, write_json
+from mmpt.launch.state import CONFIG_FILE, LOG_FILE, STATE_FILE, JobFailed, JobState, changed_keys, identities, locked
+from mmpt.utils.config import save_config
+from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.files import REPOSITORY
 
-__all__ = ["JobFailed", "JobState", "Runner", "log_tail"]
+__all__ = ["Runner"]
 
-logger = logging.getLogger(__name__)
-STATE_FILE = "job.json"
-LOG_FILE = "log.txt"
-
-
-class JobFailed(MMPTError):
-    """Report a job that ended with a non-zero exit code; carries the code and where the log is."""
-
-    def __init__(self, job: Job, returncode: int) -> None:
-        log = job.run_dir / LOG_FILE
-        super().__init__(f"{job.name} failed with exit code {returncode}; its log is {log}\n{log_tail(log)}")
-        self.returncode = returncode
-
-
-@dataclass
-class JobState:
-    """What ``job.json`` in a run folder says: running, completed or failed, of which config and command."""
-
-    status: str
-    config: str
-    command: list[str] = field(default_factory=list)
-    returncode: int | None = None
-    started: str = ""
-    seconds: float = 0.0
-
-    @classmethod
-    def read(cls, run_dir: Path) -> "JobState | None":
-        """Read the state of a run folder; None if it has none."""
-        path = run_dir / STATE_FILE
-        if not path.exists():
-            return None
-        content = read_json(path)
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise DataError(f"{path}: not a job state ({error}); delete it to run the job again") from error
-
-    def write(self, run_dir: Path) -> None:
-        """Write the state, atomically."""
-        write_json(run_dir / STATE_FILE, asdict(self))
-
-
-def log_tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log file, indented."""
-    if not log.exists():
-        return "    (no log)"
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 64 * 1024))
-        text = file.read().decode("utf-8", "replace").replace("\r", "\n")
-    return "\n".join(f"    {line}" for line in [item for item in text.splitlines() if item.strip()][-lines:])
+#: What an earlier run leaves behind that a new one would go on from, or that would pass for its result.
+_LEFTOVERS = {
+    "train": ("checkpoint*.pt", "retri/*", LOG_FILE),
+    "predict": ("metrics.json", LOG_FILE),
+    "script": (LOG_FILE,),
+}
 
 
 @dataclass
@@ -87,14 +44,30 @@ class Runner:
     _running: set[subprocess.Popen[bytes]] = field(default_factory=set, init=False)
 
     def command(self, job: Job, overridden: bool = False) -> tuple[list[str], list[str]]:
-        """Return the argument list of a job and the notes on it; nothing is written."""
-        built = build_command(job, self.config_path(job, overridden), job_type_of(job, self.job_type), self.machine)
+        """Return the argument list of a job and the notes on it; nothing is written.
+
+        With ``overridden`` the job reads its resolved settings from its run folder, else its own YAML.
+        """
+        config_path = job.run_dir / CONFIG_FILE if overridden and job.kind != "script" else job.path
+        built = build_command(job, config_path, job_type_of(job, self.job_type), self.machine)
+        if job.kind == "script" and self.force and job.config.get("force_flag"):
+            built.argv.append(str(job.config.force_flag))
         return built.argv, built.notes
 
-    @staticmethod
-    def config_path(job: Job, overridden: bool) -> Path:
-        """Return the YAML that the job reads: its own, or with overrides the resolved one in its run folder."""
-        return job.run_dir / "config.yaml" if overridden and job.kind != "script" else job.path
+    def check(self, stages: Sequence[Sequence[Job]]) -> None:
+        """Find what would stop a project later: wrong flags, and checkpoints that no job of it will write.
+
+        Raises:
+            ConfigError: naming the job's file and key.
+            DataError: naming the missing checkpoint.
+        """
+        written: set[Path] = set()
+        for stage in stages:
+            for job in stage:
+                self.command(job)
+                if job.reads is not None and job.reads.parent not in written:
+                    _check_inputs(job)
+            written |= {job.writes for job in stage if job.writes is not None}
 
     def run_stages(self, stages: Sequence[Sequence[Job]], parallel: int = 1) -> int:
         """Run all jobs, stage by stage; return how many ran (the others were completed before).
@@ -102,68 +75,120 @@ class Runner:
         Raises:
             JobFailed: at the first job that fails; jobs after it do not start.
         """
-        needs = dependencies([job for stage in stages for job in stage])
-        ran: set[str] = set()
+        jobs = {job.name: job for stage in stages for job in stage}
+        needs = dependencies(list(jobs.values()))
+        ran = 0
         for number, stage in enumerate(stages, 1):
-            stale = {job.name for job in stage if needs[job.name] & ran}
+            label = f"stage {number}/{len(stages)}"
             with ThreadPoolExecutor(max(1, min(parallel, len(stage)))) as pool:
-                label = f"stage {number}/{len(stages)}"
-                futures = [pool.submit(self.run, job, label=label, stale=job.name in stale) for job in stage]
+                futures = [
+                    pool.submit(self.run, job, label=label, after=[jobs[name] for name in sorted(needs[job.name])])
+                    for job in stage
+                ]
                 try:
-                    ran |= {job.name for job, future in zip(stage, futures, strict=True) if future.result()}
+                    ran += sum(future.result() for future in futures)
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     self.stop()
                     raise
-        return len(ran)
+        return ran
 
-    def run(self, job: Job, label: str = "", stale: bool = False, overridden: bool = False) -> bool:
-        """Run one job unless it was completed with this very config; tell whether it ran.
+    def run(self, job: Job, label: str = "", after: Sequence[Job] = (), overridden: bool = False) -> bool:
+        """Run one job unless it was completed with these settings, inputs and forerunners; tell whether it ran.
 
-        ``stale``: a job it depends on has just run again, so an old result does not count.
+        Raises:
+            JobFailed: if it ends with another exit code than 0, or a training leaves no checkpoint.
+            ConfigError: if a training with other settings is in the folder, and ``force`` is not set.
+            DataError: if a checkpoint it starts from is missing, or another process runs the job.
         """
         say = f"[{label}] {job.name}" if label else job.name
-        config = fingerprint(job.config)
-        old = JobState.read(job.run_dir)
-        completed = old is not None and old.status == "completed"
-        if old is not None and completed and old.config == config and not self.force and not stale:
-            print(f"{say}: completed before, skipped (--force redoes it)", flush=True)
-            return False
-        if completed or self.force:
-            why = "--force" if self.force else "what it depends on ran again" if stale else "its settings changed"
-            print(f"{say}: redone, {why}", flush=True)
-            _clear(job)
         _check_inputs(job)
-        argv, notes = self.command(job, overridden)
-        print(f"{say}\n  {printable(argv)}", flush=True)
-        for note in notes:
-            print(f"  note: {note}", flush=True)
-        job.run_dir.mkdir(parents=True, exist_ok=True)
-        if job.kind != "script":
-            save_config(job.config, job.run_dir / "config.yaml", f"The settings of {job.name}, resolved.")
-        state = JobState("running", config, argv, started=datetime.datetime.now().isoformat(timespec="seconds"))
-        state.write(job.run_dir)
-        begin = time.monotonic()
-        state.returncode = self._execute(argv, job.run_dir / LOG_FILE)
-        state.seconds = round(time.monotonic() - begin, 1)
-        state.status = "completed" if state.returncode == 0 else "failed"
-        state.write(job.run_dir)
-        if state.returncode != 0:
-            raise JobFailed(job, state.returncode)
+        argv, _ = self.command(job, overridden)  # an error here must leave the folder as it was
+        with locked(job.run_dir) as lock:
+            state = JobState("running", argv, inputs=identities(job))
+            state.after = {other.name: _started(other) for other in after}
+            old = JobState.read(job.run_dir)
+            if old is not None:
+                reason = self._why_again(job, old, state)
+                if not reason and old.status == "completed":
+                    print(f"{say}: completed before, skipped (--force redoes it)", flush=True)
+                    return False
+                if reason and not reason.startswith("extended"):
+                    print(f"{say}: from the start, {reason}", flush=True)
+                    _clear(job)
+            state.command, notes = self.command(job, overridden)
+            print(f"{say}\n  {printable(state.command)}", flush=True)
+            for note in notes:
+                print(f"  note: {note}", flush=True)
+            self._run(job, state, lock)
         print(f"{say}: done in {state.seconds:.0f} s, log in {job.run_dir / LOG_FILE}", flush=True)
         return True
 
-    def _execute(self, argv: Sequence[str], log: Path) -> int:
+    def _why_again(self, job: Job, old: JobState, new: JobState) -> str:
+        """Say why what is in the folder does not count; "" if it does (or can be gone on from)."""
+        if self.force:
+            return "--force"
+        late = [name for name, started in new.after.items() if old.after.get(name, started) != started]
+        if late:
+            return f"{', '.join(late)} ran again"
+        if {path: old.inputs.get(path) for path in new.inputs} != new.inputs and old.inputs:
+            return "what it reads has changed"
+        matter, extending = changed_keys(job)
+        if matter and job.kind == "train" and any(job.run_dir.glob("checkpoint*.pt")):
+            raise ConfigError(
+                f"{job.name}: {job.run_dir} holds a training with other settings ({', '.join(matter)})."
+                " --force trains again from the start and replaces it; another project_dir or save_dir keeps it"
+            )
+        if matter:
+            return f"other settings than before ({', '.join(matter)})"
+        return f"extended ({', '.join(extending)})" if extending else ""
+
+    def _run(self, job: Job, state: JobState, lock: int) -> None:
+        if job.kind == "script":
+            save_config(job.config, job.run_dir / CONFIG_FILE, f"The arguments of {job.name}.")
+        else:
+            save_config(job.config, job.run_dir / CONFIG_FILE, f"The settings of {job.name}, resolved.")
+        log = job.run_dir / LOG_FILE
+        log_start = log.stat().st_size if log.exists() else 0
+        state.started = datetime.datetime.now().isoformat()
+
+        def note_process(pid: int) -> None:
+            state.pid = pid
+            state.write(job.run_dir)
+
+        begin = time.monotonic()
+        state.returncode = self._execute(state.command, log, lock, note_process)
+        state.seconds = round(time.monotonic() - begin, 1)
+        if state.returncode == 0 and job.kind == "train" and not any(job.run_dir.glob("checkpoint*.pt")):
+            with log.open("a", encoding="utf-8") as file:
+                file.write(
+                    "error: the training ended without a checkpoint: fairseq.checkpoint.save_interval, or"
+                    " dataset.validate_interval, is larger than the number of epochs\n"
+                )
+            state.returncode = 1
+        state.status, state.pid = "completed" if state.returncode == 0 else "failed", 0
+        state.write(job.run_dir)
+        if state.returncode != 0:
+            raise JobFailed(job, state.returncode, log_start)
+
+    def _execute(self, argv: Sequence[str], log: Path, lock: int, started: Callable[[int], None]) -> int:
         """Run a command with its output in ``log`` (appended) and on the console; return its exit code."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), environment.get("PYTHONPATH")]))
         with log.open("ab") as file:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(lock,),
+                preexec_fn=_die_with_parent,
             )
             assert process.stdout is not None
             self._running.add(process)
             try:
+                started(process.pid)
                 while chunk := os.read(process.stdout.fileno(), 65536):
                     file.write(chunk)
                     file.flush()
@@ -189,6 +214,21 @@ class Runner:
                 process.kill()
 
 
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel (Linux) to end a job whose launcher is gone, however it went."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _started(job: Job) -> str:
+    state = JobState.read(job.run_dir)
+    return state.started if state else ""
+
+
 def _check_inputs(job: Job) -> None:
     """Refuse to start a job whose starting checkpoint is missing: fairseq would only log a line."""
     if job.reads is not None and not job.reads.exists():
@@ -197,17 +237,6 @@ def _check_inputs(job: Job) -> None:
 
 def _clear(job: Job) -> None:
     """Remove what an earlier run of the job would make the new one resume from."""
-    patterns: dict[str, list[str]] = {
-        "train": ["checkpoint*.pt", "retri/*", LOG_FILE],
-        "predict": ["metrics.json", LOG_FILE],
-        "script": [LOG_FILE],
-    }
-    for pattern in [*patterns[job.kind], STATE_FILE]:
+    for pattern in [*_LEFTOVERS[job.kind], STATE_FILE]:
         for path in job.run_dir.glob(pattern):
             path.unlink()
-
-
-def metrics_of(job: Job) -> dict[str, Any] | None:
-    """Return the saved metrics of a test job; None if it has not been run."""
-    path = job.run_dir / "metrics.json"
-    return read_json(path) if path.exists() else None

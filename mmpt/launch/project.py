@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mmpt.launch.corrections import Correction, correct
+from mmpt.launch.corrections import Correction, correct, correct_checkpoint
 from mmpt.utils.config import apply_overrides, read_yaml, save_config
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.files import resolve_path
@@ -17,6 +17,10 @@ from mmpt.utils.schema import PROJECT_KEYS, named_classes, validate
 __all__ = ["Job", "Project", "expand_project", "is_project", "job_from_yaml", "write_jobs"]
 
 logger = logging.getLogger(__name__)
+
+#: Keys of a script job: what runs with which flags; ``inputs`` names the flags whose files, when they change, make
+#: it run again; ``force_flag`` is added under --force.
+SCRIPT_KEYS = ("task_type", "script", "args", "run_dir", "inputs", "force_flag")
 
 
 @dataclass
@@ -77,25 +81,27 @@ def expand_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
         if not project.get(key):
             raise ConfigError(f"{path}: a project file needs {key!r}")
     to_project = [item for item in overrides if item.partition("=")[0].split(".")[0].strip() in PROJECT_KEYS]
+    groups = list(project.task_group) if isinstance(project.task_group, DictConfig) else []
+    for item in to_project:
+        words = item.partition("=")[0].split(".")
+        if words[0] == "task_group" and (len(words) < 2 or words[1] not in groups):
+            raise ConfigError(f"-o {item}: {path} has no such group.{nearest(words[-1], groups)}")
     project = apply_overrides(project, to_project)
-    to_jobs = [item for item in overrides if item not in to_project]
     jobs, corrections = _expand_groups(project, Path(path))
-    for job in jobs:
-        _override(job, to_jobs)
-        job.not_built = _not_built(job.config)
-        if job.kind != "script":
-            validate(job.config, f"{path}: {job.name}")
-        job.run_dir = _run_dir(job.name, job.config, job.kind)
+    _finish(jobs, [item for item in overrides if item not in to_project], str(path))
     _refuse_shared_folders(jobs, path)
     return Project(Path(path), jobs, corrections, _stages_of(project, jobs, path))
 
 
 def _expand_groups(project: DictConfig, path: Path) -> tuple[list[Job], list[Correction]]:
     jobs: list[Job] = []
+    if not isinstance(project.task_group, DictConfig):
+        raise ConfigError(f"{path}: task_group must be a section of groups")
     for group_name, group in project.task_group.items():
-        if not isinstance(group, DictConfig):
-            raise ConfigError(f"{path}: task_group.{group_name} must be a section with a task_list")
-        for task in group.get("task_list") or []:
+        tasks = group.get("task_list") if isinstance(group, DictConfig) else None
+        if not isinstance(tasks, ListConfig):
+            raise ConfigError(f"{path}: task_group.{group_name} must be a section with a task_list, a list of YAMLs")
+        for task in tasks:
             jobs.append(_expand_task(str(group_name), group, str(task), project, path))
     names = [job.name for job in jobs]
     for name in names:
@@ -103,6 +109,8 @@ def _expand_groups(project: DictConfig, path: Path) -> tuple[list[Job], list[Cor
             raise ConfigError(f"{path}: {name} is listed twice in task_group; every job needs a file name of its own")
     test_paths = {job.config.dataset.test_path for job in jobs if OmegaConf.select(job.config, "dataset.test_path")}
     corrections = [found for job in jobs for found in correct(job.name, job.config, test_paths)]
+    chosen = {str(job.run_dir) for job in jobs if OmegaConf.select(job.config, "dataset.val_holdout")}
+    corrections += [found for job in jobs for found in correct_checkpoint(job.name, job.config, chosen)]
     return jobs, corrections
 
 
@@ -141,18 +149,41 @@ def job_from_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     config = read_yaml(path)
     kind = _kind_of(config, str(path))
     job = Job(Path(path).name, Path(path), config, kind, Path())
-    _override(job, overrides)
-    job.not_built = _not_built(job.config)
-    if kind != "script":
-        validate(job.config, str(path))
-    job.run_dir = _run_dir(job.name, job.config, kind)
+    _finish([job], overrides, "")
     return job
 
 
-def _override(job: Job, overrides: Sequence[str]) -> None:
-    if job.kind == "script":  # model and data keys mean nothing to a script; its own do
-        overrides = [item for item in overrides if item.startswith(("args.", "run_dir="))]
-    job.config = apply_overrides(job.config, overrides)
+def _finish(jobs: Sequence[Job], overrides: Sequence[str], project: str) -> None:
+    """Apply overrides to the jobs they mean something to, check every job, and set what depends on its settings."""
+    of_scripts = [item for item in overrides if item.startswith(("args.", "run_dir="))]
+    others = [item for item in overrides if item not in of_scripts]
+    for kinds, items in ((("script",), of_scripts), (("train", "predict"), others)):
+        if items and not any(job.kind in kinds for job in jobs):
+            raise ConfigError(f"-o {items[0]}: {project or jobs[0].path} has no job that it could set")
+    for job in jobs:
+        source = f"{project}: {job.name}" if project else str(job.path)
+        job.config = apply_overrides(job.config, of_scripts if job.kind == "script" else others)
+        if job.kind == "script":
+            _check_script(job.config, source)
+        else:
+            unused = validate(job.config, source)
+            for item in others:
+                if item.partition("=")[0].strip() in unused and not project:
+                    logger.warning("-o %s: no class that %s names reads it", item, source)
+        job.not_built = _not_built(job.config)
+        job.run_dir = _run_dir(job.name, job.config, job.kind)
+
+
+def _check_script(config: DictConfig, source: str) -> None:
+    for key in config:
+        if key not in SCRIPT_KEYS:
+            raise ConfigError(f"{source}: unknown key {key!r} in a script job.{nearest(str(key), SCRIPT_KEYS)}")
+    arguments = config.get("args") or {}
+    if not isinstance(arguments, DictConfig | dict):
+        raise ConfigError(f"{source}: args must be a section of flags and values")
+    for name in config.get("inputs") or []:
+        if name not in arguments:
+            raise ConfigError(f"{source}: inputs names {name!r}, which is not in args.{nearest(name, arguments)}")
 
 
 def _kind_of(config: DictConfig, source: str) -> str:
@@ -194,6 +225,8 @@ def _stages_of(project: DictConfig, jobs: Sequence[Job], path: str | Path) -> li
     stages = project.get("run_task")
     if stages is None:
         return None
+    if not isinstance(stages, ListConfig):
+        raise ConfigError(f"{path}: run_task must be a list of stages, each a YAML or a list of YAMLs")
     names = {job.name for job in jobs}
     result = []
     for stage in stages:

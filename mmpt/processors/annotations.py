@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,20 +31,40 @@ class AnnotationOptions:
 
 
 class SkipReport:
-    """Count the items of an annotation file that are left out, by reason, and fail beyond a limit."""
+    """Count what is left out of a list, by reason, and fail beyond a limit.
 
-    def __init__(self, source: str | os.PathLike[str], limit: float) -> None:
+    Args:
+        source: the file that lists the items.
+        limit: the fraction that may be left out.
+        what: what the items are, for the log.
+
+    Raises:
+        ConfigError: if the limit is not a fraction.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], limit: float = 1.0, what: str = "items") -> None:
         if not 0.0 <= limit <= 1.0:
             raise ConfigError(f"dataset.max_missing: {limit} is not in [0, 1]")
-        self.source, self.limit = source, limit
+        self.source, self.limit, self.what = source, limit, what
+        self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self.examples.values()))
+        return self.counts.total()
 
-    def add(self, reason: str, item: Any) -> None:
-        """Count one item."""
-        self.examples.setdefault(reason, []).append(str(item))
+    def add(self, reason: str, item: Any, number: int = 1) -> None:
+        """Count ``number`` of them; ``item`` is one of the examples that are kept."""
+        self.counts[reason] += number
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(str(item))
+
+    def log(self, total: int) -> str:
+        """Log, as a warning, what was left out of ``total``, if anything was; return the line."""
+        message = self._message(total)
+        if len(self):
+            logger.warning("%s", message)
+        return message
 
     def close(self, total: int) -> None:
         """Log what was left out of ``total`` items.
@@ -52,19 +73,20 @@ class SkipReport:
             DataError: if it is more than the limit, or everything; names reasons and examples.
         """
         if not total:
-            raise DataError(f"{self.source}: lists no items")
-        if not len(self):
-            return
-        reasons = "; ".join(
-            f"{len(items)} {reason} (for example {', '.join(items[:_EXAMPLES])})"
-            for reason, items in sorted(self.examples.items())
-        )
-        message = f"{self.source}: {len(self)} of {total} items are left out: {reasons}"
+            raise DataError(f"{self.source}: lists no {self.what}")
         if len(self) >= total or len(self) > self.limit * total:
             raise DataError(
-                f"{message}. dataset.max_missing {self.limit} allows fewer: complete the data, or raise the limit"
+                f"{self._message(total)}. dataset.max_missing {self.limit} allows fewer: "
+                "complete the data, or raise the limit"
             )
-        logger.warning("%s", message)
+        self.log(total)
+
+    def _message(self, total: int) -> str:
+        reasons = "; ".join(
+            f"{number} {reason} (for example {', '.join(self.examples[reason])})"
+            for reason, number in sorted(self.counts.items())
+        )
+        return f"{self.source}: {len(self)} of {total} {self.what} are left out: {reasons}"
 
 
 def features_of(config: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.store import features
 from mmpt.store.features import FeatureStore
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -95,14 +96,7 @@ def read_id_list(path: str | Path, key: str) -> list[str]:
     Raises:
         DataError: if the file is missing or holds no id; names file and key.
     """
-    try:
-        lines = resolve_path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"dataset.{key}: cannot read {path} ({error.strerror})") from error
-    ids = [line.strip() for line in lines if line.strip()]
-    if not ids:
-        raise DataError(f"dataset.{key}: {path} lists no videos")
-    return ids
+    return features.read_id_list(path, f"dataset.{key}")
 
 
 def video_name(video_id: Any) -> str:
@@ -111,8 +105,12 @@ def video_name(video_id: Any) -> str:
 
 
 class MetaProcessor:
-    """List the items of one split as ``(video_id, text_id)``; subclasses fill ``self.data``."""
+    """List the items of one split as ``(video_id, text_id)``; subclasses fill ``self.data``.
 
+    ``dup`` is how many copies of one list, one after another, ``self.data`` is.
+    """
+
+    dup: int = 1
     config_options: ClassVar[dict[str, type]] = {"dataset": SplitOptions}
 
     def __init__(self, config: Any) -> None:

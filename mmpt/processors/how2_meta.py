@@ -3,17 +3,18 @@
 import functools
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.sampling import usable_clips
 from mmpt.store.features import FeatureStore, read_shard_map
-from mmpt.store.transcripts import TranscriptFile
+from mmpt.store.transcripts import TranscriptFile, parse_transcript
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
@@ -35,6 +36,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3
+_NO_FEATURES = "without features"
+_NO_CAPTIONS = "without captions"
+_MALFORMED = "with malformed captions"
+_NONE_INSIDE = "without a caption that begins inside the video"
+_OUTSIDE = "captions that end before they begin or begin after the features end"
 
 
 @dataclass
@@ -55,9 +61,10 @@ class GroupOptions(How2Options):
 
 
 class How2MetaProcessor(MetaProcessor):
-    """Items ``(id, id)`` of the listed videos that have features and, if a caption file is named, captions.
+    """Items ``(id, id)`` of the listed videos that have features and, if a caption file is named, usable captions.
 
-    ``skipped`` counts the listed videos that were left out, by reason.
+    A caption is usable if it begins inside the features and does not end before it begins. ``skipped`` counts the
+    listed videos that were left out, by reason, and ``dropped`` the unusable captions of the others' files.
 
     Raises:
         DataError: if more than ``max_missing`` of the listed videos are unusable, or none is left.
@@ -70,42 +77,58 @@ class How2MetaProcessor(MetaProcessor):
         self.options = read_options(config, How2Options)
         if not self.options.vfeat_dir:
             raise ConfigError("dataset.vfeat_dir: not set; it names the folder of video features")
-        self.skipped: Counter[str] = Counter()
         listed = read_id_list(self.path, self.path_key)
         ids = list(dict.fromkeys(listed))
         if len(ids) < len(listed):
             logger.warning("%s: %d ids are listed more than once", self.path, len(listed) - len(ids))
         ids = [name for name, keep in zip(ids, self.in_split(ids), strict=True) if keep]
-        faults = self._faults(ids)
-        self._report(ids, faults)
+        videos = SkipReport(self.path, self.options.max_missing, what="videos")
+        captions = SkipReport(self.path, what="captions")
+        self._captions_met = 0
+        faults = self._faults(ids, captions)
+        for name, reason in faults.items():
+            videos.add(reason, name)
+        captions.log(self._captions_met)
+        videos.close(len(ids))
+        self.skipped: Counter[str] = videos.counts
+        self.dropped: Counter[str] = captions.counts
         self.video_ids: list[str] = [name for name in ids if name not in faults]
         self.data = [(item, item) for item in map(self._item, range(len(self.video_ids)), self.video_ids)]
 
-    def _faults(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return why videos cannot be used."""
+    def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
+        """Return why videos cannot be used; count unusable captions in ``report``."""
         store = FeatureStore(str(resolve_path(self.options.vfeat_dir or "")))
-        faults = {name: "without features" for name in ids if name not in store}
-        if self.options.caption_pkl_path:
-            captions = open_caption_file(self.options.caption_pkl_path)
-            faults |= {name: "without captions" for name in ids if name not in captions and name not in faults}
+        captions = open_caption_file(self.options.caption_pkl_path) if self.options.caption_pkl_path else None
+        faults = {}
+        for name in ids:
+            seconds = len(store[name]) if name in store else 0
+            reason = _NO_FEATURES if not seconds else ""
+            if not reason and captions is not None:
+                reason = self._caption_fault(name, captions, seconds, report)
+            if reason:
+                faults[name] = reason
         return faults
+
+    def _caption_fault(self, name: str, captions: TranscriptFile, seconds: int, report: SkipReport) -> str:
+        if name not in captions:
+            return _NO_CAPTIONS
+        dropped: Counter[str] = Counter()
+        try:
+            transcript = parse_transcript(captions.raw(name), dropped)
+        except DataError:
+            return _MALFORMED
+        dropped.pop(SORTED_VIDEOS, None)  # nothing is left out there
+        start, end = (np.asarray(times, dtype=np.float32) for times in (transcript.start, transcript.end))
+        usable = int(np.count_nonzero(usable_clips(start, end, np.full(len(start), seconds))))
+        self._captions_met += len(transcript) + dropped.total()
+        dropped[_OUTSIDE] += len(transcript) - usable
+        for reason, number in dropped.items():
+            if number:
+                report.add(reason, name, number)
+        return "" if usable else _NONE_INSIDE if len(transcript) else _NO_CAPTIONS
 
     def _item(self, index: int, name: str) -> Any:
         return name
-
-    def _report(self, ids: Sequence[str], faults: Mapping[str, str]) -> None:
-        """Count and log the videos left out; refuse too many."""
-        if not faults:
-            return
-        self.skipped = Counter(faults.values())
-        parts = []
-        for reason, number in self.skipped.items():
-            examples = [name for name, why in faults.items() if why == reason][:_EXAMPLES]
-            parts.append(f"{number} {reason} ({', '.join(examples)}{', ..' if number > len(examples) else ''})")
-        message = f"{self.path}: {len(faults)} of {len(ids)} videos cannot be used: {'; '.join(parts)}"
-        if len(faults) == len(ids) or len(faults) > self.options.max_missing * len(ids):
-            raise DataError(f"{message}. The limit is dataset.max_missing = {self.options.max_missing}")
-        logger.warning("%s", message)
 
 
 class ShardedHow2MetaProcessor(How2MetaProcessor):
@@ -116,7 +139,7 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
 
     config_options: ClassVar[dict[str, type]] = {"dataset": How2Options}
 
-    def _faults(self, ids: Sequence[str]) -> dict[str, str]:
+    def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
         split, listed = shard_split(self.options), set(ids)
         vfeat_dir = resolve_path(self.options.vfeat_dir or "")
         self._places: dict[str, tuple[int, int]] = {}
@@ -127,26 +150,31 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
             here = [(index, name) for index, name in here if self._places.setdefault(name, (shard, index))[0] == shard]
             if not here:
                 continue
-            reasons = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
+            reasons, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
             for index, name in here:
                 if reasons[index]:
                     faults[name] = reasons[index]
-        return faults | {name: "without features" for name in ids if name not in self._places}
+                if dropped[index]:
+                    report.add(_OUTSIDE, name, int(dropped[index]))
+        return faults | {name: _NO_FEATURES for name in ids if name not in self._places}
 
-    def _shard_faults(self, video_path: Path, shard_name: str, names: Sequence[str]) -> list[str]:
-        """Return why each video of a shard cannot be used, or an empty string."""
+    def _shard_faults(self, video_path: Path, shard_name: str, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """Return why each video of a shard cannot be used (or an empty string), and how many captions cannot."""
         seconds = _aligned(video_path, names).lengths()
-        reasons = np.where(seconds > 0, "", "without features").astype(object)
+        reasons = np.where(seconds > 0, "", _NO_FEATURES).astype(object)
+        dropped = np.zeros(len(names), dtype=np.int64)
         if self.options.tfeat_dir:
             path = f"{text_prefix(self.options.tfeat_dir)}{shard_name}.startends"
             startends = _aligned(path, names)
             check_startends(path, startends)
             clips, times = startends.lengths(), np.asarray(startends.data)
             usable = usable_clips(times[:, 0], times[:, 1], np.repeat(seconds, clips))
-            count = np.concatenate(([0], np.cumsum(usable)))[startends.starts]
-            reasons[(reasons == "") & (np.diff(count) == 0)] = "without a caption that begins inside the video"
-            reasons[(clips == 0) & (seconds > 0)] = "without captions"
-        return reasons.tolist()
+            count = np.diff(np.concatenate(([0], np.cumsum(usable)))[startends.starts])
+            reasons[(reasons == "") & (count == 0)] = _NONE_INSIDE
+            reasons[(clips == 0) & (seconds > 0)] = _NO_CAPTIONS
+            dropped = np.where(seconds > 0, clips - count, 0)
+            self._captions_met += int(clips[seconds > 0].sum())
+        return reasons.tolist(), dropped
 
     def _item(self, index: int, name: str) -> Any:
         return (name, index, *self._places[name])

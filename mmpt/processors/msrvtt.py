@@ -130,7 +130,8 @@ class MSRVTTMetaProcessor(MetaProcessor):
                 self.data.append((video_id, text))
         skips.close(len(table))
         if self.split == "train":
-            self.data = self.data * self.options.dup
+            self.dup = self.options.dup
+            self.data = self.data * self.dup
 
     def _with_full_test(self, table: pandas.DataFrame) -> pandas.DataFrame:
         """Return the training list with the test videos that the 1k-A test list leaves over."""

@@ -1,6 +1,5 @@
 """De-duplicate a whole caption file, with resume and a manifest that says what was done."""
 
-import hashlib
 import json
 import logging
 import os
@@ -14,10 +13,10 @@ from typing import Any
 from mmpt.store.dedup import CaptionDedup
 from mmpt.store.transcripts import iter_transcripts, scan_captions
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import atomic_open, read_json, write_json
+from mmpt.utils.files import atomic_open, file_sha256, read_json, sole_writer, write_json
 from mmpt.utils.seeds import DEFAULT_SEED
 
-__all__ = ["CaptionReport", "deduplicate_file", "file_checksum", "write_caption_pickle"]
+__all__ = ["CaptionReport", "deduplicate_file", "write_caption_pickle"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +39,6 @@ class CaptionReport:
         return [head, *(f"  {number} {reason}" for reason, number in sorted(self.counts.items()))]
 
 
-def file_checksum(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        DataError: if the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def deduplicate_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -67,16 +53,27 @@ def deduplicate_file(
     ``progress`` wraps the iterator over videos.
 
     Raises:
-        DataError: if ``source`` is not a caption file; no ``target`` is left behind.
+        DataError: if ``source`` is not a caption file, or another run is writing ``target``; none is left behind.
+        TooManyFailuresError: if too many of its videos are malformed.
     """
     target = Path(target)
     if target.resolve() == Path(source).resolve():
         raise DataError(f"{source}: input and output are the same file")
+    with sole_writer(target.with_name(f".{target.name}.lock")):
+        return _deduplicate(source, target, seed, force, progress)
+
+
+def _deduplicate(
+    source: str | os.PathLike[str],
+    target: Path,
+    seed: int,
+    force: bool,
+    progress: Callable[[Iterator[Any]], Iterator[Any]],
+) -> CaptionReport:
     manifest_path = target.with_name(target.name + ".manifest.json")
-    inputs = {"source_sha256": file_checksum(source), "seed": seed, "algorithm": _ALGORITHM}
+    inputs = {"source_sha256": file_sha256(source), "seed": seed, "algorithm": _ALGORITHM}
     if not force and (report := _finished(target, manifest_path, inputs)):
         return report
-    target.parent.mkdir(parents=True, exist_ok=True)
     with _Partial(target, inputs) as partial:
         report = CaptionReport(skipped=len(partial.done))
         dedup, faults = CaptionDedup(seed), Counter[str]()
@@ -89,7 +86,7 @@ def deduplicate_file(
         report.failed = faults["malformed videos"]
         report.counts = dict(faults + dedup.counts)
         partial.commit()
-    manifest = {**inputs, "source": str(source), "output_sha256": file_checksum(target), "report": asdict(report)}
+    manifest = {**inputs, "source": str(source), "output_sha256": file_sha256(target), "report": asdict(report)}
     write_json(manifest_path, manifest)
     return report
 
@@ -109,7 +106,7 @@ def _finished(target: Path, manifest_path: Path, inputs: dict[str, Any]) -> Capt
     if any(manifest.get(key) != value for key, value in inputs.items()):
         logger.info("%s was made from other inputs: doing it again", target)
         return None
-    if manifest.get("output_sha256") != file_checksum(target):
+    if manifest.get("output_sha256") != file_sha256(target):
         logger.warning("%s is not the file that was written: doing it again", target)
         return None
     before = manifest["report"]

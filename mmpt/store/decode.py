@@ -9,6 +9,7 @@ is the picture that is on screen in the middle of [k / fps, (k + 1) / fps), whic
 ``fps`` filter selects and does not depend on the rounding of time stamps.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -93,22 +94,32 @@ def stream_frames(
         (n, height, width, 3) uint8 arrays, each its own memory, at least one of them and none empty.
 
     Raises:
-        DataError: if the file is no video, no frame can be decoded, or ``start`` is past its end; names the file.
+        DataError: if the file is no video, no frame can be decoded, ``start`` is past its end, or ``fps``, ``start``
+            and ``end`` are not finite, positive and in order; names the file.
         MissingExtraError: if PyAV is not installed.
     """
-    if fps <= 0 or (end is not None and end <= start) or start < 0:
+    if not (
+        0 < fps < math.inf and 0 <= start < math.inf and (end is None or start < end < math.inf)
+    ):  # NaN is refused too
         raise DataError(f"{path}: cannot take {fps} frames/s from second {start} to {end}")
     if center_crop and not (crop_size or size):
         raise ValueError("center_crop needs size or crop_size")
     if crop_size and size and crop_size > size:
         raise ValueError(f"crop_size {crop_size} is larger than size {size}")
     picture = _Picture(size, (crop_size or size) if center_crop else None, hflip)
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = _exact_rate(fps)
     frames = _resample(path, rate, Fraction(start), end, threads, report or DecodeReport())
     try:
         yield from _blocks(frames, picture, block or max(1, round(fps)))
     except require("av", "video").FFmpegError as error:
         raise DataError(f"{path}: decoding failed ({error})") from error
+
+
+def _exact_rate(fps: float) -> Fraction:
+    """Return the fraction that is meant: 30000/1001 for 29.97002997, or else the number itself."""
+    exact = Fraction(fps)
+    usual = exact.limit_denominator(1001)
+    return usual if abs(usual - exact) <= exact / 10**7 else exact
 
 
 def _blocks(frames: Iterator[Any], picture: "_Picture", length: int) -> Iterator[np.ndarray]:
@@ -171,6 +182,8 @@ def _resample(
                 break
         else:
             judge_end(container, stream, shown_until, start, report)
+            if limit is not None and limit > shown_until + _SLACK and start < shown_until:
+                report.warnings.append(f"ends at {float(limit):.2f} s, but the video at {float(shown_until):.2f} s")
         if shown is None:
             raise DataError(f"{path}: no frame can be decoded")
         if start > 0 and start >= shown_until:

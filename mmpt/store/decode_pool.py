@@ -4,6 +4,7 @@ PyAV releases the interpreter while it decodes and scales, so that threads overl
 a bounded queue keeps memory constant.
 """
 
+import logging
 import queue
 import threading
 import time
@@ -16,8 +17,11 @@ import numpy as np
 from mmpt.store.decode import DecodeReport, stream_frames
 from mmpt.store.video_list import VideoItem
 from mmpt.utils.errors import DataError
+from mmpt.utils.extras import MissingExtraError
 
 __all__ = ["ExtractionOptions", "FrameEncoder", "Piece", "decode_pieces"]
+
+logger = logging.getLogger(__name__)
 
 
 class FrameEncoder(Protocol):
@@ -41,15 +45,15 @@ class ExtractionOptions:
     """How to extract.
 
     ``batch_size``: seconds of video per forward pass. ``workers``: decoding threads beside the network;
-    0 decodes in between. ``shards``: sub-folders ``0 .. shards - 1`` that features are spread over by the hash
-    of their id; 0 for none. ``half_precision``: store float16, else float32. ``hflip``: mirror the frames.
+    0 decodes in between. ``half_precision``: store float16, else float32. ``hflip``: mirror the frames.
+    ``force``: also extract videos again whose features are there.
     """
 
     batch_size: int = 8
     workers: int = 1
-    shards: int = 0
     half_precision: bool = True
     hflip: bool = False
+    force: bool = False
 
 
 @dataclass
@@ -135,8 +139,13 @@ def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) 
             if block is None:
                 break
             yield Piece(item, _whole_seconds(block, encoder.fps, encoder.pad))
+    except MissingExtraError:  # concerns all videos
+        raise
     except DataError as error:
         end.error = str(error)
+    except Exception as error:  # whatever a decoder makes of one broken file must not end the whole run
+        logger.debug("%s", item.path, exc_info=True)
+        end.error = f"{item.path}: decoding failed ({type(error).__name__}: {error})"
     yield end
 
 

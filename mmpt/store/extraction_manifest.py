@@ -5,21 +5,39 @@ finished video is appended to ``manifest.journal``, so that a killed run loses n
 of a million videos is not rewritten a million times; the next run folds the journal in.
 """
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, write_json
 
-__all__ = ["Manifest", "sole_writer"]
+__all__ = ["Manifest", "read_provenance"]
 
 _VERSION = 1
 _NOT_COMPARED = ("decoder",)  # a new version of the decoder may go on with an old folder
+
+
+def read_provenance(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the settings that a folder's features were made with, None if it does not say.
+
+    Raises:
+        DataError: if its manifest is damaged; names it.
+    """
+    manifest, journal = Path(folder) / "manifest.json", Path(folder) / "manifest.journal"
+    if manifest.exists():
+        stored = read_json(manifest)
+        return stored.get("provenance") if isinstance(stored, dict) else None
+    if journal.exists():  # of a run that was killed, or is under way
+        with open(journal, encoding="utf-8") as file:
+            line = file.readline()
+        try:
+            return json.loads(line).get("provenance")
+        except ValueError:
+            return None
+    return None
 
 
 class Manifest:
@@ -88,19 +106,3 @@ class Manifest:
                 f"{self.path.parent}: its features were made with other settings ({told}). "
                 "Use another output folder, or remove this one"
             )
-
-
-@contextlib.contextmanager
-def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a lock on a folder, so that two runs do not write into it at a time; created if absent.
-
-    Raises:
-        DataError: if another process holds it.
-    """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"{folder}: another extraction is writing into this folder") from error
-        yield

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmpt.utils import safe_pickle
 from mmpt.utils.errors import DataError, nearest
-from mmpt.utils.files import read_json
+from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
 from mmpt.utils.shardedtensor_files import read_npy
 
@@ -25,6 +25,7 @@ __all__ = [
     "check_feature_width",
     "check_width",
     "read_feature",
+    "read_id_list",
     "read_shard_map",
     "shard_map_paths",
     "shard_prefix",
@@ -41,6 +42,27 @@ class Features(Protocol):
     def ids(self) -> list[str]:
         """Return the ids of all videos."""
         ...
+
+
+def read_id_list(path: str | os.PathLike[str], key: str) -> list[str]:
+    """Read one id per line; blank lines are ignored.
+
+    Args:
+        path: text file in UTF-8.
+        key: the option or config key that names the file, for errors.
+
+    Raises:
+        DataError: if the file is missing, not text, or holds no id; names file and key.
+    """
+    try:
+        lines = resolve_path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{key}: cannot read {path} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{key}: {path} is not a text file in UTF-8 ({error})") from error
+    if ids := [line.strip() for line in lines if line.strip()]:
+        return ids
+    raise DataError(f"{key}: {path} lists no videos. Write one video id per line.")
 
 
 def read_feature(path: str | os.PathLike[str], video_id: str) -> np.ndarray:

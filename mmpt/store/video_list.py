@@ -1,17 +1,16 @@
 """Which videos to work on: a folder tree, a CSV, or a list of files; each with a unique id."""
 
 import csv
-import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmpt.store.features import read_id_list
 from mmpt.utils.errors import DataError
 
 __all__ = ["VIDEO_SUFFIXES", "VideoItem", "find_videos", "split_duplicates"]
-
-logger = logging.getLogger(__name__)
 
 # fmt: off
 _SUFFIXES = (
@@ -33,7 +32,9 @@ class VideoItem:
     end: float | None = None
 
 
-def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoItem]:
+def find_videos(
+    sources: Sequence[str | os.PathLike[str]], left_out: list[str] | None = None
+) -> list[VideoItem]:
     """List the videos of folders (all levels below), CSV files, list files and single videos, in a stable order.
 
     In a folder the id is the file name without its suffix, and only files with a video suffix count.
@@ -41,24 +42,30 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoItem]:
     file (``.txt``, ``.lst``) has one path per line. Relative paths start at the list's own folder, or else
     at the working directory.
 
+    Args:
+        sources: folders, lists and videos.
+        left_out: is given the files of folders that do not look like videos.
+
     Raises:
-        DataError: if a source or column is missing, an id cannot be a file name, or nothing is found; names it.
+        DataError: if a source or column is missing, an id cannot be a file name, ``start`` and ``end`` are not seconds
+            in order, or nothing is found; names it.
     """
     items: list[VideoItem] = []
+    left_out = [] if left_out is None else left_out
     for source in map(Path, sources):
-        if source.is_dir():
-            items += _in_folder(source)
-        elif not source.exists():
+        if os.path.isdir(source):
+            items += _in_folder(source, left_out)
+        elif not os.path.exists(source):
             raise DataError(f"{source}: no such folder, CSV or list of videos")
         elif source.suffix.lower() == ".csv":
             items += _in_csv(source)
         elif source.suffix.lower() in (".txt", ".lst"):
-            lines = (line.strip() for line in source.read_text(encoding="utf-8").splitlines())
-            items += [_item(Path(line).stem, line, source) for line in lines if line]
+            items += [_item(Path(line).stem, line, source) for line in read_id_list(source, "list of videos")]
         else:
             items.append(_item(source.stem, source.name, source))
     if not items:
-        raise DataError(f"no videos in {', '.join(map(str, sources))}")
+        others = f"; {len(left_out)} files do not look like videos, such as {left_out[0]}" if left_out else ""
+        raise DataError(f"no videos in {', '.join(map(str, sources))}{others}")
     return items
 
 
@@ -77,41 +84,52 @@ def split_duplicates(items: Iterable[VideoItem]) -> tuple[list[VideoItem], list[
     return list(kept.values()), clashes
 
 
-def _in_folder(folder: Path) -> list[VideoItem]:
+def _in_folder(folder: Path, left_out: list[str]) -> list[VideoItem]:
     files = [path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file()]
     videos = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
-    if len(files) > len(videos):
-        logger.info("%s: %d files without a video suffix left out", folder, len(files) - len(videos))
+    left_out += sorted(str(path) for path in files if path.suffix.lower() not in VIDEO_SUFFIXES)
     return [VideoItem(path.stem, str(path)) for path in videos]
 
 
 def _in_csv(table: Path) -> list[VideoItem]:
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"video_id", "path"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{table}: the CSV has no column {' and '.join(sorted(missing))}")
-        items = []
-        for row in reader:
-            place = f"{table}, line {reader.line_num}"
-            start, end = (_seconds(row.get(key), f"{place}: {key}") for key in ("start", "end"))
-            items.append(_item(row["video_id"] or "", row["path"] or "", table, place, start or 0.0, end))
-        return items
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = {"video_id", "path"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{table}: the CSV has no column {' and '.join(sorted(missing))}")
+            return [_in_row(row, table, f"{table}, line {reader.line_num}") for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as a CSV in UTF-8 ({error})") from error
+
+
+def _in_row(row: dict[str, str | None], table: Path, place: str) -> VideoItem:
+    video_id = row["video_id"] or ""
+    start, end = (_seconds(row.get(key), f"{place}, video {video_id!r}: {key}") for key in ("start", "end"))
+    if end is not None and end <= (start or 0.0):
+        raise DataError(f"{place}, video {video_id!r}: end {end} is not later than start {start or 0.0}")
+    return _item(video_id, row["path"] or "", table, place, start or 0.0, end)
 
 
 def _seconds(text: str | None, place: str) -> float | None:
+    if not text or not text.strip():
+        return None
     try:
-        return float(text) if text and text.strip() else None
+        seconds = float(text)
     except ValueError as error:
         raise DataError(f"{place} is {text!r}, not a number of seconds") from error
+    if not 0 <= seconds < math.inf:
+        raise DataError(f"{place} is {text!r}, not a number of seconds from 0 on")
+    return seconds
 
 
 def _item(
     video_id: str, path: str, listing: Path, place: str | None = None, start: float = 0.0, end: float | None = None
 ) -> VideoItem:
-    if not path:
+    if not path or "\0" in path:
         raise DataError(f"{place or listing}: a row without a path")
     if video_id in ("", ".", "..") or "/" in video_id or os.sep in video_id or "\0" in video_id:
         raise DataError(f"{place or listing}: video id {video_id!r} cannot be a file name")
     beside = listing.parent / path
-    return VideoItem(video_id, str(beside if beside.exists() or not Path(path).exists() else Path(path)), start, end)
+    elsewhere = not os.path.exists(beside) and os.path.exists(path)
+    return VideoItem(video_id, str(Path(path) if elsewhere else beside), start, end)

@@ -118,6 +118,9 @@ def training_batch_size(config: DictConfig) -> int | None:
     if batch_size is None:
         return None
     subsampling = OmegaConf.select(config, "dataset.subsampling") or 1
+    for key, value in (("fairseq.dataset.batch_size", batch_size), ("dataset.subsampling", subsampling)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{key} must be a whole number of at least 1, not {value!r}")
     if batch_size < subsampling:
         raise ConfigError(
             f"fairseq.dataset.batch_size is {batch_size} clips, but one item holds dataset.subsampling={subsampling}"

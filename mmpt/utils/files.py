@@ -1,5 +1,8 @@
-"""Atomic files: written to a temporary name beside the target, flushed, then renamed."""
+"""Atomic files: written to a temporary name beside the target, flushed, then renamed; locks and checksums."""
 
+import errno
+import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -8,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_open", "write_json", "read_json", "resolve_path"]
+__all__ = ["atomic_open", "file_sha256", "lock_file", "read_json", "resolve_path", "sole_writer", "write_json"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
 @contextmanager
@@ -65,6 +69,76 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
         return direct
     below = REPOSITORY / direct
     return below if below.exists() else direct
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        DataError: if the file cannot be read; names it.
+    """
+    from mmpt.utils.errors import DataError
+
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def lock_file(path: str | os.PathLike[str], message: str) -> int:
+    """Open a file for writing, created if absent, that no other process holds; closing the handle lets go of it.
+
+    The holder may rename or remove the file. Where the file system has no locks, nothing is locked.
+
+    Raises:
+        DataError: with ``message``, if it is held.
+    """
+    from mmpt.utils.errors import DataError
+
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise DataError(message) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                os.close(handle)
+                raise
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(handle)):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # the previous holder renamed or removed the file between open and lock
+
+
+@contextmanager
+def sole_writer(lock: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a lock file for the length of the block, so that two runs do not write one output at a time.
+
+    The folder of the lock file is created, and the file removed at the end.
+
+    Raises:
+        DataError: if another process holds it, or its folder cannot be made.
+    """
+    from mmpt.utils.errors import DataError
+
+    path = Path(lock)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{path.parent}: is not a folder, or below a file; name another output folder") from error
+    handle = lock_file(
+        path, f"{path.parent}: another run is writing there (it holds {path.name}). Wait for it, or stop it."
+    )
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -54,9 +54,6 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "metric": "registered name of the metric class",
         "predictor": "registered name of the predictor class",
         "gen_param": "section: passed to generation as it is",
-        "run_dir": "folder of a script job's log and state",
-        "script": "the script, or -m module, that a script job runs",
-        "args": "section: a script job's command-line flags",
         "vectorpool_cls": "registered name of the vector pool of retrieved batches",
         "retriever_cls": "registered name of the retriever of retrieved batches",
     },
@@ -81,7 +78,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
     "loss": {"loss_cls": "registered name"},
     "eval": {"save_path": "folder of predictions and metrics"},
 }
-FREE_SECTIONS = ("fairseq", "gen_param", "args")
+FREE_SECTIONS = ("fairseq", "gen_param")
 PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "task_group")
 
 

@@ -11,8 +11,6 @@ A crash before 2 leaves the older shard (or none) as it was; between 2 and 4 the
 as unfinished; after 4 it is the new one. Readers that had the older files open keep them.
 """
 
-import errno
-import fcntl
 import io
 import json
 import math
@@ -29,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.utils.errors import DataError
+from mmpt.utils.files import lock_file
 from mmpt.utils.shardedtensor_files import BLOCK_BYTES, shard_paths, write_index
 
 __all__ = ["ShardedTensorWriter", "temporary_of"]
 
-_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 _COPY_BYTES = 16 << 20
 
 
@@ -223,25 +221,9 @@ def _open_locked(file: Path) -> IO[bytes]:
 
     The name is fixed, so what a killed writer left is overwritten and does not pile up.
     """
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise DataError(f"{file}: another process is writing this shard. Wait for it, or stop it.") from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                os.close(handle)
-                raise
-        try:
-            same = os.path.samestat(os.stat(file), os.fstat(handle))
-        except FileNotFoundError:
-            same = False
-        if same:
-            os.ftruncate(handle, 0)
-            return os.fdopen(handle, "wb")
-        os.close(handle)  # the previous holder renamed the file between open and lock
+    handle = lock_file(file, f"{file}: another process is writing this shard. Wait for it, or stop it.")
+    os.ftruncate(handle, 0)
+    return os.fdopen(handle, "wb")
 
 
 def _flush(file: IO[bytes]) -> None:

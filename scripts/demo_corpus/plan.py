@@ -27,7 +27,7 @@ class Counts:
     """Hold numbers of videos: narrated ones for pre-training, clips with captions for retrieval."""
 
     narrated_train: int = 84
-    narrated_val: int = 6
+    narrated_val: int = 8
     clips_train: int = 40
     clips_val: int = 12
     clips_test: int = 104

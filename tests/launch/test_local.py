@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.launch.local import JobState
+from mmpt.launch.state import JobState
 from mmpt_cli.launch import main
 from mmpt_cli.localjob import LocalJob
 

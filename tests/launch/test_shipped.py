@@ -1,0 +1,63 @@
+"""Every YAML that is shipped: projects expand and their commands can be built, script templates fit their scripts."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmpt.launch.commands import Machine, build_command, job_type_of
+from mmpt.launch.graph import stages
+from mmpt.launch.project import expand_project, is_project
+from mmpt.utils.config import read_yaml
+
+ROOT = Path(__file__).parents[2]
+YAMLS = sorted(
+    path.relative_to(ROOT)
+    for pattern in ("*.yaml", "mtm/*.yaml", "retri/*.yaml", "task/*.yaml")
+    for path in (ROOT / "projects").glob(pattern)
+)
+PROJECTS = [path for path in YAMLS if is_project(read_yaml(path))]
+SCRIPTS = [path for path in YAMLS if read_yaml(path).get("script")]
+
+
+def test_the_lists_are_not_empty() -> None:
+    assert len(PROJECTS) >= 7
+    assert len(SCRIPTS) >= 6
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=str)
+def test_every_project_expands_into_well_formed_commands(path: Path) -> None:
+    pytest.importorskip("fairseq")
+    project = expand_project(path)
+    assert path.read_text().startswith("# "), "a project begins with what it is and how to run it"
+    for stage in stages(project):
+        for job in stage:
+            command = build_command(job, job.path, job_type_of(job), Machine(gpus=0))
+            assert all(isinstance(item, str) and item for item in command.argv)
+            assert not any(item in ("None", "True", "False") for item in command.argv), command.argv
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=str)
+def test_script_templates_use_flags_their_script_has(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = read_yaml(path)
+    if str(config.script).startswith("-m "):
+        module = importlib.import_module(str(config.script).removeprefix("-m "))
+    else:
+        spec = importlib.util.spec_from_file_location(path.stem, ROOT / str(config.script))
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--help"])
+    assert stopped.value.code == 0
+    help_text = capsys.readouterr().out
+    flags = [f"--{str(name).replace('_', '-')}" for name in config.args if name != "positional"]
+    for flag in [*flags, *([str(config.force_flag)] if config.get("force_flag") else [])]:
+        assert f"{flag} " in help_text or f"{flag}," in help_text or f"{flag}]" in help_text, flag
+
+
+def test_the_largest_project_lists_every_job_once() -> None:
+    project = expand_project("projects/retri/videoclip.yaml")
+    names = [job.name for stage in stages(project) for job in stage]
+    assert sorted(names) == sorted({job.name for job in project.jobs})

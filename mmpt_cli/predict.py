@@ -12,18 +12,19 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmpt.utils.errors import CheckpointError, ConfigError, MMPTError
+from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import resolve_path
+from mmpt_cli.run_folders import EXIT_CODES, exit_code
 
 __all__ = ["main", "predict"]
 
-_EXAMPLE = """\
+_EXAMPLE = f"""\
 example:
   python mmpt_cli/predict.py projects/retri/videoclip/test_vtt_zs.yaml -o fairseq.dataset.batch_size=64
 
 Exactly the checkpoint of fairseq.common_eval.path is evaluated: none is ever chosen by its score on test
 data. Results go to eval.save_path: metrics.json, embeddings.npz and, for small sets, merged.npy.
-Exit codes: 0 done, 1 the message says what is wrong, 2 wrong arguments.
+{EXIT_CODES}
 """
 
 
@@ -37,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (a GPU if there is one; default)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
-    try:
-        from mmpt.utils.config import load_config
+    return exit_code(lambda: _run(options))
 
-        for line in predict(load_config(options.config, options.override), options.device):
-            print(line)
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def _run(options: argparse.Namespace) -> int:
+    from mmpt.utils.config import load_config
+
+    for line in predict(load_config(options.config, options.override), options.device):
+        print(line)
     return 0
 
 
@@ -53,7 +54,8 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
 
     Raises:
         CheckpointError: if there is no such checkpoint.
-        ConfigError: if the config is not that of a test.
+        ConfigError: if the config is not that of a test, or its folder cannot be written to.
+        NothingEvaluated: if the test set is empty.
     """
     from torch.utils.data import DataLoader
 
@@ -64,6 +66,7 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     checkpoint = _checkpoint(config)
     chosen = pick_device(device)
     evaluator = Evaluator(config)
+    batch_size = _number(config, "fairseq.dataset.batch_size", default=64, least=1)
     task = config_task(config)
     task.build_dataset()
     data = task.test_data
@@ -71,10 +74,11 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
         raise ConfigError("dataset.split: 'test' (and dataset.test_path) is needed to evaluate")
     loader = DataLoader(
         data,
-        batch_size=_number(config, "fairseq.dataset.batch_size", default=64),
+        batch_size=batch_size,
         num_workers=_number(config, "dataset.num_workers", "fairseq.dataset.num_workers", default=0),
         collate_fn=data.collater,
     )
+    evaluator.predictor.make_folder()  # before the long part
     model = task.build_model(checkpoint=str(checkpoint))
     metrics = evaluator.evaluate(model, loader, device=chosen)
     where = evaluator.predictor.save_path / "metrics.json"
@@ -97,11 +101,13 @@ def _checkpoint(config: DictConfig) -> Path:
     return file
 
 
-def _number(config: DictConfig, *keys: str, default: int) -> int:
+def _number(config: DictConfig, *keys: str, default: int, least: int = 0) -> int:
     for key in keys:
         value = OmegaConf.select(config, key)
         if value is not None:
-            return int(value)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{key}: {value!r} is not a whole number of {least} or more")
+            return value
     return default
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by path: this folder is on sys.path then, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from mmpt.utils.errors import MMPTError
+from mmpt_cli.run_folders import EXIT_CODES, add_folder_arguments, exit_code, folders_of
 
 __all__ = ["main"]
 
-_EXAMPLE = """\
+_EXAMPLE = f"""\
 examples:
   python -m mmpt_cli.results projects/demo.yaml
   python -m mmpt_cli.results --runs runs/demo --json
 
-Exit codes: 0 done, 1 the message says what is wrong (or nothing was evaluated yet), 2 wrong arguments.
+{EXIT_CODES}
 """
 
 
@@ -27,26 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="results.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("project", nargs="?", help="project YAML")
-    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
-    parser.add_argument("--runs", nargs="+", default=[], metavar="DIR", help="run folders, in place of a project")
+    add_folder_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    if bool(options.project) == bool(options.runs):
-        parser.error("give a project YAML, or run folders with --runs")
-    try:
-        from mmpt.evaluators.results import collect_results, results_json, results_table
-        from mmpt_cli.run_folders import folders_of
+    return exit_code(lambda: _print(parser, options))
 
-        folders = folders_of(options.project, options.override, options.runs)
-        results, missing = collect_results(folders.tests, folders.names)
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps(results_json(results), indent=2))
-    else:
-        print(results_table(results, missing))
+
+def _print(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from mmpt.evaluators.results import collect_results, results_json, results_table
+
+    folders = folders_of(parser, options)
+    results, missing = collect_results(folders.tests, folders.names)
+    print(json.dumps(results_json(results), indent=2) if options.json else results_table(results, missing))
     return 0 if results else 1
 
 

@@ -1,10 +1,16 @@
-"""The run folders of a project, or those named on the command line."""
+"""What the commands about results share: run folders, their arguments, and how errors become exit codes."""
 
-from collections.abc import Mapping, Sequence
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["RunFolders", "folders_of"]
+from mmpt.utils.errors import DataError, MMPTError
+
+__all__ = ["EXIT_CODES", "RunFolders", "add_folder_arguments", "exit_code", "folders_of"]
+
+EXIT_CODES = "Exit codes: 0 done, 1 nothing was evaluated, 2 the message says what is wrong, 130 interrupted."
 
 
 @dataclass(frozen=True)
@@ -16,18 +22,48 @@ class RunFolders:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def folders_of(project: str | None, overrides: Sequence[str], runs: Sequence[str]) -> RunFolders:
-    """Return the run folders of a project's jobs, or those below ``runs``.
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code; an error that a user can put right becomes one line."""
+    from mmpt.evaluators.base import NothingEvaluated
+
+    try:
+        return command()
+    except NothingEvaluated as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except MMPTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which run folders: a project YAML with overrides, or ``--runs``."""
+    parser.add_argument("project", nargs="?", help="project YAML")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="DIR", help="run folders, in place of a project")
+
+
+def folders_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> RunFolders:
+    """Return the run folders of a project's jobs, or those below ``--runs``; exits if not just one is given.
 
     Raises:
         ConfigError: if the project file is wrong.
-        DataError: if a folder of ``runs`` does not exist.
+        DataError: if a folder of ``--runs`` does not exist.
     """
-    if project is None:
-        return _below(runs)
+    if bool(options.project) == bool(options.runs):
+        parser.error("give a project YAML, or run folders with --runs")
+    if options.runs:
+        return _below(options.runs)
     from mmpt.launch.project import expand_project
 
-    jobs = expand_project(project, overrides).jobs
+    jobs = expand_project(options.project, options.override).jobs
     names = {str(job.run_dir): Path(job.name).stem for job in jobs}
     tests = [job.run_dir for job in jobs if job.kind == "predict"]
     return RunFolders(tests, [job.run_dir for job in jobs if job.kind == "train"], names)
@@ -38,8 +74,6 @@ def _modified(file: Path) -> float:
 
 
 def _below(runs: Sequence[str]) -> RunFolders:
-    from mmpt.utils.errors import DataError
-
     for run in runs:
         if not Path(run).is_dir():
             raise DataError(f"--runs: there is no folder {run}")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from mmpt.processors.base import UnusableItemError
+from mmpt.utils.distributed import world
 from mmpt.utils.errors import DataError
 from mmpt.utils.seeds import DEFAULT_SEED, item_generator
 
@@ -16,6 +17,7 @@ __all__ = ["MMDataset"]
 logger = logging.getLogger(__name__)
 
 _MAX_SKIPPED = 0.1
+_ALWAYS_ALLOWED = 3  # in each process, where a tenth of all items is as many
 
 
 class MMDataset(Dataset[dict[str, Any]]):
@@ -42,6 +44,7 @@ class MMDataset(Dataset[dict[str, Any]]):
         self.epoch = 0
         self.split: str = meta_processor.split
         self.unusable: set[int] = set()
+        self._ranks = 1
 
     def __len__(self) -> int:
         return len(self.meta_processor)
@@ -50,15 +53,19 @@ class MMDataset(Dataset[dict[str, Any]]):
         """Choose the epoch whose randomness the next items have (train split only)."""
         self.epoch = epoch
         self.unusable = set()  # groups of videos may be others in each epoch
+        self._ranks = world()[1]  # told to the workers here: spawned ones cannot ask
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return an item.
 
         Outside the test split, an item that turns out to be unusable is counted (``unusable``) and the next
-        usable one takes its place.
+        usable one takes its place. Each process counts what it has met itself since the epoch began, and allows a
+        tenth of its share of the items: of all items divided by data workers and ranks. Over all processes the
+        limit therefore holds approximately.
 
         Raises:
-            DataError: if an item is damaged, or more than a tenth of the items (and more than one) are unusable.
+            DataError: if an item is damaged, or more than a tenth of this process' share of the items are unusable
+                (one is always allowed, and up to three where that is no more than a tenth of all items).
         """
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of a dataset of {len(self)}")
@@ -82,10 +89,14 @@ class MMDataset(Dataset[dict[str, Any]]):
 
     def _skip(self, source: int, error: UnusableItemError) -> None:
         self.unusable.add(source)
-        if len(self.unusable) > max(1, _MAX_SKIPPED * len(self)):
+        worker = get_worker_info()
+        processes = self._ranks * (worker.num_workers if worker else 1)
+        allowed = _MAX_SKIPPED * len(self)
+        if len(self.unusable) > max(1.0, min(_ALWAYS_ALLOWED, allowed), allowed / processes):
+            share = f", in one of {processes} processes" if processes > 1 else ""
             raise DataError(
-                f"{len(self.unusable)} of the {len(self)} items of the {self.split} split met so far are unusable; "
-                f"the last: {error}"
+                f"{len(self.unusable)} of the {len(self)} items of the {self.split} split met so far are unusable"
+                f"{share}; the last: {error}"
             ) from error
         logger.warning("item %d left out (%d so far): %s", source, len(self.unusable), error)
 

@@ -102,7 +102,9 @@ class Predictor(ABC):
             self.save_path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.save_path).close()
         except OSError as error:
-            raise ConfigError(f"eval.save_path: cannot write to {self.save_path} ({error.strerror or error})") from error
+            raise ConfigError(
+                f"eval.save_path: cannot write to {self.save_path} ({error.strerror or error})"
+            ) from error
 
     @abstractmethod
     def load(self, output_file: str = "merged") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Example retrievals of a test: which queries to show, what they found, and frames of the videos."""
 
-import contextlib
 import logging
 import os
 import re
@@ -97,9 +96,8 @@ class Thumbnails:
     def _picture(self, file: Path, place: float, seconds: float) -> np.ndarray:
         from mmpt.store.decode import stream_frames
 
-        frames = stream_frames(file, fps=1 / seconds, size=self.size, start=max(0.0, place), end=place + seconds)
-        with contextlib.closing(frames):
-            return next(frames)[0]
+        blocks = stream_frames(file, fps=1 / seconds, size=self.size, start=max(0.0, place), end=place + seconds)
+        return np.concatenate(list(blocks))[0]
 
 
 def choose_queries(ranks: npt.NDArray[np.integer], good: int = 3, bad: int = 3) -> tuple[list[int], list[int]]:

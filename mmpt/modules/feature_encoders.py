@@ -6,7 +6,6 @@ videos run the same code. Registry kind ``feature_encoder``: ``s3d``, ``conv3d``
 """
 
 import contextlib
-import hashlib
 import inspect
 import os
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import ConfigError
+from mmpt.utils.files import file_sha256, resolve_path
 from mmpt.utils.registry import resolve
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "S3DEncoder",
     "SmallConv3dEncoder",
     "build_encoder",
-    "file_sha256",
 ]
 
 
@@ -142,7 +141,7 @@ class S3DEncoder(FeatureEncoder):
             )
         if weights is not None:
             model = load_s3d(weights)
-            self._settings: dict[str, Any] = {"weights_sha256": file_sha256(weights)}
+            self._settings: dict[str, Any] = {"weights_sha256": file_sha256(resolve_path(weights))}
         else:
             model = random_s3d(int(random_init or 0))
             self._settings = {"random_init": int(random_init or 0)}
@@ -169,6 +168,8 @@ class SmallConv3dEncoder(FeatureEncoder):
         from mmpt.modules.conv3d import SmallConv3d
 
         super().__init__(device, l2_normalize)
+        if dim < 1:
+            raise ConfigError(f"conv3d: --dim {dim} is not at least 1")
         self.dim, self.seed = int(dim), int(random_init)
         self.model = SmallConv3d(dim=self.dim, seed=self.seed).to(self.device).eval()
         self.fps, self.size, self.resize = SmallConv3d.fps, SmallConv3d.size, SmallConv3d.size
@@ -193,7 +194,8 @@ class HuggingFaceEncoder(FeatureEncoder):
     Args:
         model: folder or hub id.
         fps: frames of each second.
-        pool: ``pooler``, ``cls`` or ``mean`` of the tokens; ``auto`` takes the first of them that the weights have.
+        pool: ``pooler``, ``cls`` or ``mean`` of the tokens; ``auto`` takes the first of them that the weights have, and
+            is the only choice for CLIP-like models.
 
     Raises:
         CheckpointError: if the model cannot be loaded or its weights are incomplete.
@@ -210,23 +212,31 @@ class HuggingFaceEncoder(FeatureEncoder):
         device: str = "cpu",
         l2_normalize: bool = True,
     ) -> None:
-        from mmpt.modules.hf_features import load_visual_model
+        from mmpt.modules.hf_features import config_sha256, load_visual_model
 
         super().__init__(device, l2_normalize)
         if not model:
             raise ConfigError("hf needs --model: a local folder or hub id of an image or video model")
+        if fps is not None and fps < 1:
+            raise ConfigError(f"hf: --fps {fps} is not at least 1 frame per second")
         self.model = load_visual_model(model, pool).to(self.device)
         self.fps = int(fps or self.model.clip_frames or 1)
         if self.model.clip_frames and self.fps != self.model.clip_frames:
             raise ConfigError(f"{model} takes {self.model.clip_frames} frames per clip; --fps {fps} does not fit")
         self.size, self.resize = self.model.size, self.model.resize
-        self._settings = {"revision": self.model.revision, "pool": pool, **_model_files(model)}
         blank = torch.zeros(1, 3, self.fps, self.size, self.size, device=self.device)
         with torch.inference_mode():
             self.dim = self.encode(blank).shape[1]
+        self._settings = {
+            **_model_files(model),
+            "revision": self.model.revision,
+            "config_sha256": config_sha256(model),
+            "pool": self.model.pooled_by,
+            **self.model.preprocessing,
+        }
 
     def settings(self) -> dict[str, Any]:
-        """Return the model's name, revision or file hashes, and pooling."""
+        """Return the hub's id and revision or the weights' hashes; those of the config, pooling and preprocessing."""
         return dict(self._settings)
 
     def encode(self, video: Tensor) -> Tensor:
@@ -264,14 +274,8 @@ def _limited_threads(threads: int | None) -> Iterator[None]:
 
 
 def _model_files(model: str) -> dict[str, Any]:
-    """Return the hub id, or the hashes of a local folder's weights: the same wherever the folder lies."""
+    """Return the hub id, or the hashes of a local folder's weights: the same whatever the folder is called."""
     if not os.path.isdir(model):
         return {"model": model}
     files = sorted(file for kind in ("*.safetensors", "*.bin") for file in Path(model).glob(kind))
-    return {"model": Path(model).resolve().name, "weights_sha256": {file.name: file_sha256(file) for file in files}}
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"weights_sha256": {file.name: file_sha256(file) for file in files}}

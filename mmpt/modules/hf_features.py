@@ -4,6 +4,7 @@ transformers brings the networks; scaling happens in the decoder and normalisati
 tensors, because the image processors work picture by picture and need torchvision for speed.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from mmpt.utils.errors import CheckpointError, ConfigError
 
-__all__ = ["VisualModel", "load_visual_model", "picture_sizes"]
+__all__ = ["VisualModel", "config_sha256", "load_visual_model", "picture_sizes"]
 
 _POOLS = ("auto", "pooler", "cls", "mean")
+# of the file, not of the network; they change when it is saved again
+_NOT_CONFIG = ("_commit_hash", "_name_or_path", "transformers_version")
 _PREPROCESSING = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
@@ -23,7 +26,9 @@ class VisualModel(nn.Module):
     """A Hugging Face vision model with its normalisation and pooling.
 
     ``clip_frames`` is the number of frames a video model takes, None for an image model; ``size`` the
-    side of its square frames and ``resize`` the shorter side before they are cut.
+    side of its square frames and ``resize`` the shorter side before they are cut. ``preprocessing`` says what is done
+    to pixels, and, after the first call, ``pooled_by`` how vectors came about: ``pooler``, ``cls``, ``mean``, or
+    ``projection`` for models that have a method for it, as CLIP.
     """
 
     scale: Tensor
@@ -32,6 +37,7 @@ class VisualModel(nn.Module):
     def __init__(self, model: nn.Module, preprocessing: dict[str, Any], pool: str, trained_pooler: bool) -> None:
         super().__init__()
         config: Any = model.config
+        self.pooled_by: str | None = None
         self.model, self.pool, self.trained_pooler = model, pool, trained_pooler
         self.resize, self.size = picture_sizes(preprocessing)
         self.clip_frames: int | None = _clip_frames(config)
@@ -44,6 +50,13 @@ class VisualModel(nn.Module):
         mean = torch.tensor(preprocessing["image_mean"] if normalize else [0.0] * 3)
         std = torch.tensor(preprocessing["image_std"] if normalize else [1.0] * 3)
         offset = 1.0 if preprocessing.get("offset") and preprocessing.get("do_rescale", True) else 0.0
+        self.preprocessing: dict[str, Any] = {
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+            "rescale": scale / 255,
+            "offset": offset,
+            "channels": "BGR" if self.reverse else "RGB",
+        }
         self.register_buffer("scale", (scale / std).view(3, 1, 1, 1))
         self.register_buffer("shift", ((offset + mean) / std).view(3, 1, 1, 1))
 
@@ -60,11 +73,13 @@ class VisualModel(nn.Module):
         model: Any = self.model
         if self.clip_frames:
             if hasattr(model, "get_video_features"):
+                self.pooled_by = "projection"
                 return _vector(model.get_video_features(pixel_values=frames))
             return self._pooled(model(**{model.main_input_name: frames}))
         clips, count = frames.shape[:2]
         pictures = frames.flatten(0, 1)
         if hasattr(model, "get_image_features"):
+            self.pooled_by = "projection"
             vectors = _vector(model.get_image_features(pixel_values=pictures))
         else:
             vectors = self._pooled(model(pixel_values=pictures))
@@ -75,16 +90,19 @@ class VisualModel(nn.Module):
         if self.pool == "pooler" or (self.pool == "auto" and pooled is not None and self.trained_pooler):
             if pooled is None or not self.trained_pooler:
                 raise ConfigError("this model has no trained pooler; use pool cls or mean")
+            self.pooled_by = "pooler"
             return pooled.flatten(1)
         tokens = output.last_hidden_state
         if tokens.ndim == 4:  # a convolutional map
             tokens = tokens.flatten(2).transpose(1, 2)
         elif self.pool != "mean" and self.has_class_token:
+            self.pooled_by = "cls"
             return tokens[:, 0]
         elif self.has_class_token:
             tokens = tokens[:, 1:]
         if self.pool == "cls":
             raise ConfigError("this model has no class token; use pool pooler or mean")
+        self.pooled_by = "mean"
         return tokens.mean(1)
 
 
@@ -93,7 +111,7 @@ def load_visual_model(name: str, pool: str = "auto") -> VisualModel:
 
     Raises:
         CheckpointError: if it cannot be read, its weights are incomplete or it has no preprocessing file.
-        ConfigError: if the pooling is unknown.
+        ConfigError: if the pooling is unknown, or the model leaves no choice.
     """
     import transformers
 
@@ -108,8 +126,19 @@ def load_visual_model(name: str, pool: str = "auto") -> VisualModel:
     if len(missing) > len(pooler):
         rest = [key for key in missing if key not in pooler]
         raise CheckpointError(f"{name}: the weights lack {len(rest)} keys: {', '.join(rest[:5])}")
+    if pool != "auto" and hasattr(model, "get_video_features" if _clip_frames(model.config) else "get_image_features"):
+        raise ConfigError(f"{name}: --pool {pool} has no effect, the model has a projection of its own; leave it out")
     visual = VisualModel(model, _preprocessing(name), pool, trained_pooler=not pooler)
     return visual.eval().requires_grad_(False)
+
+
+def config_sha256(name: str) -> str:
+    """Return the SHA-256 of a model's config.json, without what says nothing about the network."""
+    from transformers.utils import cached_file
+
+    config = json.loads(Path(cached_file(name, "config.json")).read_text(encoding="utf-8"))
+    content = {key: value for key, value in config.items() if key not in _NOT_CONFIG}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def picture_sizes(preprocessing: dict[str, Any]) -> tuple[int, int]:

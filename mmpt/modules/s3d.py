@@ -9,7 +9,6 @@ References:
 """
 
 import os
-import pickle
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import CheckpointError, nearest
+from mmpt.utils.files import resolve_path
 
 __all__ = ["S3D", "fold_batch_norms", "load_s3d", "random_s3d"]
 
@@ -233,18 +234,12 @@ def _fresh(num_classes: int) -> S3D:
         return S3D(num_classes=num_classes)
 
 
-def _read_state(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+def _read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    if not resolve_path(path).is_file():
         raise CheckpointError(
             f"{path}: no such file. S3D needs a local copy of s3d_howto100m.pth (see scripts/video_feature_extractor)"
-        ) from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a PyTorch weights file ({str(error).splitlines()[0]})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: not a state dict (name -> tensor) of S3D")
-    return state
+        )
+    return load_state_dict_file(path)
 
 
 def _classes(state: Mapping[str, Tensor]) -> int:

@@ -24,6 +24,7 @@ from mmpt.utils.options import read_options
 from mmpt.utils.tokenizers import SpecialIds, load_tokenizer, special_ids
 
 __all__ = [
+    "PATH_KEYS",
     "Aligner",
     "AlignerOptions",
     "MetaProcessor",
@@ -38,7 +39,8 @@ __all__ = [
     "video_name",
 ]
 
-_PATH_KEYS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
+#: The splits, and the key of ``dataset`` that names the list of each.
+PATH_KEYS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
 
 
 class UnusableItemError(DataError):
@@ -115,13 +117,13 @@ class MetaProcessor:
 
     def __init__(self, config: Any) -> None:
         options = read_options(config, SplitOptions)
-        if options.split not in _PATH_KEYS:
-            raise ConfigError(f"dataset.split: {options.split!r} is none of {', '.join(_PATH_KEYS)}")
+        if options.split not in PATH_KEYS:
+            raise ConfigError(f"dataset.split: {options.split!r} is none of {', '.join(PATH_KEYS)}")
         if not 0.0 <= options.val_holdout < 1.0:
             raise ConfigError(f"dataset.val_holdout: {options.val_holdout} is not in [0, 1)")
         self.split = options.split
         self.val_holdout = options.val_holdout
-        self.path_key = _PATH_KEYS[options.split]
+        self.path_key = PATH_KEYS[options.split]
         self._path: str | None = getattr(options, self.path_key)
         self.data: list[Any] = []
 
@@ -210,7 +212,9 @@ class Aligner:
                 f"dataset.max_len {self.max_len}, dataset.max_video_len {self.max_video_len}: "
                 "max_len must exceed max_video_len by at least 4 (three special tokens and a word)"
             )
+        self.bert_name = options.bert_name
         self.special_ids: SpecialIds = special_ids(options.bert_name, options.use_fast)
+        self.vocab_size = len(load_tokenizer(options.bert_name, options.use_fast))
 
     @property
     def caps_len(self) -> int:

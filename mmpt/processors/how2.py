@@ -10,6 +10,7 @@ Files (``<split>`` is ``train`` or ``val``; the test split reads the ``val`` fil
     {vfeat_dir}/<id>.npy, caption_pkl_path          the same without shards
 """
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -32,11 +33,13 @@ from mmpt.processors.how2_meta import (
 )
 from mmpt.processors.sampling import TextClips
 from mmpt.store.features import ShardedFeatureStore
+from mmpt.store.token_encoder import vocabulary_checksum
 from mmpt.store.transcripts import parse_transcript
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
+from mmpt.utils.tokenizers import load_tokenizer
 
 __all__ = [
     "CaptionOptions",
@@ -76,22 +79,31 @@ class ShardedVideoProcessor:
 
 
 class ShardedTextProcessor:
-    """Read captions from token shards."""
+    """Read captions from token shards.
 
-    config_options: ClassVar[dict[str, type]] = {"dataset": How2Options}
+    Shards whose index records the vocabulary they were made with must be of that of ``bert_name``; shards of the
+    published layout, which have no index, are taken as they are.
+    """
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": CaptionOptions}
 
     def __init__(self, config: Any) -> None:
-        options = read_options(config, How2Options)
+        options = read_options(config, CaptionOptions)
         if not options.tfeat_dir:
             raise ConfigError("dataset.tfeat_dir: not set; it is the prefix of the token shards")
         self.prefix, self.split = text_prefix(options.tfeat_dir), shard_split(options)
+        self.bert_name, self.use_fast = options.bert_name, options.use_fast
         self._opened: dict[int, tuple[ShardedTensor, ShardedTensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
 
     def __call__(self, text_id: tuple[str, int, int, int], rng: np.random.Generator | None = None) -> TextClips:
-        """Return the captions of ``(id, .., shard, index in the shard)``."""
+        """Return the captions of ``(id, .., shard, index in the shard)``.
+
+        Raises:
+            DataError: if the shard is damaged, does not fit its times, or was made with another tokenizer.
+        """
         shard, index = text_id[-2:]
         pair = self._opened.get(shard)
         if pair is None:
@@ -112,7 +124,18 @@ class ShardedTextProcessor:
         ragged = caps.data.ndim == 1 and len(caps) == len(startends.data)
         if not (padded or ragged):
             raise DataError(f"{path}.caps_ids: does not hold one caption per row of {path}.startends; shard both again")
+        self._check_vocabulary(f"{path}.caps_ids", caps)
         return startends, caps
+
+    def _check_vocabulary(self, path: str, caps: ShardedTensor) -> None:
+        producer = (caps.index or {}).get("producer") or {}
+        made_with = producer.get("vocabulary_sha256")
+        if made_with and made_with != _vocabulary(self.bert_name, self.use_fast):
+            raise DataError(
+                f"{path}: was made with tokenizer {producer.get('tokenizer')!r}, whose vocabulary is not that of "
+                f"dataset.bert_name {self.bert_name!r}: name the tokenizer of the shards there, or make the shards "
+                "again with scripts/text_token_extractor/pretokenization.py"
+            )
 
 
 class PKLJSONStrTextProcessor(TextProcessor):
@@ -186,3 +209,9 @@ class VideoRetriTextProcessor:
     def __call__(self, text_id: Sequence[Any], rng: np.random.Generator | None = None) -> list[TextClips]:
         """Return the captions of each video."""
         return [self.each(one, rng=rng) for one in text_id]
+
+
+@functools.cache
+def _vocabulary(bert_name: str, use_fast: bool) -> str:
+    """Return the checksum of a tokenizer's vocabulary, computed once per process."""
+    return vocabulary_checksum(load_tokenizer(bert_name, use_fast))

@@ -125,7 +125,8 @@ class ClipSamplingAligner(Aligner):
 
         Raises:
             UnusableItemError: if no video has a caption that begins inside its features; names the video.
-            DataError: if features are not ``(seconds, dim)`` or differ in dim; names the video.
+            DataError: if features are not ``(seconds, dim)`` or differ in dim, or a token id is outside the
+                vocabulary; names the video.
         """
         rng = np.random.default_rng() if rng is None else rng
         ids, features, texts = (
@@ -161,6 +162,8 @@ class ClipSamplingAligner(Aligner):
             np.concatenate([getattr(clip, key) for clip in clips]) for key in ("start", "end", "tokens")
         )
         lengths = np.concatenate([np.diff(clip.offsets) for clip in clips])
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
+            raise self._foreign_tokens(names, clips)
         index = np.arange(len(start)) - np.repeat(np.cumsum(counts) - counts, counts)
         keep = usable_clips(start, end, np.repeat(video_lens, counts))
         if not keep.all():
@@ -178,6 +181,17 @@ class ClipSamplingAligner(Aligner):
         offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
         high = np.cumsum(counts)
         return _Captions(high - counts, high, start, end, index, offsets, tokens), usable
+
+    def _foreign_tokens(self, names: Sequence[str], clips: Sequence[TextClips]) -> DataError:
+        """Return the error that says which video has ids that the tokenizer does not."""
+        for name, clip in zip(names, clips, strict=True):
+            wrong = clip.tokens[(clip.tokens < 0) | (clip.tokens >= self.vocab_size)]
+            if wrong.size:
+                break
+        return DataError(
+            f"captions of video {name}: token id {wrong[0]}, but dataset.bert_name {self.bert_name!r} has "
+            f"{self.vocab_size} tokens: were the captions tokenised with another one?"
+        )
 
     def _count_dropped(self, number: int, names: Sequence[str]) -> None:
         if not self.dropped_captions:

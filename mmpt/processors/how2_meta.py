@@ -117,7 +117,8 @@ class How2MetaProcessor(MetaProcessor):
             transcript = parse_transcript(captions.raw(name), dropped)
         except DataError:
             return _MALFORMED
-        dropped.pop(SORTED_VIDEOS, None)  # nothing is left out there
+        # The rest of the counts is about videos, not about clips that are left out.
+        dropped = Counter({reason: number for reason, number in dropped.items() if reason.startswith("clips")})
         start, end = (np.asarray(times, dtype=np.float32) for times in (transcript.start, transcript.end))
         usable = int(np.count_nonzero(usable_clips(start, end, np.full(len(start), seconds))))
         self._captions_met += len(transcript) + dropped.total()
@@ -150,19 +151,22 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
             here = [(index, name) for index, name in here if self._places.setdefault(name, (shard, index))[0] == shard]
             if not here:
                 continue
-            reasons, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
+            reasons, clips, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
             for index, name in here:
                 if reasons[index]:
                     faults[name] = reasons[index]
+                self._captions_met += int(clips[index])
                 if dropped[index]:
                     report.add(_OUTSIDE, name, int(dropped[index]))
         return faults | {name: _NO_FEATURES for name in ids if name not in self._places}
 
-    def _shard_faults(self, video_path: Path, shard_name: str, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-        """Return why each video of a shard cannot be used (or an empty string), and how many captions cannot."""
+    def _shard_faults(
+        self, video_path: Path, shard_name: str, names: Sequence[str]
+    ) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Return why each video of a shard cannot be used, or an empty string; its captions and the unusable ones."""
         seconds = _aligned(video_path, names).lengths()
         reasons = np.where(seconds > 0, "", _NO_FEATURES).astype(object)
-        dropped = np.zeros(len(names), dtype=np.int64)
+        clips = dropped = np.zeros(len(names), dtype=np.int64)
         if self.options.tfeat_dir:
             path = f"{text_prefix(self.options.tfeat_dir)}{shard_name}.startends"
             startends = _aligned(path, names)
@@ -172,9 +176,9 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
             count = np.diff(np.concatenate(([0], np.cumsum(usable)))[startends.starts])
             reasons[(reasons == "") & (count == 0)] = _NONE_INSIDE
             reasons[(clips == 0) & (seconds > 0)] = _NO_CAPTIONS
+            clips = np.where(seconds > 0, clips, 0)
             dropped = np.where(seconds > 0, clips - count, 0)
-            self._captions_met += int(clips[seconds > 0].sum())
-        return reasons.tolist(), dropped
+        return reasons.tolist(), clips, dropped
 
     def _item(self, index: int, name: str) -> Any:
         return (name, index, *self._places[name])

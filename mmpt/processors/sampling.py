@@ -70,12 +70,6 @@ class TextClips(Mapping[str, list[Any]]):
         """Number of captions."""
         return len(self.start)
 
-    def select(self, keep: np.ndarray) -> "TextClips":
-        """Return the captions that the bool mask ``keep`` ``(clips,)`` marks."""
-        lengths = np.diff(self.offsets)
-        offsets = np.concatenate(([0], np.cumsum(lengths[keep])))
-        return TextClips(self.start[keep], self.end[keep], self.tokens[np.repeat(keep, lengths)], offsets)
-
     def __getitem__(self, key: str) -> list[Any]:
         if key == "cap":
             bounds = self.offsets.tolist()

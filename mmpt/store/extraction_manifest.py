@@ -58,7 +58,8 @@ class Manifest:
         self.entries: dict[str, dict[str, Any]] = {}
         if self.path.exists():
             stored = read_json(self.path)
-            if not isinstance(stored, dict) or stored.get("version") != _VERSION:
+            parts = [stored.get(key) for key in ("provenance", "videos")] if isinstance(stored, dict) else [None]
+            if not all(isinstance(part, dict) for part in parts) or stored.get("version") != _VERSION:
                 raise DataError(f"{self.path}: not a manifest of version {_VERSION}")
             self._compare(stored["provenance"])
             self.entries = stored["videos"]

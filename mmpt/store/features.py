@@ -24,6 +24,7 @@ __all__ = [
     "ShardedFeatureStore",
     "check_feature_width",
     "check_width",
+    "is_file_name",
     "read_feature",
     "read_id_list",
     "read_shard_map",
@@ -101,12 +102,12 @@ class FeatureStore:
         Raises:
             DataError: if there are none, or they cannot be read; names the video.
         """
-        if not _is_file_name(video_id):
+        if not is_file_name(video_id):
             raise DataError(f"{video_id!r} is not a video id: it must be a plain file name inside {self.vfeat_dir}")
         return read_feature(self._path(video_id), video_id)
 
     def __contains__(self, video_id: object) -> bool:
-        return isinstance(video_id, str) and _is_file_name(video_id) and self._path(video_id).is_file()
+        return isinstance(video_id, str) and is_file_name(video_id) and self._path(video_id).is_file()
 
     def ids(self) -> list[str]:
         """Return the ids of all videos in the folder, sorted."""
@@ -117,7 +118,7 @@ class FeatureStore:
         return self.vfeat_dir / f"{video_id}.npy"
 
 
-def _is_file_name(video_id: str) -> bool:
+def is_file_name(video_id: str) -> bool:
     """Say whether the id stays in its folder when it becomes a file name."""
     return bool(video_id) and not video_id.startswith(".") and not set(video_id) & {"/", "\\", "\0"}
 

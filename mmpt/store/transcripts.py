@@ -24,7 +24,14 @@ from mmpt.store.json_scan import JsonObjectScanner
 from mmpt.utils import safe_pickle
 from mmpt.utils.errors import DataError
 
-__all__ = ["Transcript", "TranscriptFile", "iter_transcripts", "parse_transcript", "scan_captions"]
+__all__ = [
+    "TooManyFailuresError",
+    "Transcript",
+    "TranscriptFile",
+    "iter_transcripts",
+    "parse_transcript",
+    "scan_captions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +39,10 @@ _FIELDS = ("start", "end", "text")
 _PICKLES = (".pkl", ".pickle")
 # A file whose first videos are all malformed is the wrong file: say so at once, not after hours.
 _FIRST_MALFORMED = 8
+
+
+class TooManyFailuresError(DataError):
+    """Report that more videos are missing or malformed than is allowed; not a mistake in the call."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,8 @@ def iter_transcripts(
     Of an id given twice the first entry counts.
 
     Raises:
-        DataError: if the file is not a caption file, or more than the fraction ``limit`` of its videos
-            are malformed; names the file and a video.
+        DataError: if the file is not a caption file; names it.
+        TooManyFailuresError: if more than the fraction ``limit`` of its videos are malformed; names file and a video.
     """
     counts = Counter() if counts is None else counts
     malformed: list[str] = []
@@ -111,7 +122,7 @@ def iter_transcripts(
         else:
             yield video_id, transcript
     if malformed and len(malformed) > limit * total:
-        raise DataError(
+        raise TooManyFailuresError(
             f"{path}: {len(malformed)} of the first {total} videos are malformed, for example {malformed[0]}. "
             "Expected a caption file as HowTo100M's raw_caption.json"
         )

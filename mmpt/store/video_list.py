@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpt.store.features import read_id_list
+from mmpt.store.features import is_file_name, read_id_list
 from mmpt.utils.errors import DataError
 
 __all__ = ["VIDEO_SUFFIXES", "VideoItem", "find_videos", "split_duplicates"]
@@ -32,9 +32,7 @@ class VideoItem:
     end: float | None = None
 
 
-def find_videos(
-    sources: Sequence[str | os.PathLike[str]], left_out: list[str] | None = None
-) -> list[VideoItem]:
+def find_videos(sources: Sequence[str | os.PathLike[str]], left_out: list[str] | None = None) -> list[VideoItem]:
     """List the videos of folders (all levels below), CSV files, list files and single videos, in a stable order.
 
     In a folder the id is the file name without its suffix, and only files with a video suffix count.
@@ -126,9 +124,11 @@ def _seconds(text: str | None, place: str) -> float | None:
 def _item(
     video_id: str, path: str, listing: Path, place: str | None = None, start: float = 0.0, end: float | None = None
 ) -> VideoItem:
-    if not path or "\0" in path:
+    if not path:
         raise DataError(f"{place or listing}: a row without a path")
-    if video_id in ("", ".", "..") or "/" in video_id or os.sep in video_id or "\0" in video_id:
+    if "\0" in path:
+        raise DataError(f"{place or listing}: path {path!r} cannot be that of a file")
+    if not is_file_name(video_id):
         raise DataError(f"{place or listing}: video id {video_id!r} cannot be a file name")
     beside = listing.parent / path
     elsewhere = not os.path.exists(beside) and os.path.exists(path)

@@ -179,3 +179,22 @@ def test_too_many_unusable_items_stop_the_job() -> None:
 def test_evaluation_never_replaces_an_item() -> None:
     with pytest.raises(UnusableItemError, match="video 3"):
         aligned_but({3}, "test")[3]
+
+
+def test_the_limit_of_unusable_items_is_shared_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = set(range(0, 200, 13))  # 16 of 200: fewer than a tenth, unless one of four workers meets them all
+    alone = aligned_but(bad, "train", total=200)
+    assert len([alone[i] for i in range(200)]) == 200 and alone.unusable == bad
+    loaded = aligned_but(bad, "train", total=200)
+    assert len(list(DataLoader(loaded, batch_size=1, collate_fn=len, num_workers=2, shuffle=False))) == 200
+    monkeypatch.setattr("mmpt.datasets.mmdataset.world", lambda: (0, 4))
+    alone.set_epoch(1)
+    with pytest.raises(DataError, match="6 of the 200 items.*one of 4 processes"):
+        [alone[i] for i in range(200)]
+
+
+def test_few_unusable_items_do_not_stop_a_worker_with_a_small_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmpt.datasets.mmdataset.world", lambda: (0, 8))
+    dataset = aligned_but({3, 4, 29}, "train")
+    dataset.set_epoch(1)
+    assert dataset[3]["source"] == 5 and dataset[29]["source"] == 0

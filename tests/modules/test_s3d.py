@@ -137,10 +137,10 @@ def test_wrong_files_are_named(state, tmp_path):
     with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
         load_s3d(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"text\.pth: not a PyTorch weights file"):
+    with pytest.raises(CheckpointError, match=r"text\.pth: damaged, or not a PyTorch checkpoint"):
         load_s3d(tmp_path / "text.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(CheckpointError, match="not a state dict"):
+    with pytest.raises(CheckpointError, match=r"list\.pth: holds a list, not a state dict"):
         load_s3d(tmp_path / "list.pth")
     small = {key: value for key, value in state.items() if not key.startswith("text_module.word")}
     lacking = {key: value for key, value in small.items() if key != "mixed_4c.gating_b1.fc.bias"}

@@ -200,7 +200,6 @@ def test_text_clips_read_as_the_documented_dict() -> None:
         np.array([[0, 2], [2.5, 4], [4, 5]], np.float32), np.array([[7, 8, -1], [-1] * 3, [9, -1, -1]], np.int32)
     )
     assert dict(padded) == plain
-    assert dict(padded.select(np.array([False, True, True]))) == {"start": [2.5, 4], "end": [4, 5], "cap": [[], [9]]}
     assert dict(TextClips.of({"start": [], "end": [], "cap": []})) == {"start": [], "end": [], "cap": []}
     with pytest.raises(ValueError, match="2 starts, 1 ends and 1 captions"):
         TextClips.of({"start": [0, 1], "end": [1], "cap": [[1]]})

@@ -60,13 +60,13 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     from torch.utils.data import DataLoader
 
     from mmpt.evaluators import Evaluator
-    from mmpt.tasks.task import config_task
+    from mmpt.tasks.task import config_task, data_workers
     from mmpt.utils.devices import pick_device
 
     checkpoint = _checkpoint(config)
     chosen = pick_device(device)
     evaluator = Evaluator(config)
-    batch_size = _number(config, "fairseq.dataset.batch_size", default=64, least=1)
+    batch_size = _batch_size(config)
     task = config_task(config)
     task.build_dataset()
     data = task.test_data
@@ -75,7 +75,7 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     loader = DataLoader(
         data,
         batch_size=batch_size,
-        num_workers=_number(config, "dataset.num_workers", "fairseq.dataset.num_workers", default=0),
+        num_workers=data_workers(config),
         collate_fn=data.collater,
     )
     evaluator.predictor.make_folder()  # before the long part
@@ -101,14 +101,14 @@ def _checkpoint(config: DictConfig) -> Path:
     return file
 
 
-def _number(config: DictConfig, *keys: str, default: int, least: int = 0) -> int:
-    for key in keys:
-        value = OmegaConf.select(config, key)
-        if value is not None:
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{key}: {value!r} is not a whole number of {least} or more")
-            return value
-    return default
+def _batch_size(config: DictConfig) -> int:
+    key = "fairseq.dataset.batch_size"
+    value = OmegaConf.select(config, key)
+    if value is None:
+        return 64
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{key}: {value!r} is not a whole number of 1 or more")
+    return value
 
 
 def _details(metrics: Mapping[str, Any]) -> list[str]:

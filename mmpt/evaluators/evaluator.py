@@ -1,9 +1,7 @@
 """One test: a predictor, a metric, and a record of what was measured on what."""
 
 import datetime
-import hashlib
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,11 +14,11 @@ from mmpt.evaluators.base import Metric, Predictor
 from mmpt.evaluators.setting import setting_of
 from mmpt.utils.config import fingerprint
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.files import resolve_path, write_json
+from mmpt.utils.files import file_sha256, resolve_path, write_json
 from mmpt.utils.options import read_options
 from mmpt.utils.registry import build
 
-__all__ = ["Evaluator", "EvaluatorOptions", "sha256_of"]
+__all__ = ["Evaluator", "EvaluatorOptions"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +84,8 @@ class Evaluator:
 
     def _record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint = OmegaConf.select(self.config, "fairseq.common_eval.path")
+        file = resolve_path(checkpoint) if checkpoint else None
+        digest = file_sha256(file) if file and file.is_file() else None
         return {
             "metrics": dict(metrics),
             "main": next(iter(metrics)),
@@ -93,18 +93,9 @@ class Evaluator:
             "setting": setting_of(self.config),
             "metric": self.config.metric,
             "predictor": self.config.predictor,
-            "checkpoint": {"path": checkpoint, "sha256": sha256_of(checkpoint) if checkpoint else None},
+            "checkpoint": {"path": checkpoint, "sha256": digest},
             "config_sha256": fingerprint(self.config),
             "config": OmegaConf.to_container(self.config, resolve=True),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "version": mmpt.__version__,
         }
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the SHA-256 of a file's bytes, or None where there is no file."""
-    resolved = resolve_path(path)
-    if not resolved.is_file():
-        return None
-    with resolved.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpt.evaluators.base import Predictor, decode_texts, load_arrays, save_arrays, batches_of
+from mmpt.evaluators.base import Predictor, batches_of, decode_texts, load_arrays, save_arrays
 from mmpt.models.embedding import embed_pairs
 
 __all__ = ["RetrievalPredictor", "unique_videos"]

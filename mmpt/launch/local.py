@@ -173,7 +173,8 @@ class Runner:
 
     def _execute(self, argv: Sequence[str], log: Path, lock: int, started: Callable[[int], None]) -> int:
         """Run a command with its output in ``log`` (appended) and on the console; return its exit code."""
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        # Threads that spin while they wait take the cores from the data workers, and from everything else.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), environment.get("PYTHONPATH")]))
         with log.open("ab") as file:
             process = subprocess.Popen(

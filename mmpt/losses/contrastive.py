@@ -1,12 +1,24 @@
 """Contrastive objectives over the pairs of a batch (VideoCLIP, Xu et al. 2021, arXiv:2109.14084, equations 3 to 5)."""
 
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ContrastiveLoss", "MMContraLoss", "T2VContraLoss", "V2TContraLoss"]
+from mmpt.utils.errors import ConfigError
+
+__all__ = ["ContrastiveLoss", "ContrastiveOptions", "MMContraLoss", "T2VContraLoss", "V2TContraLoss"]
+
+
+@dataclass
+class ContrastiveOptions:
+    """Keys of ``loss``: ``temperature`` divides the scores, ``normalize`` makes them cosines."""
+
+    temperature: float = 1.0
+    normalize: bool = False
 
 
 class ContrastiveLoss:
@@ -16,14 +28,15 @@ class ContrastiveLoss:
     ``temperature`` divides the scores.
 
     Raises:
-        ValueError: if the temperature is not positive.
+        ConfigError: if the temperature is not a positive number.
     """
 
+    config_options: ClassVar[dict[str, type]] = {"loss": ContrastiveOptions}
     directions: tuple[str, ...] = ()
 
     def __init__(self, temperature: float = 1.0, normalize: bool = False) -> None:
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ConfigError(f"loss.temperature: must be positive, not {temperature}")
         self.temperature = temperature
         self.normalize = normalize
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mmpt.utils.errors import DataError
 
-__all__ = ["EmbeddedPairs", "embed_pairs", "evaluating"]
+__all__ = ["EmbeddedPairs", "embed_pairs", "evaluating", "flatten_samples"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def embed_pairs(
     # A loader draws from torch's generator when its iterator is made.
     with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         for batch in tqdm(batches, desc=progress, disable=progress is None):
-            tensors, names = _flatten(batch, len(ids))
+            tensors, names = _pairs(batch, len(ids))
             outputs = model(**{key: value.to(device, non_blocking=True) for key, value in tensors.items()})
             videos.append(outputs["pooled_video"].float().cpu().numpy())
             texts.append(outputs["pooled_text"].float().cpu().numpy())
@@ -75,15 +75,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _flatten(batch: Mapping[str, Any], start: int) -> tuple[dict[str, Tensor], list[Any]]:
-    """Return a batch's tensors with one row per pair, and the pairs' ids."""
+def flatten_samples(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the leading dimensions (batch, videos, clips) of every tensor that has them into one of samples.
+
+    ``caps`` (..., length) tells how many leading dimensions there are. Everything else stays as it is.
+    """
     shape = batch["caps"].shape[:-1]
-    tensors = {
+    return {
         key: value.flatten(0, len(shape) - 1)
-        for key, value in batch.items()
         if isinstance(value, Tensor) and value.shape[: len(shape)] == shape
+        else value
+        for key, value in batch.items()
     }
-    count = len(tensors["caps"])
+
+
+def _pairs(batch: Mapping[str, Any], start: int) -> tuple[dict[str, Tensor], list[Any]]:
+    """Return a batch's tensors with one row per pair, and the pairs' ids."""
+    flat = flatten_samples(batch)
+    count = len(flat["caps"])
+    tensors = {key: value for key, value in flat.items() if isinstance(value, Tensor) and value.shape[:1] == (count,)}
     named = batch.get("video_id", batch.get("idx"))
     if named is None:
         return tensors, list(range(start, start + count))

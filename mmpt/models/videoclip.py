@@ -19,7 +19,7 @@ from mmpt.models.base import (
     starts_from_pretrained,
     valid_lengths,
 )
-from mmpt.modules.bert import BertConfig, read_bert_config, read_bert_weights
+from mmpt.modules.bert import BertConfig, BertModel, read_bert_config, read_bert_weights
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options, section_of
 from mmpt.utils.registry import build
@@ -74,7 +74,7 @@ class MMFusionSeparate(VideoTextModel):
     """
 
     capabilities = frozenset({"retrieval", "frame_states"})
-    allow_unexpected = ("*embeddings.position_ids",)
+    allow_unexpected = BertModel.allow_unexpected
     config_options: ClassVar[dict[str, type]] = {"dataset": SequenceOptions, "model": TowerOptions}
 
     def __init__(self, config: Any) -> None:
@@ -128,7 +128,8 @@ class MMFusionSeparate(VideoTextModel):
         States of padded seconds are what the encoder computes there; mask them.
 
         Raises:
-            DataError: if the features are wider than ``model.input_dim`` or longer than ``dataset.max_video_len``.
+            DataError: if the features' width is not ``model.input_dim``, or there are more seconds than
+                ``dataset.max_video_len``.
         """
         if vfeats.shape[1] > self.sequence.max_video_len:
             raise DataError(

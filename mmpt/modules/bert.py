@@ -91,11 +91,6 @@ class BertEmbeddings(nn.Module):
             types = self.token_type_embeddings(token_type_ids)
         return self.dropout(self.LayerNorm(embedded + self.position_embeddings(positions) + types))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # transformers before 4.31 saved the constant 0, 1, 2 ... as a weight.
-        state_dict.pop(prefix + "position_ids", None)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 class BertPooler(nn.Module):
     """Linear and tanh over the first token. Published files hold its weights; the retrieval models do not call it."""
@@ -112,6 +107,7 @@ class BertPooler(nn.Module):
 class BertModel(nn.Module):
     """BERT's encoder with its pooler, randomly initialised; :meth:`load_pretrained` brings weights."""
 
+    # transformers before 4.31 saved the constant 0, 1, 2 ... as a weight.
     allow_unexpected = ("*embeddings.position_ids",)
 
     def __init__(self, config: BertConfig) -> None:
@@ -133,10 +129,14 @@ class BertModel(nn.Module):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
+        **embedding_inputs: Any,
     ) -> EncoderOutput:
-        """Encode token ids (B, L), int64; masks are those of :meth:`TransformerEncoder.forward`."""
+        """Encode token ids (B, L), int64; masks are those of :meth:`TransformerEncoder.forward`.
+
+        ``embedding_inputs`` go to the embeddings, beside the ids.
+        """
         return self.encoder(
-            self.embeddings(input_ids, token_type_ids),
+            self.embeddings(input_ids, token_type_ids, **embedding_inputs),
             attention_mask,
             output_hidden_states=output_hidden_states,
             need_attention=need_attention,

@@ -33,8 +33,8 @@ class VideoTokenMLP(nn.Module):
         """
         if features.shape[-1] != self.linear1.in_features:
             raise DataError(
-                f"video features are {features.shape[-1]} wide, but the model takes {self.linear1.in_features}: "
-                f"set model.input_dim: {features.shape[-1]}, or use the features that the model was trained on"
+                f"video features have width {features.shape[-1]}, expected model.input_dim={self.linear1.in_features}: "
+                f"set model.input_dim={features.shape[-1]}, or use the features that the model was trained on"
             )
         hidden = self.linear1(features.to(self.linear1.weight.dtype))
         return self.linear2(self.LayerNorm(self.activation(hidden)))
@@ -77,34 +77,18 @@ class MMBertEmbeddings(BertEmbeddings):
 
 
 class MMBertModel(BertModel):
-    """BERT with :class:`MMBertEmbeddings`. Per-layer masks (isolated layers) are a sequence of masks."""
+    """BERT with :class:`MMBertEmbeddings`. Per-layer masks (isolated layers) are a sequence of masks.
+
+    Called with ``video_embeddings`` (B, V, H), it encodes them after the first of the (B, L) tokens.
+    """
 
     def build_embeddings(self, config: BertConfig) -> nn.Module:
         """Return embeddings that take video tokens."""
         return MMBertEmbeddings(config)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        output_hidden_states: bool = False,
-        need_attention: bool = False,
-        video_embeddings: Tensor | None = None,
-    ) -> EncoderOutput:
-        """Encode (B, L) token ids with (B, V, H) video tokens after the first of them."""
-        return self.encoder(
-            self.embeddings(input_ids, token_type_ids, video_embeddings),
-            attention_mask,
-            output_hidden_states=output_hidden_states,
-            need_attention=need_attention,
-        )
-
 
 class MMBertForEncoder(nn.Module):
     """Projection of video features and :class:`MMBertModel`: VideoCLIP's video tower."""
-
-    allow_unexpected = BertModel.allow_unexpected
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -184,12 +184,13 @@ class ClipSamplingAligner(Aligner):
 
     def _foreign_tokens(self, names: Sequence[str], clips: Sequence[TextClips]) -> DataError:
         """Return the error that says which video has ids that the tokenizer does not."""
-        for name, clip in zip(names, clips, strict=True):
-            wrong = clip.tokens[(clip.tokens < 0) | (clip.tokens >= self.vocab_size)]
-            if wrong.size:
-                break
+        outside = {
+            name: clip.tokens[(clip.tokens < 0) | (clip.tokens >= self.vocab_size)]
+            for name, clip in zip(names, clips, strict=True)
+        }
+        name, wrong = next((name, ids[0]) for name, ids in outside.items() if ids.size)
         return DataError(
-            f"captions of video {name}: token id {wrong[0]}, but dataset.bert_name {self.bert_name!r} has "
+            f"captions of video {name}: token id {wrong}, but dataset.bert_name {self.bert_name!r} has "
             f"{self.vocab_size} tokens: were the captions tokenised with another one?"
         )
 

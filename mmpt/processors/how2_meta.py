@@ -40,7 +40,7 @@ _NO_FEATURES = "without features"
 _NO_CAPTIONS = "without captions"
 _MALFORMED = "with malformed captions"
 _NONE_INSIDE = "without a caption that begins inside the video"
-_OUTSIDE = "captions that end before they begin or begin after the features end"
+_OUTSIDE = "that end before they begin or begin after the features end"
 
 
 @dataclass
@@ -64,7 +64,7 @@ class How2MetaProcessor(MetaProcessor):
     """Items ``(id, id)`` of the listed videos that have features and, if a caption file is named, usable captions.
 
     A caption is usable if it begins inside the features and does not end before it begins. ``skipped`` counts the
-    listed videos that were left out, by reason, and ``dropped`` the unusable captions of the others' files.
+    listed videos that were left out, by reason, and ``dropped`` the unusable captions of the listed videos.
 
     Raises:
         DataError: if more than ``max_missing`` of the listed videos are unusable, or none is left.
@@ -83,7 +83,7 @@ class How2MetaProcessor(MetaProcessor):
             logger.warning("%s: %d ids are listed more than once", self.path, len(listed) - len(ids))
         ids = [name for name, keep in zip(ids, self.in_split(ids), strict=True) if keep]
         videos = SkipReport(self.path, self.options.max_missing, what="videos")
-        captions = SkipReport(self.path, what="captions")
+        captions = SkipReport(self._caption_source or self.path, what="captions")
         self._captions_met = 0
         faults = self._faults(ids, captions)
         for name, reason in faults.items():
@@ -94,6 +94,10 @@ class How2MetaProcessor(MetaProcessor):
         self.dropped: Counter[str] = captions.counts
         self.video_ids: list[str] = [name for name in ids if name not in faults]
         self.data = [(item, item) for item in map(self._item, range(len(self.video_ids)), self.video_ids)]
+
+    @property
+    def _caption_source(self) -> str | None:
+        return self.options.caption_pkl_path
 
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
         """Return why videos cannot be used; count unusable captions in ``report``."""
@@ -139,6 +143,10 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
     """
 
     config_options: ClassVar[dict[str, type]] = {"dataset": How2Options}
+
+    @property
+    def _caption_source(self) -> str | None:
+        return self.options.tfeat_dir
 
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
         split, listed = shard_split(self.options), set(ids)

@@ -98,9 +98,7 @@ def stream_frames(
             and ``end`` are not finite, positive and in order; names the file.
         MissingExtraError: if PyAV is not installed.
     """
-    if not (
-        0 < fps < math.inf and 0 <= start < math.inf and (end is None or start < end < math.inf)
-    ):  # NaN is refused too
+    if not (0 < fps < math.inf and 0 <= start < math.inf and (end is None or start < end < math.inf)):
         raise DataError(f"{path}: cannot take {fps} frames/s from second {start} to {end}")
     if center_crop and not (crop_size or size):
         raise ValueError("center_crop needs size or crop_size")

@@ -120,18 +120,18 @@ def decode_pieces(items: Sequence[VideoItem], encoder: FrameEncoder, options: Ex
 def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[Piece]:
     report = DecodeReport()
     end = Piece(item, report=report)
-    frames = stream_frames(
-        item.path,
-        encoder.fps,
-        encoder.resize,
-        crop_size=encoder.size,
-        start=item.start,
-        end=item.end,
-        hflip=options.hflip,
-        block=options.batch_size * encoder.fps,
-        report=report,
-    )
     try:
+        frames = stream_frames(
+            item.path,
+            encoder.fps,
+            encoder.resize,
+            crop_size=encoder.size,
+            start=item.start,
+            end=item.end,
+            hflip=options.hflip,
+            block=options.batch_size * encoder.fps,
+            report=report,
+        )
         while True:
             started = time.perf_counter()
             block = next(frames, None)

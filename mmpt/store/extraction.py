@@ -130,7 +130,7 @@ class _Job:
         """Skip what is there, decode and encode the rest."""
         from tqdm import tqdm
 
-        for leftover in list(self.folder.glob(".*.npy.*.tmp")):
+        for leftover in self.folder.glob(".*.npy.*.tmp"):
             leftover.unlink()  # of a killed run; the lock says that no other is under way
         unique, clashes = split_duplicates(items)
         for item, first in clashes:
@@ -153,13 +153,13 @@ class _Job:
     def _has_usable_name(self, item: VideoItem) -> bool:
         """Return whether the manifest, the file system and readers can take a video's id and path; else count it."""
         if not is_file_name(item.video_id):
-            self._fail(_printable(item.path), item, f"its id {item.video_id!r} is no plain file name; rename the file")
+            self._fail(item.path, item, f"its id {item.video_id!r} is no plain file name; rename the file")
             return False
         try:
             long = len(item.video_id.encode()) > _LONGEST_ID
             str(Path(item.path).absolute()).encode()
         except UnicodeEncodeError:
-            self._fail(_printable(item.path), item, "its name is not UTF-8; rename the file")
+            self._fail(item.path, item, "its name is not UTF-8; rename the file")
             return False
         if long:
             self._fail(item.path, item, f"its id is longer than {_LONGEST_ID} bytes; shorten the file's name")
@@ -210,6 +210,7 @@ class _Job:
     def _fail(self, key: str, item: VideoItem, reason: str) -> None:
         if key == item.video_id:  # features of an earlier version of the file must not stay
             feature_path(self.folder, item.video_id).unlink(missing_ok=True)
+        key, reason = _printable(key), _printable(reason)
         self.manifest.record(key, {"status": "failed", "reason": reason, **_source(item)})
         self.summary.failures.append((key, reason))
         logger.info("%s: %s", key, reason)

@@ -5,6 +5,7 @@ index which feature files it was made of, so that a second run keeps what is sti
 """
 
 import glob
+import logging
 import os
 import pickle
 import zlib
@@ -17,15 +18,21 @@ import numpy as np
 from tqdm import tqdm
 
 import mmpt
+from mmpt.store.extraction_manifest import read_provenance
 from mmpt.store.features import FeatureStore, shard_map_paths, shard_prefix
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import atomic_open, write_json
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter
 from mmpt.utils.shardedtensor_files import read_index, shard_paths
 
-__all__ = ["Outcome", "read_list", "shard_split", "write_manifest", "write_shard_map"]
+__all__ = ["Outcome", "shard_split", "write_manifest", "write_shard_map"]
 
 TOOL = "shard_feature"
+
+logger = logging.getLogger(__name__)
+
+_ORIGIN = ("decoder", "encoder", "fps")
+_COMPARED = ("tool", "dtype", "source", *_ORIGIN, "provenance")
 
 
 @dataclass
@@ -49,21 +56,6 @@ class Outcome:
         return lost / max(1, lost + self.done())
 
 
-def read_list(path: str | os.PathLike[str]) -> list[str]:
-    """Read the video ids of a list file, one per line; blank lines are ignored.
-
-    Raises:
-        DataError: if the file is missing, not text, or names no video.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of video ids ({error})") from error
-    if ids := [line.strip() for line in lines if line.strip()]:
-        return ids
-    raise DataError(f"{path}: names no video. Write one video id per line.")
-
-
 def shard_split(
     store: FeatureStore,
     sdir: str | os.PathLike[str],
@@ -73,8 +65,12 @@ def shard_split(
     dtype: str = "float16",
     dim: int | None = None,
     progress: bool = True,
+    force: bool = False,
 ) -> Outcome:
-    """Write the shards of one split, in the order of the list; complete ones are kept.
+    """Write the shards of one split, in the order of the list; complete ones are kept unless ``force``.
+
+    A shard's index says what made the features (decoder and its version, encoder, frames per second and all other
+    settings), if ``manifest.json`` in their folder does; a shard of features made otherwise is written again.
 
     The map of an earlier run is removed before the first shard changes; the caller writes the
     new one. One video is in memory at a time.
@@ -83,13 +79,20 @@ def shard_split(
         dim: width that every feature must have; None takes that of the first readable one.
     """
     outcome = Outcome(dim=dim)
+    origin = _origin(store)
     present = _present(store, video_ids, outcome)
     chunks = [present[begin : begin + shard_size] for begin in range(0, len(present), shard_size)]
     with tqdm(total=len(present), desc=split, unit="video", disable=not progress) as bar:
         for shard_id, chunk in enumerate(chunks):
             prefix = shard_prefix(sdir, split, shard_id)
-            plan = {"tool": TOOL, "mmpt": mmpt.__version__, "dtype": dtype, "source": _fingerprint(store, chunk)}
-            if _keep(prefix, plan, shard_id, outcome):
+            plan = {
+                "tool": TOOL,
+                "mmpt": mmpt.__version__,
+                "dtype": dtype,
+                "source": _fingerprint(store, chunk),
+                **origin,
+            }
+            if not force and _keep(prefix, plan, shard_id, outcome):
                 bar.update(len(chunk))
                 continue
             for outdated in shard_map_paths(sdir, split):
@@ -98,6 +101,17 @@ def shard_split(
                 outcome.shards[shard_id] = ids
                 outcome.written += 1
     return outcome
+
+
+def _origin(store: FeatureStore) -> dict[str, Any]:
+    """Return what made the features, as far as their folder says."""
+    provenance = read_provenance(store.vfeat_dir)
+    if provenance is None:
+        logger.warning(
+            "%s: no manifest.json says which encoder made these features, so the shards cannot either", store.vfeat_dir
+        )
+        return {}
+    return {**{key: provenance.get(key) for key in _ORIGIN}, "provenance": provenance}
 
 
 def _present(store: FeatureStore, video_ids: list[str], outcome: Outcome) -> list[str]:
@@ -131,7 +145,7 @@ def _keep(prefix: Path, plan: dict[str, Any], shard_id: int, outcome: Outcome) -
         return False
     producer = shard.index["producer"] if shard.index is not None else {}
     width = shard.data.shape[-1]
-    if any(producer.get(key) != plan[key] for key in ("tool", "dtype", "source")) or outcome.dim not in (None, width):
+    if any(producer.get(key) != plan.get(key) for key in _COMPARED) or outcome.dim not in (None, width):
         return False
     outcome.dim = width
     outcome.shards[shard_id] = shard.ids or []

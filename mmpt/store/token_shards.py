@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.store.caption_files import file_checksum
 from mmpt.store.features import read_shard_map
 from mmpt.store.token_encoder import (
     MALFORMED,
@@ -29,9 +28,9 @@ from mmpt.store.token_encoder import (
     tokenizer_name,
     vocabulary_checksum,
 )
-from mmpt.store.transcripts import TranscriptFile
+from mmpt.store.transcripts import TooManyFailuresError, TranscriptFile
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import write_json
+from mmpt.utils.files import file_sha256, sole_writer, write_json
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter
 from mmpt.utils.tokenizers import load_tokenizer
 
@@ -84,17 +83,25 @@ class TokenShardJob:
 
         A shard is unchanged if its index names the same captions, vocabulary and limit (by checksum), its
         ids are those of the feature shard, and its bytes are intact. ``progress(videos, total)`` wraps the
-        iterator over videos. ``<prefix>manifest.json`` records inputs and counts.
+        iterator over videos. ``<prefix><split>_manifest.json`` records inputs and counts of each split.
 
         Raises:
-            DataError: if a file is wrong, or more than the fraction ``max_missing`` of the videos has no captions.
+            DataError: if a file is wrong, or another run is writing shards of this prefix.
+            TooManyFailuresError: if more than the fraction ``max_missing`` of the videos has no captions.
             ConfigError: if there is no such tokenizer.
         """
-        shards = [
-            (f"{split}_{number}", ids)
+        prefix = Path(f"{self.prefix}lock")
+        with sole_writer(prefix.with_name(f".{prefix.name}")):
+            return self._run(splits, workers, force, progress)
+
+    def _run(
+        self, splits: Sequence[str], workers: int, force: bool, progress: Callable[[Iterable[Any], int], Iterable[Any]]
+    ) -> TokenReport:
+        found = {
+            split: [(f"{split}_{number}", ids) for number, ids in sorted(read_shard_map(self.vfeat_dir, split).items())]
             for split in splits
-            for number, ids in sorted(read_shard_map(self.vfeat_dir, split).items())
-        ]
+        }
+        shards = [shard for split in found.values() for shard in split]
         producer = self._producer()
         todo = [(name, ids) for name, ids in shards if force or not self._unchanged(name, _made_of(producer, ids))]
         report = TokenReport(skipped=len(shards) - len(todo))
@@ -104,12 +111,26 @@ class TokenShardJob:
             self._check_missing(captions, everything)
             settings = (self.bert_name, self.use_fast, self.max_tokens)
             total = sum(len(ids) for _, ids in todo)
+            parts = {split: [shard for shard in todo if shard in of_split] for split, of_split in found.items()}
             with BlockEncoder(settings, workers if total >= POOL_FROM else 1) as encoder:
-                blocks = encoder.encode(captions, [ids for _, ids in todo], report.counts)
+                # split by split, so that the counts of one are complete before the next begins
+                blocks = (
+                    block
+                    for part in parts.values()
+                    for block in encoder.encode(captions, [ids for _, ids in part], report.counts)
+                )
                 encoded = iter(progress((item for block in blocks for item in block), total))
-                for name, ids in todo:
-                    self._write(name, ids, encoded, producer, report, int(self.max_missing * len(everything)))
-        self._record(producer, shards, report)
+                for split, part in parts.items():
+                    before = report.counts.copy()
+                    if part:  # a killed run leaves none, and the next writes it
+                        self._manifest(split).unlink(missing_ok=True)
+                    for name, ids in part:
+                        self._write(name, ids, encoded, producer, report, int(self.max_missing * len(everything)))
+                    if part:
+                        self._record(split, producer, found[split], len(part), report.counts - before)
+        for split, of_split in found.items():
+            if not self._manifest(split).exists():
+                self._record(split, producer, of_split, 0, Counter())
         return report
 
     def _producer(self) -> dict[str, Any]:
@@ -117,7 +138,7 @@ class TokenShardJob:
         return {
             "tool": "mmpt.store.token_shards",
             "captions": Path(self.captions).name,
-            "captions_sha256": file_checksum(self.captions),
+            "captions_sha256": file_sha256(self.captions),
             "tokenizer": tokenizer_name(self.bert_name),
             "vocabulary_sha256": vocabulary_checksum(tokenizer),
             "max_tokens": self.max_tokens,
@@ -125,6 +146,9 @@ class TokenShardJob:
 
     def _paths(self, name: str) -> tuple[str, str]:
         return f"{self.prefix}{name}.startends", f"{self.prefix}{name}.caps_ids"
+
+    def _manifest(self, split: str) -> Path:
+        return Path(f"{self.prefix}{split}_manifest.json")
 
     def _unchanged(self, name: str, producer: dict[str, Any]) -> bool:
         for path in self._paths(name):
@@ -144,7 +168,7 @@ class TokenShardJob:
     def _check_missing(self, captions: TranscriptFile, ids: list[str]) -> None:
         missing = [video_id for video_id in ids if video_id not in captions]
         if len(missing) > self.max_missing * len(ids):
-            raise DataError(
+            raise TooManyFailuresError(
                 f"{self.captions}: no captions for {len(missing)} of {len(ids)} videos of {self.vfeat_dir}, for "
                 f"example {', '.join(missing[:3])} (limit: the fraction {self.max_missing}). Is it the same corpus?"
             )
@@ -173,21 +197,33 @@ class TokenShardJob:
                 caps_ids.append(tokens, item_id)
                 report.clips += len(times)
             if (malformed := report.counts[MALFORMED]) > allowed:
-                raise DataError(
+                raise TooManyFailuresError(
                     f"{self.captions}: the captions of {malformed} videos up to shard {name} are malformed"
                     f" (limit: the fraction {self.max_missing} of all)"
                 )
         report.done += 1
         report.videos += len(ids)
 
-    def _record(self, producer: dict[str, Any], shards: list[tuple[str, list[str]]], report: TokenReport) -> None:
-        """Write the manifest; counts are those of the run that wrote something last."""
-        path = Path(f"{self.prefix}manifest.json")
-        if report.done or not path.exists():
-            content = {"producer": producer, "shards": {name: len(ids) for name, ids in shards}}
-            write_json(
-                path, {**content, "clips": report.clips, "counts": {k: v for k, v in report.counts.items() if v}}
-            )
+    def _record(
+        self,
+        split: str,
+        producer: dict[str, Any],
+        shards: list[tuple[str, list[str]]],
+        written: int,
+        counts: Counter[str],
+    ) -> None:
+        """Write the manifest of one split: what is on disk, and why videos or clips lack in the shards just written."""
+        lengths = [ShardedTensor.load(self._paths(name)[0]).lengths() for name, _ in shards]
+        write_json(
+            self._manifest(split),
+            {
+                "producer": producer,
+                "shards": {name: len(ids) for name, ids in shards},
+                "clips": int(sum(length.sum() for length in lengths)),
+                "videos_without_clips": int(sum((length == 0).sum() for length in lengths)),
+                "last_run": {"shards_written": written, "counts": dict(counts)},
+            },
+        )
 
 
 def _made_of(producer: dict[str, Any], ids: list[str]) -> dict[str, Any]:

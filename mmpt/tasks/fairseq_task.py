@@ -11,8 +11,8 @@ from fairseq.tasks import LegacyFairseqTask, register_task
 import mmpt.losses.fairseq_loss
 import mmpt.models.fairseq_model  # noqa: F401  registers mmmodel and mmarch, as the line above mmloss
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
+from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
 from mmpt.tasks.task import config_task
-from mmpt.utils.checkpoint import allow_fairseq_checkpoints
 from mmpt.utils.config import load_config, save_config
 from mmpt.utils.distributed import is_main_process
 from mmpt.utils.errors import DataError
@@ -34,7 +34,7 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
-        allow_fairseq_checkpoints()
+        make_checkpoints_safe()
         _check_restore_file(args)
         self.config = load_config(args.taskconfig)
         self.mmtask = config_task(self.config, seed=args.seed)

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmpt.models.embedding import embed_pairs
 from mmpt.modules.retri import RetriOptions
-from mmpt.tasks.task import Task
+from mmpt.tasks.task import Task, data_workers
+from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, is_main_process, synchronize, world
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
-from mmpt.utils.options import read_options
+from mmpt.utils.options import read_options, section_of
 from mmpt.utils.registry import build
 from mmpt.utils.seeds import DEFAULT_SEED, item_generator
 
@@ -48,7 +49,6 @@ class RetriDatasetOptions:
 
     num_video_per_batch: int = 32
     clip_per_video: int = 16
-    num_workers: int = 0
 
 
 class VideoRetriTask(Task):
@@ -63,6 +63,7 @@ class VideoRetriTask(Task):
         super().__init__(config, seed)
         self.options = read_options(config, RetriTaskOptions)
         self.dataset_options = read_options(config.get("dataset"), RetriDatasetOptions)
+        self.stats: dict[str, Any] = {}
         batch_size = (config.get("fairseq") or {}).get("dataset", {}).get("batch_size")
         if batch_size not in (None, 1) and (config.get("dataset") or {}).get("split") != "test":
             raise ConfigError(
@@ -85,7 +86,8 @@ class VideoRetriTask(Task):
         if groups is None:
             groups = self.retrieve_groups(model, epoch)
             if is_main_process():
-                write_json(path, {"settings": self._settings(), "groups": groups}, indent=None)
+                content = {"settings": self._settings(), "stats": self.stats, "groups": groups}
+                write_json(path, content, indent=None)
         synchronize()
         mean = sum(map(len, groups)) / len(groups)
         logger.info("epoch %d: %d retrieved groups of %.1f videos", epoch, len(groups), mean)
@@ -101,7 +103,8 @@ class VideoRetriTask(Task):
     def retrieve_groups(self, model: nn.Module, epoch: int) -> list[list[str]]:
         """Embed all training videos with the model as it is and return groups of similar ones.
 
-        Each worker embeds its share of the videos; all see the vectors of all, in the same order.
+        Each worker embeds its share of the videos; all see the vectors of all, in the same order. ``stats`` tells
+        afterwards what the retriever found.
         """
         rank, size = world()
         dataset = self.build_split("train", aligner=_EMBEDDING_ALIGNER)
@@ -109,11 +112,11 @@ class VideoRetriTask(Task):
         everyone = list(dataset.meta_processor.video_ids)
         mine = everyone[rank::size]
         step = self.dataset_options.num_video_per_batch
-        groups = [mine[start : start + step] for start in range(0, len(mine), step)]
+        shares = [mine[start : start + step] for start in range(0, len(mine), step)]
         own = build("vectorpool", self.options.vectorpool_cls, self.config)
-        if groups:  # there may be more workers than videos
-            dataset.meta_processor.set_candidates(groups)
-            loader = DataLoader(dataset, batch_size=None, num_workers=self.dataset_options.num_workers)
+        if shares:  # there may be more workers than videos
+            dataset.meta_processor.set_candidates(shares)
+            loader = DataLoader(dataset, batch_size=None, num_workers=data_workers(self.config))
             pairs = embed_pairs(model, loader)
             own.add(pairs.ids, pairs.video, pairs.text)
         position = {name: number for number, name in enumerate(everyone)}
@@ -124,14 +127,19 @@ class VideoRetriTask(Task):
         pool.merge([str(ids[row]) for row in order], sums[order], counts[order])
         retriever = build("retriever", self.options.retriever_cls, self.config)
         rng = item_generator(self.seed, epoch, _CLUSTER_STREAM)
-        return retriever(pool, self.dataset_options.num_video_per_batch, rng)
+        groups = retriever(pool, self.dataset_options.num_video_per_batch, rng)
+        self.stats = dict(getattr(retriever, "stats", {}))
+        return groups
 
     def _video_ids(self) -> list[str]:
         assert self.train_data is not None, "build_dataset comes first"
         return list(self.train_data.meta_processor.video_ids)
 
     def _settings(self) -> dict[str, Any]:
+        sections = {name: dict(section_of(self.config, name) or {}) for name in ("dataset", "model")}
+        sections["dataset"].pop("num_workers", None)  # does not change the groups
         return {
+            **{f"{name}_sha256": fingerprint(OmegaConf.create(section)) for name, section in sections.items()},
             "videos": len(self._video_ids()),
             "seed": self.seed,
             **vars(self.options),

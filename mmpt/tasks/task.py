@@ -3,21 +3,22 @@
 import logging
 from typing import Any, ClassVar
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmpt.datasets.mmdataset import MMDataset
+from mmpt.models.embedding import flatten_samples
+from mmpt.processors.base import PATH_KEYS, video_name
 from mmpt.utils.checkpoint import load_checkpoint
-from mmpt.utils.errors import ConfigError
-from mmpt.utils.options import section_of
+from mmpt.utils.errors import ConfigError, DataError, nearest
+from mmpt.utils.options import read_options, section_of
 from mmpt.utils.registry import build, resolve_class
+from mmpt.utils.schema import declared_options
 from mmpt.utils.seeds import DEFAULT_SEED
 
-__all__ = ["Task", "config_task", "flatten_samples"]
+__all__ = ["Task", "config_task", "data_workers"]
 
 logger = logging.getLogger(__name__)
-_SPLITS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
 
 
 def config_task(config: DictConfig, seed: int = DEFAULT_SEED) -> "Task":
@@ -25,21 +26,19 @@ def config_task(config: DictConfig, seed: int = DEFAULT_SEED) -> "Task":
     return resolve_class("task", str(config.get("task") or "Task"))(config, seed=seed)
 
 
-def flatten_samples(batch: dict[str, Any]) -> dict[str, Any]:
-    """Merge the leading dimensions (batch, videos, clips) of every tensor into one dimension of samples.
+def data_workers(config: DictConfig) -> int:
+    """Return the number of data workers: ``dataset.num_workers``, else ``fairseq.dataset.num_workers``, else 0.
 
-    ``caps`` (..., length) tells how many leading dimensions there are. What is not a tensor stays.
+    Raises:
+        ConfigError: if it is not a number of processes; names the key.
     """
-    leading = batch["caps"].dim() - 1
-    if leading == 1:
-        return batch
-    shape = batch["caps"].shape[:leading]
-    return {
-        key: value.flatten(0, leading - 1)
-        if isinstance(value, torch.Tensor) and value.shape[:leading] == shape
-        else value
-        for key, value in batch.items()
-    }
+    for key in ("dataset.num_workers", "fairseq.dataset.num_workers"):
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{key}: {value!r} is not a number of processes (0 or more)")
+            return int(value)
+    return 0
 
 
 class Task:
@@ -72,6 +71,7 @@ class Task:
 
         Raises:
             ConfigError: if a processor is not named; names the key.
+            DataError: if the features are not of the width that the model takes.
         """
         section = OmegaConf.create(dict(section_of(self.config, "dataset") or {}) | {"split": split} | overrides)
         parts: list[Any] = []
@@ -82,12 +82,42 @@ class Task:
         meta, video, text, aligner = parts
         dataset = MMDataset(meta, video, text, aligner, seed=self.seed)
         logger.info("%s: %d items", split, len(dataset))
+        self._check_width(dataset)
         return dataset
 
+    def _check_width(self, dataset: MMDataset) -> None:
+        """Compare the features of one item with ``model.input_dim``, where the model declares that key."""
+        section = section_of(self.config, "model") or {}
+        name = section.get("model_cls")
+        options = declared_options("model", str(name)).get("model") if name else None
+        if not isinstance(options, type) or not hasattr(options, "input_dim") or not len(dataset):
+            return
+        expected: int = read_options(section, options).input_dim
+        video_id, _ = dataset.meta_processor[0]
+        feature = dataset.video_processor(video_id)
+        if isinstance(feature, list | tuple):  # a group of videos
+            video_id, feature = video_id[0], feature[0]
+        width = getattr(feature, "shape", (expected,))[-1]
+        if width != expected:
+            folder = (section_of(self.config, "dataset") or {}).get("vfeat_dir")
+            raise DataError(
+                f"dataset.vfeat_dir: {folder}: the features of video {video_name(video_id)!r} have width {width}, "
+                f"expected model.input_dim={expected}: set model.input_dim={width}, or use features of that width"
+            )
+
     def build_dataset(self) -> None:
-        """Build the datasets: the test split alone if ``dataset.split`` says so, else train and valid."""
+        """Build the datasets: the test split alone if ``dataset.split`` says so, else train and valid.
+
+        Raises:
+            ConfigError: if ``dataset.split`` is no split.
+        """
         section = section_of(self.config, "dataset") or {}
-        if section.get("split") == "test":
+        split = section.get("split")
+        if split is not None and split not in PATH_KEYS:
+            raise ConfigError(
+                f"dataset.split: {split!r} is none of {', '.join(PATH_KEYS)}.{nearest(str(split), PATH_KEYS)}"
+            )
+        if split == "test":
             self.test_data = self.build_split("test")
             return
         if section.get("train_path"):
@@ -115,9 +145,23 @@ class Task:
         load_checkpoint(self.model, path)
 
     def build_loss(self) -> Any:
-        """Build the loss; None where the config names none."""
-        name = self.config.loss.get("loss_cls") if self.config.get("loss") else None
-        self.loss_fn = build("loss", str(name)) if name else None
+        """Build the loss with the keys of ``loss`` that its class declares; None where the config names none.
+
+        Raises:
+            ConfigError: if a key has a wrong value; names it.
+        """
+        section = section_of(self.config, "loss") or {}
+        name = section.get("loss_cls")
+        if not name:
+            self.loss_fn = None
+            return None
+        given: dict[str, Any] = {}
+        options = declared_options("loss", str(name)).get("loss")
+        if isinstance(options, type):
+            # Keys that are not set stay with the class, or with the preset of its registered name.
+            values = vars(read_options(section, options))
+            given = {key: value for key, value in values.items() if section.get(key) is not None}
+        self.loss_fn = build("loss", str(name), **given)
         return self.loss_fn
 
     def flat_subsample(self, batch: dict[str, Any]) -> dict[str, Any]:

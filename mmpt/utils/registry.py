@@ -7,13 +7,14 @@ for preset keyword arguments too.
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt.utils.errors import ConfigError, nearest
 
-__all__ = ["Entry", "build", "known_names", "register", "resolve", "resolve_class"]
+__all__ = ["Entry", "build", "known_names", "lazy_names", "register", "resolve", "resolve_class"]
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,17 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
 def build(kind: str, name: str, *args: Any, **kwargs: Any) -> Any:
     """Build what a name stands for: ``build("aligner", "DSAligner", config.dataset)``."""
     return resolve(kind, name)(*args, **kwargs)
+
+
+def lazy_names(kind: str, package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` of a package from which the names of a kind are to be importable."""
+
+    def get(name: str) -> Any:
+        if name.startswith("_") or name not in known_names(kind):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            return resolve(kind, name)
+        except ConfigError as error:
+            raise AttributeError(str(error)) from error
+
+    return get, lambda: [*vars(sys.modules[package]), *known_names(kind)]

@@ -1,9 +1,10 @@
-"""Measure feature extraction: frames per second and where the time goes, decoding or network.
+"""Measure feature extraction: frames per second in and out, and where the time goes, decoding or network.
 
     python scripts/benchmarks/bench_extract.py
 
 Makes its own short videos. Rows with 0 workers take turns, so that their shares are those of the work
-itself; rows with workers overlap the two.
+itself; rows with workers overlap the two. "source/s" counts the frames decoded from the files, "given/s" the
+frames after resampling to the encoder's rate, which are scaled, cropped and given to the network.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
@@ -43,13 +46,14 @@ def make_videos(folder: Path, count: int, seconds: float, width: int, height: in
 
 
 def measure(encoder: FeatureEncoder, items: Sequence[VideoItem], workers: int) -> dict[str, float]:
-    """Extract once and return frames/s, seconds of video per second, and the shares of decoding and network."""
+    """Extract once; return source and given frames/s, seconds of video per second, shares of decoding and network."""
     encoder(np.zeros((1, encoder.fps, encoder.size, encoder.size, 3), np.uint8))  # the first call allocates
     with tempfile.TemporaryDirectory() as folder:
         summary = extract_features(items, encoder, folder, ExtractionOptions(workers=workers))
     busy = summary.decode_seconds + summary.encode_seconds
     return {
-        "frames/s": summary.frames / summary.wall_seconds,
+        "source frames/s": summary.source_frames / summary.wall_seconds,
+        "given frames/s": summary.frames / summary.wall_seconds,
         "x real time": summary.frames / encoder.fps / summary.wall_seconds,
         "decode share": summary.decode_seconds / busy,
         "network share": summary.encode_seconds / busy,
@@ -64,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     print(
-        f"{'encoder':8} {'source':14} {'workers':>7} {'frames/s':>9} {'x real time':>12} {'decode':>7} {'network':>8}"
+        f"{'encoder':8} {'source':14} {'rate given':>10} {'workers':>7} {'source/s':>9} {'given/s':>9} "
+        f"{'x real time':>12} {'decode':>7} {'network':>8}"
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -77,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for workers in (0, 1):
                 row = measure(encoder, items, workers)
                 print(
-                    f"{name:8} {source:14} {workers:7} {row['frames/s']:9.1f} {row['x real time']:12.1f} "
+                    f"{name:8} {source:14} {f'{encoder.fps}/s':>10} {workers:7} {row['source frames/s']:9.1f} "
+                    f"{row['given frames/s']:9.1f} {row['x real time']:12.1f} "
                     f"{row['decode share']:7.1%} {row['network share']:8.1%}"
                 )
     return 0

@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from mmpt.launch.graph import stages
 from mmpt.launch.local import Runner
 from mmpt.launch.project import expand_project

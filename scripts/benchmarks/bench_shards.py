@@ -3,8 +3,8 @@
     python scripts/benchmarks/bench_shards.py
     python scripts/benchmarks/bench_shards.py --clips 4096 --seconds 2 --json shards.json
 
-Both read the same warm file in the same process, in the same random order. "copied" also
-copies each clip into a batch, as a data loader does.
+Both read the same warm file in the same process, in the same random order. The ratio that counts is that of
+reading: each clip's bytes are copied into a batch, as a data loader does. "view" only makes the array.
 """
 
 import argparse
@@ -76,18 +76,18 @@ def _report(prefix: str, clips: int, seconds: float) -> dict[str, float]:
     rates = {
         "clips": clips,
         "first_touch_verified": first_touch,
-        "reopened": measure(naive, order[:1000], seconds, False),
-        "opened_once": measure(shard.__getitem__, order, seconds, False),
-        "reopened_copied": measure(naive, order[:1000], seconds, True),
-        "opened_once_copied": measure(shard.__getitem__, order, seconds, True),
+        "reopened": measure(naive, order[:1000], seconds, True),
+        "opened_once": measure(shard.__getitem__, order, seconds, True),
+        "reopened_view": measure(naive, order[:1000], seconds, False),
+        "opened_once_view": measure(shard.__getitem__, order, seconds, False),
     }
     rates["ratio"] = rates["opened_once"] / rates["reopened"]
-    rates["ratio_copied"] = rates["opened_once_copied"] / rates["reopened_copied"]
+    rates["ratio_view"] = rates["opened_once_view"] / rates["reopened_view"]
     return rates
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; exit code 1 if opening once is not at least 8 times as fast."""
+    """Run the benchmark; exit code 1 if reading is not at least 8 times as fast when opened once."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0],
         epilog=__doc__,
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         _write_shard(prefix, options.clips)
         rates = _report(prefix, options.clips, options.seconds)
     print(f"{'clips/s, 32 x 512 fp16, warm':<30} {'reopened':>10} {'opened once':>12} {'ratio':>7}")
-    for label, suffix in (("view", ""), ("copied into a batch", "_copied")):
+    for label, suffix in (("read into a batch", ""), ("view", "_view")):
         print(
             f"{label:<30} {rates['reopened' + suffix]:>10,.0f} {rates['opened_once' + suffix]:>12,.0f}"
             f" {rates['ratio' + suffix]:>6.1f}x"

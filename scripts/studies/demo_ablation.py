@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from mmpt.utils.files import read_json, write_json
 from mmpt_cli.launch import main as launch
 

@@ -14,9 +14,12 @@ import logging
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from tqdm import tqdm
 
 from mmpt.store.caption_files import deduplicate_file, write_caption_pickle
+from mmpt.store.transcripts import TooManyFailuresError
 from mmpt.utils.errors import MMPTError
 from mmpt.utils.seeds import DEFAULT_SEED
 
@@ -39,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -55,9 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         report = deduplicate_file(source, target, arguments.seed, arguments.force, progress)
         if arguments.pkl:
             write_caption_pickle(target, target.with_suffix(".pkl"))
-    except MMPTError as error:
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (MMPTError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, TooManyFailuresError) else 2
     print(f"{target}:", *report.lines(), sep="\n")
     return 0
 

@@ -19,11 +19,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from tqdm import tqdm
 
 from mmpt.store.features import shard_map_paths
 from mmpt.store.token_encoder import tokenizer_name
 from mmpt.store.token_shards import TokenShardJob
+from mmpt.store.transcripts import TooManyFailuresError
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import ConfigError, DataError, MMPTError, nearest
 from mmpt.utils.files import resolve_path
@@ -112,12 +115,14 @@ def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if arguments.max_tokens < 1 or arguments.workers < 1:
         parser.error("--max-tokens and --workers are at least 1")
+    if not 0 <= arguments.max_missing <= 1:
+        parser.error("--max-missing is a share, 0 to 1")
     try:
         if arguments.config:
             _from_yaml(arguments)
@@ -134,9 +139,12 @@ def main(argv: list[str] | None = None) -> int:
             max_missing=arguments.max_missing,
         )
         report = job.run(splits, arguments.workers, arguments.force, _bar)
-    except MMPTError as error:
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (MMPTError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, TooManyFailuresError) else 2
     print(*report.lines(), f"dataset.tfeat_dir: {job.prefix}", sep="\n")
     return 0
 

@@ -3,7 +3,8 @@
     python scripts/video_feature_extractor/extract.py --videos my_videos/ --fdir data/feat/my_s3d \\
         --type s3d --weights pretrained_models/s3d_howto100m.pth
 
-A second run goes on where the first stopped. Exit code 1 if more than --max-failed of the videos failed.
+A second run goes on where the first stopped. Exit code 1 if more than --max-failed of the videos failed, 2 for any
+other error, 130 if interrupted.
 """
 
 import argparse
@@ -13,12 +14,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from mmpt.modules.feature_encoders import build_encoder
 from mmpt.store.extraction import ExtractionOptions, extract_features
 from mmpt.store.video_list import find_videos
 from mmpt.utils.errors import MMPTError
 
 __all__ = ["build_parser", "main"]
+
+SHOWN = 5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,33 +51,45 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         "--num_decoding_thread",
+        "--num-decoding-thread",
         type=int,
         default=max(1, min(4, (os.cpu_count() or 1) // 2)),
         help="threads that decode while the network runs (half of the cores, at most 4); 0: take turns",
     )
-    add("--shards", type=int, default=0, help="spread the features over this many sub-folders (0: none)")
-    add("--half_precision", type=int, choices=(0, 1), default=1, help="store float16 (1, default) or float32 (0)")
+    add(
+        "--half_precision",
+        "--half-precision",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="store float16 (1, default) or float32 (0)",
+    )
     add(
         "--l2_normalize",
+        "--l2-normalize",
         type=int,
         choices=(0, 1),
         help="scale each feature to unit length; default 1 for s3d (as published) and hf, 0 for conv3d",
     )
     add("--hflip", type=int, choices=(0, 1), default=0, help="mirror the frames (0)")
-    add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0 (0.1)")
+    add("--force", action="store_true", help="extract again what is there (with the same settings)")
+    add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0, 0 to 1 (0.1)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 1 for too many failures, 2 for a mistake in the call."""
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.ERROR if args.quiet else logging.WARNING, format="%(message)s")
     try:
-        if min(args.batch_size, args.workers + 1) < 1 or args.shards < 0:
-            raise MMPTError("--batch_size must be at least 1, --workers and --shards at least 0")
-        sources = [part for entry in args.videos for part in ([entry] if Path(entry).exists() else entry.split(","))]
-        items = find_videos(sources)
+        if min(args.batch_size, args.workers + 1) < 1:
+            raise MMPTError("--batch_size must be at least 1, --workers at least 0")
+        if not 0 <= args.max_failed <= 1:
+            raise MMPTError(f"--max-failed {args.max_failed} is not a share, 0 to 1")
+        sources = [part for entry in args.videos for part in ([entry] if os.path.exists(entry) else entry.split(","))]
+        left_out: list[str] = []
+        items = find_videos(sources, left_out)
         encoder = build_encoder(
             args.type,
             weights=args.weights,
@@ -87,15 +104,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = ExtractionOptions(
             batch_size=args.batch_size,
             workers=args.workers,
-            shards=args.shards,
             half_precision=bool(args.half_precision),
             hflip=bool(args.hflip),
+            force=args.force,
         )
         summary = extract_features(items, encoder, args.fdir, options, progress=not args.quiet)
-    except MMPTError as error:
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (MMPTError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(summary.describe())
+    if left_out:
+        names = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
+        names = names.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
+        print(f"  left out: {len(left_out)} files that do not look like videos: {names}")
     if summary.failed_fraction > args.max_failed:
         print(
             f"error: {summary.failed_fraction:.0%} of the videos failed, --max-failed is {args.max_failed:.0%}",

@@ -11,14 +11,16 @@ shards that are complete and whose features have not changed are kept.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.store.feature_shards import Outcome, read_list, shard_split, write_manifest, write_shard_map
-from mmpt.store.features import FeatureStore
+from mmpt.store.feature_shards import Outcome, shard_split, write_manifest, write_shard_map
+from mmpt.store.features import FeatureStore, read_id_list
 from mmpt.utils.errors import DataError, MMPTError
+from mmpt.utils.files import sole_writer
 
 __all__ = ["main"]
 
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dim", type=int, help="width that every feature must have (default: that of the first readable one)")
     add("--max-failed", type=float, default=0.1, metavar="FRACTION", help="share of a split's videos that may be"
         " without features or fail before the split fails and its map is not written (default 0.1)")  # fmt: skip
+    add("--force", action="store_true", help="write all shards again")
     add("--also-pickle-meta", action="store_true", help="also write <split>_meta.pkl, which the published MMPT reads")
     return parser
 
@@ -90,20 +93,27 @@ def _splits(options: argparse.Namespace) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0 if every split was written."""
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         if options.shard_size < 1 or not 0 <= options.max_failed <= 1:
             raise DataError("--shard-size must be at least 1, --max-failed between 0 and 1")
-        lists = {split: read_list(file) for split, file in _splits(options).items()}
+        lists = {split: read_id_list(file, f"--split {split}") for split, file in _splits(options).items()}
         store, dim, well = FeatureStore(options.fdir), options.dim, True
         for split, video_ids in lists.items():
-            outcome = shard_split(store, options.sdir, split, video_ids, options.shard_size, options.dtype, dim)
-            dim = outcome.dim
-            well = _finish_split(split, outcome, options) and well
+            with sole_writer(Path(options.sdir) / f".{split}.lock"):
+                outcome = shard_split(
+                    store, options.sdir, split, video_ids, options.shard_size, options.dtype, dim, force=options.force
+                )
+                dim = outcome.dim
+                well = _finish_split(split, outcome, options) and well
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     except (MMPTError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0 if well else 1
 
 

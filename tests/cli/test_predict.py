@@ -111,11 +111,40 @@ def test_by_path_from_anywhere(tmp_path):
     assert shown.returncode == 0
     assert "python mmpt_cli/predict.py projects/" in shown.stdout
     wrong = run("test.yaml")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "error: test.yaml: unknown key 'dataset.tset_path'" in wrong.stderr
     assert "test_path" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     assert run().returncode == 2
+
+
+def one_line(capsys) -> str:
+    """Return the last line of standard error; nothing of a traceback may be there."""
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return shown.splitlines()[-1]
+
+
+def test_interrupted_and_empty(config, capsys, monkeypatch, tmp_path):
+    import mmpt.utils.config
+
+    monkeypatch.setattr(mmpt.utils.config, "load_config", lambda *_: config)
+
+    class Empty(Task):
+        def build_dataset(self):
+            self.test_data = Data()
+
+    monkeypatch.setattr(mmpt.tasks.task, "config_task", Empty)
+    assert command.main(["test.yaml", "--device", "cpu"]) == 1
+    assert one_line(capsys) == "error: the test set is empty: nothing to evaluate"
+
+    class Interrupted(Task):
+        def build_dataset(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(mmpt.tasks.task, "config_task", Interrupted)
+    assert command.main(["test.yaml", "--device", "cpu"]) == 130
+    assert one_line(capsys) == "interrupted"
 
 
 TINY = """\
@@ -179,6 +208,14 @@ def test_retrieval_from_files_to_metrics(tiny, tmp_path, capsys):
     assert np.allclose(stored["video"][2], alone, atol=1e-4)
     record = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert (record["count"], record["metrics"]["candidates"]) == (8, 7)
+    for wrong in ("0", "abc", "-3", "2.5", "true"):
+        assert command.main([path, "--device", "cpu", "-o", f"fairseq.dataset.batch_size={wrong}"]) == 2, wrong
+        assert one_line(capsys).startswith("error: fairseq.dataset.batch_size: ")
+    assert command.main([path, "--device", "cpu", "-o", "metric=DiDeMoMetric"]) == 2
+    assert "DiDeMoMetric measures moments" in one_line(capsys)
+    (tmp_path / "file").touch()
+    assert command.main([path, "--device", "cpu", "-o", f"eval.save_path={tmp_path}/file/eval"]) == 2
+    assert f"eval.save_path: cannot write to {tmp_path}/file/eval" in one_line(capsys)
     assert command.main([path, "--device", "cpu", "-o", "eval.unique_videos=false"]) == 0
     assert np.load(tmp_path / "eval" / "merged.npy").shape == (8, 8)
 

@@ -21,7 +21,8 @@ predictor: DiDeMoPredictor
 @pytest.fixture
 def runs(tmp_path):
     pytest.importorskip("matplotlib")
-    write_json(tmp_path / "runs" / "didemo_zs" / "eval" / "metrics.json", {"metrics": DIDEMO, "metric": "DiDeMoMetric"})
+    record = {"metrics": DIDEMO, "metric": "DiDeMoMetric", "setting": "zero-shot"}
+    write_json(tmp_path / "runs" / "didemo_zs" / "eval" / "metrics.json", record)
     return tmp_path / "runs"
 
 
@@ -73,11 +74,15 @@ def test_report_of_a_project(project, capsys, tmp_path):
 
 
 def test_faults(runs, capsys, tmp_path):
-    assert results.main(["--runs", str(tmp_path / "nowhere")]) == 1
+    assert results.main(["--runs", str(tmp_path / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err
     arguments = ["--runs", str(runs), "--output", str(tmp_path / "r.html"), "--videos", str(tmp_path / "nowhere")]
-    assert report.main(arguments) == 1
+    assert report.main(arguments) == 2
     assert "no folder of videos" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for target in (tmp_path, tmp_path / "file" / "report.html"):
+        assert report.main(["--runs", str(runs), "--output", str(target)]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
     for command in (results.main, report.main):
         with pytest.raises(SystemExit) as stop:
             command([])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mmpt.evaluators import Evaluator
+from mmpt.evaluators.base import NothingEvaluated
 from mmpt.evaluators.didemo_predictor import DiDeMoPredictor, moment_vectors
 from mmpt.evaluators.metrics import MOMENTS
 from mmpt.evaluators.retrieval_predictor import RetrievalPredictor, unique_videos
@@ -131,8 +132,10 @@ class TestRetrievalPredictor:
         assert target.tolist() == [0, 1, 0, 2]
 
     def test_empty_set(self, tmp_path):
-        with pytest.raises(DataError):
+        with pytest.raises(NothingEvaluated, match="the test set is empty"):
             RetrievalPredictor(retrieval_config(tmp_path))(Model(np.zeros((1, DIM))), [], device="cpu")
+        with pytest.raises(NothingEvaluated, match="the test set is empty"):
+            DiDeMoPredictor(retrieval_config(tmp_path))(Model(np.zeros((1, DIM))), [], device="cpu")
         assert not (tmp_path / "eval").exists()
 
     def test_needs_a_folder(self):
@@ -200,7 +203,7 @@ class TestEvaluator:
         metrics = evaluator.evaluate(model, loader(PairDataset(list("abcdefg"))), device="cpu")
         record = json.loads((tmp_path / "eval" / "metrics.json").read_text())
         assert record["metrics"] == metrics
-        assert (record["main"], record["count"]) == ("R1", 7)
+        assert (record["main"], record["count"], record["setting"]) == ("R1", 7, "-")
         assert record["checkpoint"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
         assert record["config"] == config
         assert evaluator() == metrics
@@ -242,5 +245,22 @@ class TestEvaluator:
     def test_names_are_needed_and_checked(self, tmp_path):
         with pytest.raises(ConfigError, match="predictor"):
             Evaluator({"metric": "RetrievalMetric", "eval": {"save_path": str(tmp_path)}})
+        for metric, predictor in (("DiDeMoMetric", "RetrievalPredictor"), ("RetrievalMetric", "DiDeMoPredictor")):
+            with pytest.raises(ConfigError, match=f"metric: {metric} measures .* predictor {predictor} predicts"):
+                Evaluator({**retrieval_config(tmp_path), "metric": metric, "predictor": predictor})
         with pytest.raises(ConfigError, match="'RetrievalMetric'"):
             Evaluator({**retrieval_config(tmp_path), "metric": "RetrivalMetric"})
+
+    def test_setting_is_recorded_when_the_test_runs(self, tmp_path):
+        (tmp_path / "config.yaml").write_text("fairseq: {checkpoint: {restore_file: runs/a/checkpoint_best.pt}}")
+        model = Model(np.random.default_rng(0).standard_normal((3, DIM)))
+        for options, expected in (({}, "fine-tuned"), ({"setting": "linear probe"}, "linear probe")):
+            evaluator = Evaluator(retrieval_config(tmp_path, **options))
+            evaluator.evaluate(model, loader(PairDataset(list("abc"))), device="cpu")
+            assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["setting"] == expected
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "eval").write_text("a file")
+        evaluator = Evaluator(retrieval_config(tmp_path))
+        with pytest.raises(ConfigError, match=r"eval\.save_path: cannot write to .*eval"):
+            evaluator.evaluate(Model(np.zeros((1, DIM))), [], device="cpu")

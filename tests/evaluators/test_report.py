@@ -17,8 +17,9 @@ from mmpt.utils.errors import DataError
 from mmpt.utils.files import write_json
 
 LOG = "".join(
-    f'x | INFO | train_inner | {{"epoch": 1, "loss": "{5 - step / 10}", "num_updates": "{step}"}}\n'
-    f'x | INFO | valid | {{"epoch": 1, "valid_loss": "{5.5 - step / 10}", "valid_num_updates": "{step}"}}\n'
+    f'x | INFO | train_inner | {{"epoch": 1, "loss": "{5 - step / 10}", "bsz": "64", "num_updates": "{step}"}}\n'
+    f'x | INFO | valid | {{"epoch": 1, "valid_loss": "{5.5 - step / 10}", "valid_bsz": "48", '
+    f'"valid_num_updates": "{step}"}}\n'
     for step in range(1, 41)
 )
 
@@ -35,6 +36,7 @@ def write_test(folder, seed=0, noise=1.0, texts=None):
         "metric": "RetrievalMetric",
         "predictor": "RetrievalPredictor",
         "checkpoint": {"path": "runs/x/checkpoint_best.pt", "sha256": "ab" * 32},
+        "setting": "fine-tuned" if seed else "zero-shot",
         "config": {"dataset": {"test_path": "data/x.csv"}},
         "date": f"2025-01-0{seed + 1}",
         "version": "0",
@@ -74,6 +76,17 @@ class TestResults:
         assert [result.name for result in results] == ["runs/zs", "runs/ft"]  # oldest first
         assert [result.setting for result in results] == ["zero-shot", "fine-tuned"]
         assert missing == [runs / "train"]
+
+    def test_records_without_a_setting_are_derived_and_names_are_no_evidence(self, tmp_path):
+        training = tmp_path / "train"
+        training.mkdir()
+        (training / "config.yaml").write_text("fairseq: {checkpoint: {restore_file: runs/x/checkpoint_best.pt}}")
+        record = {"metrics": {"R1": 0.5}, "metric": "RetrievalMetric"}
+        config = {"fairseq": {"common_eval": {"path": str(training / "checkpoint_best.pt")}}}
+        write_json(tmp_path / "vtt_zs" / "metrics.json", {**record, "config": config})
+        write_json(tmp_path / "other_zs" / "metrics.json", record)
+        results, _ = collect_results([tmp_path / "vtt_zs", tmp_path / "other_zs"])
+        assert [result.setting for result in results] == ["fine-tuned", "-"]
 
     def test_table(self, runs):
         results, _ = collect_results([runs / "ft" / "eval", runs / "zs"], {str(runs / "ft" / "eval"): "test_vtt"})
@@ -128,6 +141,19 @@ class TestPage:
         assert "<script>" not in page
         assert "&lt;script&gt;alert(" in page
         assert "<h1>a &lt; b</h1>" in page
+
+    def test_setting_of_users_is_escaped(self, tmp_path):
+        write_json(tmp_path / "metrics.json", {"metrics": {"acc": 0.5}, "metric": "m:M", "setting": "<b>mine</b>"})
+        assert "<b>" not in render(build_report("x", [tmp_path]))
+
+    def test_losses_of_different_batch_sizes_are_told_apart(self, runs):
+        from mmpt.evaluators.figures import loss_curves
+
+        report = build_report("x", [runs], [runs / "train"])
+        (axes,) = loss_curves(report.logs).axes
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels == ["training, 64 pairs a batch", "validation, 48 pairs a batch"]
+        assert "losses of different batch sizes are not comparable" in render(report)
 
     def test_write(self, runs, tmp_path):
         report = build_report("x", [runs], [runs / "train", runs / "zs"])
@@ -193,6 +219,51 @@ class TestGallery:
         assert set(thumbnails.failed) == {"broken", "absent"}
         with pytest.raises(DataError, match="no folder of videos"):
             Thumbnails(tmp_path / "nowhere")
+
+    def test_a_long_video_is_decoded_at_four_places_only(self, long_video, monkeypatch):
+        from mmpt.store import decode
+
+        windows, stream_frames = [], decode.stream_frames
+
+        def watched(*arguments, **options):
+            windows.append((options["start"], options["end"]))
+            return stream_frames(*arguments, **options)
+
+        monkeypatch.setattr(decode, "stream_frames", watched)
+        frames = Thumbnails(long_video.parent, frames=4, size=32)("long")
+        assert frames.shape == (4, 32, 32, 3)
+        assert frames.mean((1, 2, 3)) == pytest.approx([65, 115, 165, 215], abs=15)
+        assert [start for start, _ in windows] == pytest.approx([375, 1125, 1875, 2625], abs=1)
+        assert sum(end - start for start, end in windows) <= 1.01
+
+    def test_ids_with_an_ending(self, long_video):
+        """DiDeMo's ids name the file that the authors had, whatever its container is here."""
+        thumbnails = Thumbnails(long_video.parent, size=32)
+        for name in ("long", "long.mkv", "long.avi", "long.MOV"):
+            assert thumbnails(name) is not None, name
+        assert thumbnails("long.v2") is None
+
+    def test_suffixes_are_those_of_the_extractor(self, long_video):
+        long_video.rename(long_video.with_suffix(".ogm"))
+        assert Thumbnails(long_video.parent, size=32)("long") is not None
+
+
+@pytest.fixture
+def long_video(tmp_path):
+    """Fifty minutes in 50 key frames that grow brighter."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "long.mkv"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for minute in range(50):
+            picture = np.full((48, 64, 3), 40 + 200 * minute // 50, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = 60 * minute
+            container.mux(stream.encode(frame))
+        frame.pts = 2999
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return tmp_path / "long.mkv"
 
 
 class TestFigures:

@@ -67,6 +67,29 @@ def test_lines_written_by_fairseq(tmp_path, log_format):
     check(read_training_log(tmp_path / "log.txt"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"epoch": 1, "loss": "4", "bsz": "64", "num_updates": "10"}\n'
+        '{"epoch": 1, "loss": "4", "bsz": "64", "num_updates": "20"}\n'
+        '{"epoch": 1, "loss": "3", "bsz": "17", "num_updates": "30"}\n'
+        '{"epoch": 1, "valid_loss": "3", "valid_bsz": "48", "valid_num_updates": "30"}\n',
+        "epoch 001:     10 / 20 loss=4.5, bsz=64, num_updates=10\n"
+        "epoch 001 | valid on 'valid' subset | loss 3.9 | bsz 48 | num_updates 20\n",
+    ],
+)
+def test_usual_batch_sizes(tmp_path, text):
+    (tmp_path / "log.txt").write_text(text)
+    log = read_training_log(tmp_path / "log.txt")
+    assert (log.train_batch, log.valid_batch) == (64, 48)
+
+
+def test_batch_sizes_that_were_not_logged(tmp_path):
+    (tmp_path / "log.txt").write_text(JSON)
+    log = read_training_log(tmp_path / "log.txt")
+    assert (log.train_batch, log.valid_batch) == (None, None)
+
+
 def test_resumed_run_counts_the_later_line(tmp_path):
     later = JSON.replace('"loss": "3.5"', '"loss": "3.25"').replace('"valid_loss": "3.9"', '"valid_loss": "3.75"')
     (tmp_path / "log.txt").write_text(JSON + later)

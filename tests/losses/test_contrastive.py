@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt.losses import MMContraLoss, T2VContraLoss, V2TContraLoss
+from mmpt.utils.errors import ConfigError
 from mmpt.utils.registry import build
 
 
@@ -65,8 +66,9 @@ def test_temperature_and_normalize_are_off_by_default_and_do_what_they_say() -> 
     torch.testing.assert_close(MMContraLoss(temperature=1 / 3)(**batch), MMContraLoss()(**scaled))
     torch.testing.assert_close(MMContraLoss(normalize=True)(**batch), MMContraLoss(normalize=True)(**scaled))
     assert not torch.allclose(MMContraLoss()(**batch), MMContraLoss()(**scaled))
-    with pytest.raises(ValueError, match="temperature must be positive"):
-        MMContraLoss(temperature=0)
+    for wrong in (0, -0.1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"loss\.temperature: must be positive"):
+            MMContraLoss(temperature=wrong)
 
 
 def test_half_precision_inputs_are_compared_in_float32_with_gradient() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmpt.models.embedding import embed_pairs, evaluating
+from mmpt.models.embedding import embed_pairs, evaluating, flatten_samples
 from mmpt.utils.errors import DataError
 
 
@@ -97,3 +97,15 @@ def test_device_and_progress(capsys) -> None:
     model = Sums()
     pairs = embed_pairs(model, [batch([1])], device="cpu", progress="embedding")
     assert len(pairs.ids) == 1 and "embedding" in capsys.readouterr().err
+
+
+def test_leading_dimensions_are_merged_in_order() -> None:
+    caps = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
+    batch = {"caps": caps, "vfeats": torch.rand(2, 3, 4, 6, 7), "idx": torch.tensor([1, 2]), "video_id": ["a"]}
+    flat = flatten_samples(batch)
+    assert flat["caps"].shape == (24, 5)
+    assert torch.equal(flat["caps"][1 * 12 + 2 * 4 + 3], caps[1, 2, 3])
+    assert flat["vfeats"].shape == (24, 6, 7)
+    assert flat["idx"].shape == (2,)
+    again = flatten_samples(flat)
+    assert again.keys() == flat.keys() and all(again[key] is flat[key] for key in flat)

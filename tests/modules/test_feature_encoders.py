@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.modules.feature_encoders import FeatureEncoder, S3DEncoder, build_encoder, file_sha256
+from mmpt.modules.feature_encoders import FeatureEncoder, S3DEncoder, build_encoder
 from mmpt.modules.hf_features import picture_sizes
 from mmpt.modules.s3d import random_s3d
 from mmpt.utils.errors import CheckpointError, ConfigError
+from mmpt.utils.files import file_sha256
 
 VISION = {
     "hidden_size": 16,
@@ -169,10 +170,39 @@ def test_incomplete_or_missing_models_are_refused(folders, tmp_path):
 def test_provenance_follows_weights_not_folders(folders, tmp_path):
     import shutil
 
-    shutil.copytree(folders["vit"], tmp_path / "vit")
-    here, there = (build_encoder("hf", model=folder).provenance() for folder in (folders["vit"], str(tmp_path / "vit")))
+    copy = tmp_path / "under another name"
+    shutil.copytree(folders["vit"], copy)
+    here, there = (build_encoder("hf", model=folder).provenance() for folder in (folders["vit"], str(copy)))
     assert here == there
     assert list(here["weights_sha256"]) == ["model.safetensors"]
+    assert here["pool"] == "pooler" and here["channels"] == "RGB" and here["rescale"] == pytest.approx(1 / 255)
+    assert np.allclose(here["mean"], [0.5, 0.4, 0.3]) and np.allclose(here["std"], [0.2, 0.3, 0.4])
+    for change in ({"image_mean": [0, 0, 0]}, {"rescale_factor": 1.0}, {"do_flip_channel_order": True}):
+        (copy / "preprocessor_config.json").write_text(json.dumps({**PREPROCESSING, **change}))
+        assert build_encoder("hf", model=str(copy)).provenance() != here
+    (copy / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "transformers_version": "other"}))
+    assert build_encoder("hf", model=str(copy)).provenance() == here
+    (copy / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    assert build_encoder("hf", model=str(copy)).provenance()["config_sha256"] != here["config_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "used"),
+    [("vit", "auto", "pooler"), ("vit", "mean", "mean"), ("no_pooler", "auto", "cls"), ("videomae", "auto", "mean"),
+     ("clip", "auto", "projection")],
+)  # fmt: skip
+def test_the_pooling_that_was_used_is_recorded(folders, name, pool, used):
+    assert build_encoder("hf", model=folders[name], pool=pool).provenance()["pool"] == used
+
+
+def test_options_without_effect_are_refused(folders):
+    with pytest.raises(ConfigError, match="--pool mean has no effect"):
+        build_encoder("hf", model=folders["clip"], pool="mean")
+    for fps in (0, -1):
+        with pytest.raises(ConfigError, match=f"--fps {fps}"):
+            build_encoder("hf", model=folders["vit"], fps=fps)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_projection_equals_its_definition_and_casts_half_features() -> None:
 
 
 def test_features_of_another_width_name_the_key() -> None:
-    with pytest.raises(DataError, match=r"7 wide, but the model takes 6: set model\.input_dim: 7"):
+    with pytest.raises(DataError, match=r"width 7, expected model\.input_dim=6: set model\.input_dim=7"):
         VideoTokenMLP(SMALL)(torch.zeros(1, 2, 7))
 
 

@@ -20,8 +20,10 @@ from mmpt.processors.how2 import (
     VideoRetriTextProcessor,
     VideoRetriVideoProcessor,
 )
+from mmpt.store.token_encoder import vocabulary_checksum
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.shardedtensor import ShardedTensor
+from mmpt.utils.tokenizers import load_tokenizer
 
 BERT = "tests/data/tiny_bert"
 SECONDS = {"a": 10, "b": 5, "c": 0, "d": 7, "e": 6, "f": 8}
@@ -80,14 +82,16 @@ def test_unusable_videos_are_counted_by_reason(config: dict[str, Any], caplog: p
         "without captions": 1,
         "without a caption that begins inside the video": 2,
     }
-    assert len(caplog.records) == 1 and "5 of 7 videos" in caplog.text and "(d, e)" in caplog.text
+    assert meta.dropped.total() == 4 and len(caplog.records) == 2
+    assert "4 of 7 captions" in caplog.text and "tok.: 4 of 7" in caplog.text, "2 of f, of which the third is usable"
+    assert "5 of 7 videos" in caplog.text and "(for example d, e)" in caplog.text
 
 
 def test_too_many_unusable_videos_are_an_error(config: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"4 of 6 videos.*max_missing = 0\.5"):
+    with pytest.raises(DataError, match=r"4 of 6 videos.*max_missing 0\.5"):
         ShardedHow2MetaProcessor({**config, "max_missing": 0.5})
     Path(config["train_path"]).write_text("x\ny\n")
-    with pytest.raises(DataError, match=r"2 of 2 videos cannot be used: 2 without features \(x, y\)"):
+    with pytest.raises(DataError, match=r"2 of 2 videos.*: 2 without features \(for example x, y\)"):
         ShardedHow2MetaProcessor(config)
 
 
@@ -196,9 +200,57 @@ def write_files(folder: Path) -> dict[str, Any]:
 
 
 def test_unsharded_items(tmp_path: Path) -> None:
-    meta = How2MetaProcessor(write_files(tmp_path))
-    assert meta.video_ids == ["a", "d", "e", "f"] and meta[0] == ("a", "a")
-    assert meta.skipped == {"without features": 1, "without captions": 1}
+    meta = How2MetaProcessor(write_files(tmp_path) | {"caption_pkl_path": None})
+    assert meta.video_ids == ["a", "b", "d", "e", "f"] and meta[0] == ("a", "a")
+    assert meta.skipped == {"without features": 1} and not meta.dropped
+
+
+def test_unsharded_captions_are_checked_against_the_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = write_files(tmp_path)
+    np.save(tmp_path / "c.npy", np.zeros((0, 4), np.float16))
+    with pytest.raises(DataError, match=r"4 of 6 videos.*max_missing 0\.5"):
+        How2MetaProcessor(config)
+    caplog.clear()
+    meta = How2MetaProcessor(config | {"max_missing": 0.7})
+    assert meta.video_ids == ["a", "f"]
+    assert meta.skipped == {
+        "without features": 1,
+        "without captions": 2,  # b is not in the file, and e has none that ends after it begins
+        "without a caption that begins inside the video": 1,
+    }
+    assert meta.dropped == {
+        "clips that end before they start": 2,
+        "that end before they begin or begin after the features end": 2,
+    }
+    assert len(caplog.records) == 2
+    assert "captions.pkl: 4 of 7 captions are left out" in caplog.text and "(for example d, f)" in caplog.text
+
+
+def test_malformed_captions_are_governed_by_the_limit(tmp_path: Path) -> None:
+    config = write_files(tmp_path) | {"caption_pkl_path": str(tmp_path / "captions.json"), "max_missing": 0.9}
+    entries = json.loads((tmp_path / "captions.json").read_text())
+    entries["a"]["end"].pop()
+    (tmp_path / "captions.json").write_text(json.dumps(entries))
+    meta = How2MetaProcessor(config)
+    assert meta.video_ids == ["f"] and meta.skipped["with malformed captions"] == 1
+
+
+def test_shards_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    config = write_shards(tmp_path) | {"bert_name": BERT, "use_fast": False, "split": "train"}
+    place = ("a", 0, 0, 0)
+    checksum = vocabulary_checksum(load_tokenizer(BERT, False))
+
+    def mark(producer: dict[str, Any]) -> None:
+        path = f"{config['tfeat_dir']}train_0.caps_ids"
+        ShardedTensor.load(path, mmap_mode=None).save(path, producer)
+
+    mark({"tokenizer": "tiny_bert", "vocabulary_sha256": checksum})
+    assert ShardedTextProcessor(config)(place)["cap"] == CAPTIONS["a"][1]
+    mark({"tokenizer": "other-bert", "vocabulary_sha256": "0" * 64})
+    with pytest.raises(DataError, match=r"train_0\.caps_ids.*'other-bert'.*dataset\.bert_name 'tests/data/tiny_bert'"):
+        ShardedTextProcessor(config)(place)
+    mark({"tokenizer": "unknown"})
+    assert ShardedTextProcessor({**config, "bert_name": "/no/such"})(place)["cap"], "nothing recorded, nothing checked"
 
 
 @pytest.mark.parametrize("suffix", ["pkl", "json"])
@@ -260,7 +312,6 @@ def test_groups_are_read_as_lists(tmp_path: Path, sharded: bool) -> None:
     ids, _ = meta_class(config)[0]
     features = VideoRetriVideoProcessor(config, sharded=sharded)(ids)
     texts = VideoRetriTextProcessor(config, sharded=sharded)(ids, rng=np.random.default_rng(0))
-    names = "af" if sharded else "adef"
-    for name, feature, text in zip(names, features, texts, strict=True):
+    for name, feature, text in zip("af", features, texts, strict=True):
         np.testing.assert_array_equal(feature, feature_of(name))
         assert len(text["cap"]) == len(text["start"])

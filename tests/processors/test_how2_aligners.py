@@ -33,7 +33,16 @@ NAMES = {
     "VideoRetriAligner": True,
     "VideoRetriOverlappedAligner": True,
 }
-ALIGNERS = {name: build("aligner", name, CONFIG) for name in NAMES}
+
+
+def lenient(name: str, config: dict[str, Any]) -> ClipSamplingAligner:
+    """An aligner that takes ids unique in a video: they are more than the words of the tiny vocabulary."""
+    aligner = build("aligner", name, config)
+    aligner.vocab_size = 1 << 20
+    return aligner
+
+
+ALIGNERS = {name: lenient(name, CONFIG) for name in NAMES}
 
 
 def make_video(rng: np.random.Generator, seconds: int, captions: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -86,7 +95,7 @@ def test_samples_are_what_the_base_layout_gives(name: str, sizes: list[tuple[int
 
 def test_published_size_of_a_group() -> None:
     rng = np.random.default_rng(0)
-    aligner = build("aligner", "VideoRetriOverlappedAligner", {**CONFIG, "clip_per_video": 16})
+    aligner = lenient("VideoRetriOverlappedAligner", {**CONFIG, "clip_per_video": 16})
     videos = [make_video(rng, 100, 20) for _ in range(32)]
     item = aligner([str(i) for i in range(32)], [v for v, _ in videos], [t for _, t in videos], rng=rng)
     assert item["vfeats"].shape == (32, 16, 32, 6) and item["caps"].shape == (32, 16, 64)
@@ -163,7 +172,7 @@ def test_videos_without_usable_captions_leave_their_group() -> None:
     feature, text = make_video(np.random.default_rng(0), 30, 6)
     late = {"start": [30.0], "end": [31.0], "cap": [[5]]}
     none: dict[str, list] = {"start": [], "end": [], "cap": []}
-    aligner = build("aligner", "VideoRetriOverlappedAligner", CONFIG)
+    aligner = lenient("VideoRetriOverlappedAligner", CONFIG)
     item = aligner(
         ["a", "b", "c", "d"],
         [feature, feature * 2, feature * 3, feature * 4],
@@ -237,3 +246,13 @@ def test_config_errors_name_the_key(change: dict[str, Any], preset: dict[str, An
 def test_clip_per_video_wins_over_subsampling() -> None:
     assert ClipSamplingAligner({**CONFIG, "subsampling": 9}).clips_per_video == 4
     assert ClipSamplingAligner({**CONFIG, "subsampling": 9, "clip_per_video": None}).clips_per_video == 9
+
+
+@pytest.mark.parametrize("wrong", [64, -1])
+def test_token_ids_outside_the_vocabulary_are_refused(wrong: int) -> None:
+    aligner = build("aligner", "VideoRetriOverlappedAligner", CONFIG)
+    good, bad = ({"start": [0.0], "end": [2.0], "cap": [[5, token]]} for token in (63, wrong))
+    features = [np.zeros((5, 4), np.float16)] * 2
+    aligner(["a", "b"], features, [good, good])
+    with pytest.raises(DataError, match=rf"video b: token id {wrong}, .*tiny_bert' has 64 tokens"):
+        aligner(["a", "b"], features, [good, bad])

@@ -14,6 +14,7 @@ import pytest
 
 from mmpt.store.features import ShardedFeatureStore, read_shard_map
 from mmpt.utils.errors import DataError
+from mmpt.utils.files import sole_writer
 from mmpt.utils.shardedtensor import ShardedTensor
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "video_feature_extractor" / "shard_feature.py"
@@ -109,8 +110,7 @@ def test_a_killed_run_resumes(place: Workplace, monkeypatch: pytest.MonkeyPatch)
         return real(*args)
 
     monkeypatch.setattr(feature_shards, "_write_shard", killed)
-    with pytest.raises(KeyboardInterrupt):
-        place.run()
+    assert place.run() == 130
     with pytest.raises(DataError, match="no such file"):
         ShardedFeatureStore(place.sdir, "train")
     done = ShardedTensor.load(place.sdir / "train_1").index
@@ -187,6 +187,65 @@ def test_too_many_losses_fail_the_split_and_leave_no_map(place: Workplace, capsy
     place.assert_holds([video_id for video_id in ALL if video_id not in ("v0", "v5")])
 
 
+PROVENANCE = {"encoder": "s3d", "fps": 30, "decoder": "PyAV 18", "size": 224}
+
+
+def test_the_index_says_what_made_the_features(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = place.fdir / "manifest.json"
+    manifest.write_text(json.dumps({"version": 1, "provenance": PROVENANCE, "videos": {}}))
+    assert place.run() == 0
+    index = ShardedTensor.load(place.sdir / "train_1").index
+    assert index is not None
+    producer = index["producer"]
+    assert (producer["encoder"], producer["fps"], producer["decoder"]) == ("s3d", 30, "PyAV 18")
+    assert producer["provenance"] == PROVENANCE
+    before = place.generations()
+    assert place.run() == 0 and place.generations() == before
+    manifest.write_text(json.dumps({"version": 1, "provenance": {**PROVENANCE, "size": 112}, "videos": {}}))
+    assert place.run() == 0
+    assert not set(place.generations()) & set(before)
+
+
+def test_features_of_unknown_origin_are_said(place: Workplace, caplog: pytest.LogCaptureFixture) -> None:
+    assert place.run() == 0
+    assert "no manifest.json says which encoder" in caplog.text
+    (place.fdir / "manifest.journal").write_text(json.dumps({"provenance": PROVENANCE}) + "\n")  # of a killed run
+    caplog.clear()
+    assert place.run() == 0 and not caplog.text
+    index = ShardedTensor.load(place.sdir / "train_0").index
+    assert index is not None and index["producer"]["encoder"] == "s3d"
+
+
+def test_force_writes_all_shards_again(place: Workplace) -> None:
+    assert place.run() == 0
+    before = place.generations()
+    assert place.run("--force") == 0
+    assert not set(place.generations()) & set(before)
+
+
+def test_two_runs_do_not_write_one_split(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    with sole_writer(place.sdir / ".train.lock"):
+        assert place.run() == 2
+    assert "another run is writing there" in capsys.readouterr().err
+    assert place.run() == 0
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left"), 2)])
+def test_interruption_is_one_line(
+    place: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setitem(main.__globals__, "shard_split", broken)
+    assert place.run() == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_splits_share_one_width(place: Workplace, tmp_path: Path) -> None:
     np.save(place.fdir / "wide.npy", np.zeros((2, DIM + 1)))
     (tmp_path / "val.lst").write_text("wide\n")
@@ -207,8 +266,8 @@ def test_the_list_option_names_its_split(place: Workplace) -> None:
         ([], "give each split once"),
         (["--split", "train"], "expected NAME=LIST"),
         (["--split", "../train=x.lst"], "expected NAME=LIST"),
-        (["--split", "train=none.lst"], "none.lst: cannot be read"),
-        (["--split", "train=empty.lst"], "empty.lst: names no video"),
+        (["--split", "train=none.lst"], "--split train: cannot read none.lst"),
+        (["--split", "train=empty.lst"], "--split train: empty.lst lists no videos"),
         (["--split", "train=a.lst", "--split", "train=a.lst"], "give each split once"),
         (["--split", "train=a.lst", "--shard-size", "0"], "--shard-size"),
         (["--split", "train=a.lst", "--fdir", "nowhere"], "nowhere: no such folder"),
@@ -226,7 +285,8 @@ def test_bad_input_is_one_clear_error(
     Path("empty.lst").write_text("\n \n")
     Path("a.lst").write_text("v0\n")
     Path("feat").mkdir()
-    assert main(["--fdir", "feat", "--sdir", "out", *arguments]) == 1
+    code = main(["--fdir", "feat", "--sdir", "out", *arguments])
+    assert code == (1 if "of the videos" in message else 2)
     assert message in capsys.readouterr().err
     assert not Path("out").exists() or os.listdir("out") == ["train_manifest.json"]
 

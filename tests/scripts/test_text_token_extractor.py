@@ -16,6 +16,7 @@ from mmpt.store.token_encoder import encode_transcript, tokenizer_name, vocabula
 from mmpt.store.token_shards import TokenShardJob
 from mmpt.store.transcripts import Transcript
 from mmpt.utils.errors import DataError
+from mmpt.utils.files import sole_writer
 from mmpt.utils.shardedtensor import ShardedTensor
 from mmpt.utils.tokenizers import load_tokenizer
 
@@ -90,8 +91,57 @@ def test_shards_line_up_with_the_feature_shards(corpus, capsys):
     assert ShardedTensor.load(f"{prefix}val_0.caps_ids")[0].tolist() == [[ID["cut"]] + [-1] * 31]
     producer = ids.index["producer"]
     assert producer["tokenizer"] == "tiny_bert" and producer["max_tokens"] == 32
-    manifest = json.loads(Path(f"{prefix}manifest.json").read_text())
-    assert manifest["shards"] == {"train_0": 5, "train_1": 5, "val_0": 1} and manifest["clips"] == 17
+    train, val = (json.loads(Path(f"{prefix}{split}_manifest.json").read_text()) for split in ("train", "val"))
+    assert train["shards"] == {"train_0": 5, "train_1": 5} and val["shards"] == {"val_0": 1}
+    assert (train["clips"], val["clips"], train["videos_without_clips"]) == (16, 1, 2)
+    assert train["last_run"]["counts"]["videos missing from the captions (stored as empty items)"] == 1
+    assert val["last_run"] == {"shards_written": 1, "counts": {}}
+
+
+def test_a_manifest_does_not_forget_other_splits_and_kept_shards(corpus):
+    prefix = f"{corpus}/feat/caps.tiny_bert."
+    assert pretokenization.main(flags(corpus, "--split", "train")) == 0
+    assert pretokenization.main(flags(corpus, "--split", "val")) == 0
+    train = json.loads(Path(f"{prefix}train_manifest.json").read_text())
+    assert train["shards"] == {"train_0": 5, "train_1": 5} and train["clips"] == 16
+    for file in Path(corpus / "feat").glob("*train_1.*_index.json"):
+        file.unlink()
+    assert pretokenization.main(flags(corpus)) == 0
+    again = json.loads(Path(f"{prefix}train_manifest.json").read_text())
+    assert (again["clips"], again["last_run"]["shards_written"]) == (16, 1)
+    Path(f"{prefix}val_manifest.json").unlink()  # as if killed before it
+    assert pretokenization.main(flags(corpus)) == 0
+    assert json.loads(Path(f"{prefix}val_manifest.json").read_text())["clips"] == 1
+
+
+def test_two_runs_do_not_write_one_output(corpus, capsys):
+    with sole_writer(corpus / "feat" / ".caps.tiny_bert.lock"):
+        assert pretokenization.main(flags(corpus)) == 2
+    assert "another run is writing there" in capsys.readouterr().err
+    dedup_flags = ["--input", str(corpus / "caps.json"), "--output", str(corpus / "o.json")]
+    with sole_writer(corpus / ".o.json.lock"):
+        assert dedup.main(dedup_flags) == 2
+    assert "another run is writing there" in capsys.readouterr().err
+    assert dedup.main(dedup_flags) == 0
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left"), 2)])
+def test_interruption_is_one_line(corpus, capsys, monkeypatch, error, code):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pretokenization, "TokenShardJob", broken)
+    monkeypatch.setattr(dedup, "deduplicate_file", broken)
+    assert pretokenization.main(flags(corpus)) == code
+    assert dedup.main(["--input", "a.json", "--output", "b.json"]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_share_is_between_0_and_1(corpus):
+    for share in ("-0.1", "1.1", "nan"):
+        with pytest.raises(SystemExit) as caught:
+            pretokenization.main(flags(corpus, "--max-missing", share))
+        assert caught.value.code == 2
 
 
 def run(corpus, capsys, *more):
@@ -149,13 +199,13 @@ def test_the_public_yaml_form(corpus, capsys):
         ({"target_dir": str(corpus / "models")}, "shard the video features first"),
     ):
         yaml.write_text(json.dumps({"dataset": {**settings, **wrong}}))
-        assert pretokenization.main([str(yaml), "--workers", "1"]) == 1
+        assert pretokenization.main([str(yaml), "--workers", "1"]) == 2
         assert message in capsys.readouterr().err
 
 
 def test_the_shipped_yaml_names_only_known_keys(capsys):
     shipped = FOLDER / "configs" / "bert-base-uncased.yaml"
-    assert pretokenization.main([str(shipped), "--workers", "1"]) == 1  # the corpus is not there
+    assert pretokenization.main([str(shipped), "--workers", "1"]) == 2  # the corpus is not there
     assert "train_meta.json" in capsys.readouterr().err
 
 
@@ -169,7 +219,7 @@ def test_meta_names_folder_and_split(corpus, capsys):
         "tok.val_0.startends_index.json",
     ]
     arguments[at + 1] = str(corpus / "caps.json")
-    assert pretokenization.main(arguments) == 1
+    assert pretokenization.main(arguments) == 2
     assert "<split>_meta.json" in capsys.readouterr().err
 
 
@@ -276,7 +326,7 @@ def test_dedup_script_in_both_forms(tmp_path, capsys):
     other = ["--input", str(tmp_path / "raw_caption.json"), "--output", str(tmp_path / "o.json")]
     assert dedup.main(other) == 0 and json.loads((tmp_path / "o.json").read_text()) == written
     assert dedup.main(other) == 0 and "done 0, skipped 2, failed 0" in capsys.readouterr().out
-    assert dedup.main(["--input", str(tmp_path / "no.json"), "--output", str(tmp_path / "p.json")]) == 1
+    assert dedup.main(["--input", str(tmp_path / "no.json"), "--output", str(tmp_path / "p.json")]) == 2
     assert "no.json" in capsys.readouterr().err
     for wrong in ([], ["--input", "x.json"], ["--input", "x.json", "--output", "y.pkl"]):
         with pytest.raises(SystemExit):
@@ -290,6 +340,6 @@ def test_help_shows_an_example(name):
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": str(FOLDER.parents[1]), "PATH": ""},
+        env={"PATH": ""},
     )
     assert f"python scripts/text_token_extractor/{name}.py" in found.stdout

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmpt.store.decode import DecodeReport, probe, stream_frames
+from mmpt.store.decode import DecodeReport, _exact_rate, probe, stream_frames
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import MissingExtraError
 
@@ -310,3 +310,23 @@ def test_bad_sizes_are_refused(tmp_path):
         next(stream_frames(tmp_path / "a.mp4", 25, 32, crop_size=40))
     with pytest.raises(ValueError, match="center_crop"):
         next(stream_frames(tmp_path / "a.mp4", 25, None))
+
+
+@pytest.mark.parametrize("fps", [1 / 2000, 1 / 3001, 1e-9])
+def test_rates_far_below_one(tmp_path, fps):
+    path = write_video(tmp_path / "a.mp4", coloured(10))
+    report = DecodeReport()
+    assert len(decode(path, fps, report=report)) == report.written == 1
+
+
+def test_rates_are_kept_exactly():
+    assert _exact_rate(30000 / 1001) == Fraction(30000, 1001)
+    assert _exact_rate(29.97) == Fraction(2997, 100)
+    assert float(_exact_rate(1 / 2000)) == 1 / 2000
+
+
+@pytest.mark.parametrize("fps", [0, -1, math.nan, math.inf])
+def test_impossible_rates_are_refused(tmp_path, fps):
+    path = write_video(tmp_path / "a.mp4", coloured(2))
+    with pytest.raises(DataError, match=r"a\.mp4: cannot take"):
+        decode(path, fps)

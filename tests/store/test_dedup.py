@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt.store import caption_files
 from mmpt.store.caption_files import deduplicate_file, write_caption_pickle
 from mmpt.store.dedup import CaptionDedup, deduplicate, longest_overlap
 from mmpt.store.transcripts import Transcript, TranscriptFile
 from mmpt.utils.errors import DataError
+from mmpt.utils.files import file_sha256
 
 
 class Coin:
@@ -232,4 +232,4 @@ def test_the_pickle_holds_one_json_string_per_video(source, tmp_path):
 
 def test_counts_are_optional():
     assert deduplicate(clips((0, 1, "a")), Coin(), Counter()) == clips((0, 1, "a"))
-    assert len(caption_files.file_checksum(__file__)) == 64
+    assert len(file_sha256(__file__)) == 64

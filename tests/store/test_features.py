@@ -13,6 +13,7 @@ from mmpt.store.features import (
     ShardedFeatureStore,
     check_feature_width,
     check_width,
+    read_id_list,
     read_shard_map,
 )
 from mmpt.utils.errors import DataError
@@ -199,3 +200,18 @@ def test_a_wrong_width_names_video_width_and_key(folder: Path) -> None:
         check_feature_width(store["a.b"], "a.b", 512)
     with pytest.raises(DataError, match="empty"):
         check_width(store, 512, [])
+
+
+def test_an_id_list_is_text_with_an_id_per_line(tmp_path: Path) -> None:
+    (tmp_path / "ids.lst").write_bytes("\ufeffa\n\n b \r\nvidéo".encode())
+    assert read_id_list(tmp_path / "ids.lst", "--split train") == ["a", "b", "vidéo"]
+    (tmp_path / "latin.lst").write_bytes(b"vid\xe9o\n")
+    (tmp_path / "empty.lst").write_text("\n")
+    for name, message in {
+        "latin": "not a text file in UTF-8",
+        "empty": "lists no videos",
+        "gone": "cannot read",
+    }.items():
+        with pytest.raises(DataError, match=f"--split train: .*{name}.lst|{message}") as caught:
+            read_id_list(tmp_path / f"{name}.lst", "--split train")
+        assert message in str(caught.value) and f"{name}.lst" in str(caught.value)

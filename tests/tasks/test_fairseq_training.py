@@ -81,6 +81,28 @@ def test_killed_and_resumed_equals_uninterrupted(pretraining_config: dict[str, A
         assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
 
 
+def test_checkpoints_are_copied_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmpt.tasks.fairseq_checkpoints import copy_atomically
+
+    (tmp_path / "new.pt").write_text("new")
+    (tmp_path / "last.pt").write_text("old")
+    with pytest.raises(FileExistsError):
+        copy_atomically(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"))
+
+    def cut(source: str, target: Path) -> None:
+        Path(target).write_text("n")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", cut)
+        with pytest.raises(OSError, match="disk full"):
+            copy_atomically(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
+    assert (tmp_path / "last.pt").read_text() == "old"
+    assert copy_atomically(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "new.pt"]
+    assert (tmp_path / "last.pt").read_text() == "new"
+
+
 def test_a_missing_restore_file_stops_the_training(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
     pretraining_config["fairseq"]["checkpoint"]["restore_file"] = str(tmp_path / "checkpoint11.pt")
     code, output = train(pretraining_config, tmp_path)

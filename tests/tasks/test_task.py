@@ -1,5 +1,6 @@
 """Tasks in process: datasets, model and loss of a config, and one step of learning."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmpt.tasks.retri_task import VideoRetriTask
-from mmpt.tasks.task import config_task, flatten_samples
+from mmpt.tasks.task import config_task, data_workers
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
+from mmpt.utils.registry import register
+from mmpt.utils.schema import validate
 
 
 def built(config: dict[str, Any]) -> VideoRetriTask:
@@ -23,17 +26,6 @@ def built(config: dict[str, Any]) -> VideoRetriTask:
     task.build_loss()
     assert isinstance(task, VideoRetriTask)
     return task
-
-
-def test_leading_dimensions_are_merged_in_order() -> None:
-    caps = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
-    batch = {"caps": caps, "vfeats": torch.rand(2, 3, 4, 6, 7), "idx": torch.tensor([1, 2]), "video_id": ["a"]}
-    flat = flatten_samples(batch)
-    assert flat["caps"].shape == (24, 5)
-    assert torch.equal(flat["caps"][1 * 12 + 2 * 4 + 3], caps[1, 2, 3])
-    assert flat["vfeats"].shape == (24, 6, 7)
-    assert flat["idx"].shape == (2,)
-    assert flatten_samples(flat) is flat
 
 
 def test_a_batch_is_a_group_of_videos_and_a_step_lowers_the_loss(pretraining_config: dict[str, Any]) -> None:
@@ -114,11 +106,6 @@ def test_wrong_configs_say_what_is_wrong(pretraining_config: dict[str, Any]) -> 
     with pytest.raises(ConfigError, match="num_video_per_batch"):
         config_task(config)
     config = OmegaConf.create(pretraining_config)
-    config.model.input_dim = 99
-    task = built(config)
-    with pytest.raises(DataError, match="input_dim"):
-        task(task.model, task.train_data.collater([task.train_data[0]]))
-    config = OmegaConf.create(pretraining_config)
     config.dataset.aligner = None
     with pytest.raises(ConfigError, match=r"dataset\.aligner"):
         config_task(config).build_dataset()
@@ -136,3 +123,104 @@ def test_checkpoints_load_strictly(pretraining_config: dict[str, Any], tmp_path:
     torch.save({"model": state}, tmp_path / "bad.pt")
     with pytest.raises(CheckpointError, match=r"text_encoder\.pooler\.dense\.bias"):
         other.load_checkpoint(str(tmp_path / "bad.pt"))
+
+
+def test_features_of_another_width_stop_the_job_before_training(pretraining_config: dict[str, Any]) -> None:
+    pretraining_config["model"]["input_dim"] = 99
+    folder = pretraining_config["dataset"]["vfeat_dir"]
+    with pytest.raises(
+        DataError, match=r"features of video 'v00' have width 16, expected model\.input_dim=99"
+    ) as caught:
+        config_task(OmegaConf.create(pretraining_config)).build_dataset()
+    assert folder in str(caught.value)
+    pretraining_config["model"] = {}
+    config_task(OmegaConf.create(pretraining_config)).build_dataset()
+
+
+def test_features_of_single_videos_are_checked_too(pretraining_config: dict[str, Any], tiny_corpus: Path) -> None:
+    pretraining_config["task"] = "Task"
+    pretraining_config["dataset"] |= {
+        "meta_processor": "MSRVTTMetaProcessor",
+        "video_processor": "VideoProcessor",
+        "text_processor": "MSRVTTTextProcessor",
+        "aligner": "DSAligner",
+        "split": "test",
+        "test_path": str(tiny_corpus / "test.csv"),
+        "vfeat_dir": str(tiny_corpus / "features"),
+    }
+    config_task(OmegaConf.create(pretraining_config)).build_dataset()
+    del pretraining_config["model"]["input_dim"]
+    with pytest.raises(DataError, match=r"features of video 'v18' have width 16, expected model\.input_dim=512"):
+        config_task(OmegaConf.create(pretraining_config)).build_dataset()
+
+
+def test_an_unknown_split_names_the_nearest(pretraining_config: dict[str, Any]) -> None:
+    pretraining_config["dataset"]["split"] = "tset"
+    with pytest.raises(ConfigError, match=r"dataset\.split: 'tset' is none of train, valid, test.*'test'"):
+        config_task(OmegaConf.create(pretraining_config)).build_dataset()
+
+
+def test_losses_are_configured_by_their_section(pretraining_config: dict[str, Any]) -> None:
+    def loss_of(**section: Any) -> Any:
+        pretraining_config["loss"] = {"loss_cls": "MMContraLoss", **section}
+        config = OmegaConf.create(pretraining_config)
+        validate(config, "job.yaml")
+        return config_task(config).build_loss()
+
+    loss = loss_of()
+    assert (loss.temperature, loss.normalize) == (1.0, False)
+    loss = loss_of(temperature=0.05, normalize=True)
+    assert (loss.temperature, loss.normalize) == (0.05, True)
+    for wrong in (0, -1.0, "warm", float("nan")):
+        with pytest.raises(ConfigError, match="temperature"):
+            loss_of(temperature=wrong)
+    with pytest.raises(ConfigError, match=r"loss\.temprature.*'temperature'"):
+        loss_of(temprature=0.1)
+    assert config_task(OmegaConf.create({**pretraining_config, "loss": None})).build_loss() is None
+
+
+def test_keys_of_a_loss_that_are_not_set_stay_with_its_preset(pretraining_config: dict[str, Any]) -> None:
+    register("loss", "WarmLoss", "mmpt.losses.contrastive:MMContraLoss", temperature=7.0)
+    pretraining_config["loss"] = {"loss_cls": "WarmLoss", "normalize": True}
+    loss = config_task(OmegaConf.create(pretraining_config)).build_loss()
+    assert (loss.temperature, loss.normalize) == (7.0, True)
+
+
+def test_data_workers_come_from_either_section() -> None:
+    config = OmegaConf.create({"dataset": {}, "fairseq": {"dataset": {"num_workers": 4}}})
+    assert data_workers(config) == 4
+    config.dataset.num_workers = 0
+    assert data_workers(config) == 0
+    assert data_workers(OmegaConf.create({})) == 0
+    for wrong in (-1, "many"):
+        config.dataset.num_workers = wrong
+        with pytest.raises(ConfigError, match=r"dataset\.num_workers"):
+            data_workers(config)
+
+
+def test_videos_are_embedded_with_the_workers_of_training(
+    pretraining_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretraining_config["fairseq"]["dataset"]["num_workers"] = 1
+    used = []
+
+    def loader(*args: Any, num_workers: int = 0, **kwargs: Any) -> DataLoader:
+        used.append(num_workers)
+        return DataLoader(*args, num_workers=num_workers, **kwargs)
+
+    monkeypatch.setattr("mmpt.tasks.retri_task.DataLoader", loader)
+    task = built(pretraining_config)
+    assert task.retrieve_groups(task.model, 1) and used == [1]
+
+
+def test_groups_tell_what_they_were_made_from(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
+    task = built(pretraining_config)
+    task.prepare_epoch(task.model, 1, tmp_path)
+    path = tmp_path / "batched_e1_videos.json"
+    content = json.loads(path.read_text())
+    assert content["stats"]["videos"] == 18 and content["stats"]["clusters"] == len(content["groups"])
+    pretraining_config["dataset"]["num_workers"] = 0
+    assert built(pretraining_config)._read_groups(path) == content["groups"]
+    for section, key, value in (("dataset", "max_len", 20), ("model", "num_hidden_video_layers", 2)):
+        other = {**pretraining_config, section: {**pretraining_config[section], key: value}}
+        assert built(other)._read_groups(path) is None

@@ -100,7 +100,7 @@ def _expand_groups(project: DictConfig, path: Path) -> tuple[list[Job], list[Cor
     for group_name, group in project.task_group.items():
         tasks = group.get("task_list") if isinstance(group, DictConfig) else None
         if not isinstance(tasks, ListConfig):
-            raise ConfigError(f"{path}: task_group.{group_name} must be a section with a task_list, a list of YAMLs")
+            raise ConfigError(f"{path}: task_group.{group_name!s} must be a section with a task_list, a list of YAMLs")
         for task in tasks:
             jobs.append(_expand_task(str(group_name), group, str(task), project, path))
     names = [job.name for job in jobs]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmpt.launch.project import Job
 from mmpt.utils.config import read_yaml
@@ -127,7 +127,7 @@ def identities(job: Job) -> dict[str, str]:
     arguments = job.config.get("args") or {}
     for name in job.config.get("inputs") or []:
         value = arguments.get(name)
-        values = value if OmegaConf.is_list(value) else [value]
+        values = list(value) if isinstance(value, ListConfig) else [value]
         paths += [str(item).rpartition("=")[2] for item in values if item is not None]
     found = {}
     for path in paths:
@@ -162,7 +162,7 @@ def _read_from(log: Path, start: int) -> str:
 def _flat(config: DictConfig, prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in config.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         if isinstance(value, DictConfig):
             result.update(_flat(value, f"{name}."))
         else:

@@ -69,10 +69,9 @@ class SmallConv3d(nn.Module):
         super().__init__()
         self.dim = dim
         generator = torch.Generator().manual_seed(seed)
-        kernels = (5, 3, 3)
         self.layers = nn.ModuleList(
-            _random_conv(before, after, kernel, generator)
-            for (before, after), kernel in zip(pairwise(_WIDTHS), kernels, strict=True)
+            _random_conv(before, after, kernel, stride, generator)
+            for (before, after), kernel, stride in zip(pairwise(_WIDTHS), (5, 3, 3), (1, 2, 1), strict=True)
         )
         self.register_buffer("colour_weight", torch.randn(3, _COLOUR_UNITS, generator=generator))
         self.register_buffer("colour_bias", 0.5 * torch.randn(_COLOUR_UNITS, generator=generator))
@@ -105,9 +104,8 @@ class SmallConv3d(nn.Module):
         colour = (clips * weight).sum((2, 3, 4)) / weight.sum((2, 3, 4)).clamp_min(1)
         parts = [F.relu((colour - 0.5) * 4 @ self.colour_weight + self.colour_bias)]
         x = torch.cat([3 * mask, 3 * change], 1)
-        for depth, layer in enumerate(self.layers):
-            stride = 2 if depth == 1 else 1
-            x = F.relu(F.conv3d(x, layer.weight, layer.bias, (stride, 2, 2), layer.padding))
+        for layer in self.layers:
+            x = F.relu(layer(x))
             parts += [x.mean((2, 3, 4)), x.amax((2, 3, 4))]
         mask_BTHW = mask[:, 0]
         x_BT, y_BT, extent_BT, share_BT = _place(mask_BTHW)
@@ -150,9 +148,10 @@ def _fovea(mask_BTHW: Tensor, x_BT: Tensor, y_BT: Tensor, extent_BT: Tensor) -> 
     return cut.view(batch, 1, frames, _FOVEA, _FOVEA)
 
 
-def _random_conv(before: int, after: int, kernel: int, generator: torch.Generator) -> nn.Conv3d:
-    """Return a convolution of random weights; half of its filters see contrasts only (zero mean)."""
-    layer = nn.Conv3d(before, after, (3, kernel, kernel), padding=(1, kernel // 2, kernel // 2))
+def _random_conv(before: int, after: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv3d:
+    """Return a convolution of random weights, ``stride`` in time; half of its filters see contrasts only."""
+    padding = (1, kernel // 2, kernel // 2)
+    layer = nn.utils.skip_init(nn.Conv3d, before, after, (3, kernel, kernel), padding=padding, stride=(stride, 2, 2))
     weight = torch.randn(layer.weight.shape, generator=generator)
     contrast = weight[: after // 2]
     contrast -= contrast.mean((2, 3, 4), keepdim=True)

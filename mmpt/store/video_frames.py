@@ -73,7 +73,7 @@ def timed_frames(
         else:
             lasts = frame.duration * frame.time_base if frame.duration else lasts
             begins = stamp - origin
-            gap = begins - (Fraction(0) if last is None else last)
+            gap = begins - (max(Fraction(0), start) if last is None else last)
             beyond = duration is not None and begins > duration + 10 and gap > 10
             if gap > _LONGEST_GAP or beyond or (last is not None and gap < -1):
                 _warn(report, f"the clock jumps by {float(gap):.1f} s")

@@ -165,7 +165,8 @@ def narrate(segments: Sequence[Segment], rng: np.random.Generator) -> list[list[
     free, duration = 0.0, segments[-1].end
     for segment in segments:
         luck = rng.random()
-        shift = rng.uniform(-1.5, -0.6) if luck < 0.12 else rng.uniform(0.8, 2.2) if luck < 0.3 else rng.uniform(-0.2, 0.4)
+        early, late = luck < 0.12, 0.12 <= luck < 0.3
+        shift = rng.uniform(-1.5, -0.6) if early else rng.uniform(0.8, 2.2) if late else rng.uniform(-0.2, 0.4)
         words = _utterance(segment.triple, segment.end - segment.start, rng)
         clock = max(free, segment.start + float(shift))
         pace = float(rng.uniform(0.28, 0.38))

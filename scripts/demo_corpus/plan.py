@@ -60,7 +60,7 @@ class VideoPlan:
         return self.name + self.ending
 
 
-def plan_corpus(seed: int, counts: Counts = Counts()) -> list[VideoPlan]:  # noqa: B008  a frozen value
+def plan_corpus(seed: int, counts: Counts = Counts()) -> list[VideoPlan]:
     """Plan all videos of a corpus; equal arguments give equal plans.
 
     A test clip shows one triple that no other split has. The triples of validation clips are theirs alone too.

@@ -1,5 +1,6 @@
 """Settings for every test: one thread per process, no network, no test that this machine cannot run."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -48,3 +49,13 @@ def _has_gpu() -> bool:
 def repository() -> Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logging() -> None:
+    """Let no test see what an earlier one, or a library that it imported, made of the log levels."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("mmpt", "mmpt_cli"):
+            logger.disabled = False
+            logger.setLevel(logging.NOTSET)

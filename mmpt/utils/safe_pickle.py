@@ -9,8 +9,9 @@ and dtypes are first collected as plain records and then built from checked part
 import math
 import os
 import pickle
+import pickletools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -46,6 +47,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         with open(path, "rb") as file:
             unpickler = _PlainUnpickler(file)
             try:
+                _check_memo(file)
                 value = unpickler.load()
                 return _Finisher().finish(value) if unpickler.met_stand_ins else value
             except _RefusedError as error:
@@ -62,6 +64,19 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: no such file") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _check_memo(file: BinaryIO) -> None:
+    """Refuse a memo number beyond the size of the file, and go back to the file's start.
+
+    The unpickler makes its table of memos as large as the largest number: one damaged byte there
+    can ask for 32 GiB, upon which the kernel ends the process.
+    """
+    size = os.fstat(file.fileno()).st_size
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= size:
+            raise pickle.UnpicklingError(f"memo number {argument} at byte {position}")
+    file.seek(0)
 
 
 class _RefusedError(pickle.UnpicklingError):

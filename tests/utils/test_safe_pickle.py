@@ -194,6 +194,13 @@ def test_any_damage_is_an_error_or_plain_data(tmp_path: Path, position: int, byt
         assert "x.pkl" in str(error)
 
 
+@pytest.mark.parametrize("code", [b"r\xff\xff\xff\xff", b"p4294967295\n"])
+def test_a_huge_memo_number_is_refused_before_memory_is_taken_for_it(tmp_path: Path, code: bytes) -> None:
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02]" + code + b".")
+    with pytest.raises(DataError, match=r"x\.pkl.*memo number 4294967295"):
+        load(tmp_path / "x.pkl")
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load(tmp_path / "none.pkl")

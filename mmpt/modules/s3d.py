@@ -57,6 +57,7 @@ class _Convolution(nn.Module):
         self.bn1: Any = nn.BatchNorm3d(width)
 
     def forward(self, video: Tensor) -> Tensor:
+        """Convolve, normalise and rectify, spatially and then, if separable, in time."""
         video = F.relu(self.bn1(self.conv1(video)))
         return F.relu(self.bn2(self.conv2(video))) if self.separable else video
 
@@ -69,6 +70,7 @@ class _Gating(nn.Module):
         self.fc = nn.Linear(width, width)
 
     def forward(self, video: Tensor) -> Tensor:
+        """Scale every channel by its gate, (batch, channels, frames, height, width) in and out."""
         weights = torch.sigmoid(self.fc(video.mean((2, 3, 4))))
         return weights[:, :, None, None, None] * video
 
@@ -91,6 +93,7 @@ class _Inception(nn.Module):
         self.gating_b3 = _Gating(b3_b) if gating else nn.Identity()
 
     def forward(self, video: Tensor) -> Tensor:
+        """Return the gated, concatenated branches: (batch, channels, frames, height, width)."""
         return torch.cat(
             [
                 self.gating_b0(self.conv_b0(video)),

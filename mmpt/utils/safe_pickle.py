@@ -87,6 +87,7 @@ class _PlainUnpickler(pickle.Unpickler):
     met_stand_ins = False
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in of a name that plain data needs; refuse every other."""
         # Protocols 0 to 2 use the names of Python 2.
         known = _GLOBALS.get(("builtins" if module == "__builtin__" else module, name))
         if known is None:

@@ -96,8 +96,12 @@ def test_interrupting_leaves_no_child_behind(project: Path) -> None:
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, str(root / "locallaunch.py"), str(project)],
-        env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # Under a shell's background job, as in some CI systems, interrupts are ignored from the start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while not trace() and time.monotonic() < deadline:
         time.sleep(0.05)

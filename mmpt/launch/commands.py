@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from mmpt.launch.project import Job
+from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import training_batch_size
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.extras import MissingExtraError
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 #: Job type -> workers. The names ``sweep_*`` of public configs mean the same.
 JOB_TYPES = {"local_single": 1, "local_small": 2, "local_big": 8, "local_predict": 1, "local_script": 1}
 _RESETS = ("reset_optimizer", "reset_dataloader", "reset_meters", "reset_lr_scheduler")
-_DEFAULT_RESTORE = "checkpoint_last.pt"
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ def _known_flags() -> dict[str, bool] | None:
 
 def _resume(job: Job, settings: dict[str, Any], command: Command) -> None:
     """Continue an interrupted fine-tuning from its own last checkpoint, not from where it first started."""
-    own = job.run_dir / _DEFAULT_RESTORE
-    if settings.get("restore_file") and own.exists():
+    own = job.run_dir / LAST_CHECKPOINT
+    if not own.exists():
+        return
+    command.notes.append(f"resumes from {own}")
+    if settings.get("restore_file"):
         for key in ("restore_file", *_RESETS):
             settings.pop(key, None)
-        command.notes.append(f"resumes from {own}")
-    elif own.exists():
-        command.notes.append(f"resumes from {own}")
 
 
 def _flag(key: str, value: Any) -> list[str]:

@@ -13,6 +13,7 @@ import mmpt.models.fairseq_model  # noqa: F401  registers mmmodel and mmarch, as
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
 from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
 from mmpt.tasks.task import config_task
+from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import load_config, save_config
 from mmpt.utils.distributed import is_main_process
 from mmpt.utils.errors import DataError
@@ -20,7 +21,6 @@ from mmpt.utils.errors import DataError
 __all__ = ["FairseqMMTask"]
 
 logger = logging.getLogger(__name__)
-_DEFAULT_RESTORE = "checkpoint_last.pt"
 
 
 @register_task("mmtask")
@@ -81,6 +81,6 @@ class FairseqMMTask(LegacyFairseqTask):
 
 def _check_restore_file(args: Namespace) -> None:
     """Refuse a starting checkpoint that does not exist: fairseq would log a line and train from scratch."""
-    path = getattr(args, "restore_file", _DEFAULT_RESTORE)
-    if path != _DEFAULT_RESTORE and not Path(path).exists():
+    path = getattr(args, "restore_file", LAST_CHECKPOINT)
+    if path != LAST_CHECKPOINT and not Path(path).exists():
         raise DataError(f"--restore-file {path}: no such checkpoint")

@@ -32,6 +32,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FAIRSEQ_PREFIX = "mmmodel."
+#: What fairseq resumes from, and its default --restore-file.
+LAST_CHECKPOINT = "checkpoint_last.pt"
 SHOWN_KEYS = 8
 
 

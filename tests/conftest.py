@@ -55,7 +55,9 @@ def repository() -> Path:
 def _fresh_logging() -> None:
     """Let no test see what an earlier one, or a library that it imported, made of the log levels."""
     logging.getLogger().setLevel(logging.WARNING)
+    logging.disable(logging.NOTSET)
     for name, logger in logging.Logger.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("mmpt", "mmpt_cli"):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("mmpt", "mmpt_cli", "fairseq"):
             logger.disabled = False
+            logger.propagate = True
             logger.setLevel(logging.NOTSET)

@@ -24,11 +24,13 @@ class VideoTextModel(nn.Module, abc.ABC):
 
     Subclasses take the whole config and say in class attributes what they can do (``capabilities``), which keys of
     a checkpoint they do not need (``allow_missing``) and which they leave aside (``allow_unexpected``), as
-    shell-style patterns. ``forward`` takes a batch by keyword and returns a dict of outputs for the loss; models
+    shell-style patterns. ``new_heads`` are the keys that a training may begin without (the heads that fine-tuning
+    adds); a test never may. ``forward`` takes a batch by keyword and returns a dict of outputs for the loss; models
     with the capability ``"retrieval"`` return ``pooled_video`` and ``pooled_text``, both (B, H), among them.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset()
+    capabilities: frozenset[str] = frozenset()
+    new_heads: ClassVar[tuple[str, ...]] = ()
     allow_missing: ClassVar[tuple[str, ...]] = ()
     allow_unexpected: ClassVar[tuple[str, ...]] = ()
     config_options: ClassVar[dict[str, type]] = {}

@@ -29,13 +29,16 @@ class FairseqMMModel(BaseFairseqModel):
         return self.mmmodel(*args, **kwargs)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Drop and fill only the keys that the model's class declares; any other difference stays an error."""
+        """Drop and fill only the keys that the model's class declares; any other difference stays an error.
+
+        Heads that fine-tuning adds keep their initialisation.
+        """
         super().upgrade_state_dict_named(state_dict, name)
         reconcile(
             state_dict,
             self.state_dict(),
             prefix=FAIRSEQ_PREFIX,
-            allow_missing=getattr(self.mmmodel, "allow_missing", ()),
+            allow_missing=(*getattr(self.mmmodel, "allow_missing", ()), *getattr(self.mmmodel, "new_heads", ())),
             allow_unexpected=getattr(self.mmmodel, "allow_unexpected", ()),
         )
 

@@ -30,7 +30,8 @@ class BertConfig:
     """Sizes of a BERT, under the names of Hugging Face's config.json, and what the video towers add to them.
 
     ``input_dim`` is the width of the video features, ``max_video_len`` the number of seconds that the position
-    table keeps for the video, ``use_seg_emb`` adds VLM's table of segment embeddings.
+    table keeps for the video, ``use_seg_emb`` adds VLM's table of segment embeddings, ``num_labels`` is the number of
+    classes of a token classifier.
     """
 
     hidden_size: int = 768
@@ -50,6 +51,7 @@ class BertConfig:
     input_dim: int = 512
     max_video_len: int = 32
     use_seg_emb: bool = False
+    num_labels: int = 2
 
     def transformer(self) -> TransformerOptions:
         """Return the encoder's options."""

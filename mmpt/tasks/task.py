@@ -134,10 +134,26 @@ class Task:
         name = self.config.model.get("model_cls") if self.config.get("model") else None
         if not name:
             raise ConfigError("model.model_cls is not set")
-        self.model = build("model", str(name), self.config)
+        self.model = build("model", str(name), self._with_labels(str(name)))
         if checkpoint is not None:
             self.load_checkpoint(checkpoint)
         return self.model
+
+    def _with_labels(self, name: str) -> DictConfig:
+        """Return the config with ``model.num_labels`` from the data, where the model declares that key and it is empty.
+
+        Raises:
+            ConfigError: if the data do not say how many classes there are.
+        """
+        options = declared_options("model", name).get("model")
+        given = (section_of(self.config, "model") or {}).get("num_labels")
+        if not isinstance(options, type) or not hasattr(options, "num_labels") or given is not None:
+            return self.config
+        for dataset in (self.train_data, self.val_data, self.test_data):
+            number = getattr(dataset.meta_processor, "num_labels", None) if dataset is not None else None
+            if number is not None:
+                return OmegaConf.merge(self.config, {"model": {"num_labels": int(number)}})  # type: ignore[return-value]
+        raise ConfigError("model.num_labels: not set, and the data do not say how many classes there are")
 
     def load_checkpoint(self, path: str) -> None:
         """Load weights into the model, strictly but for the keys that its class declares."""

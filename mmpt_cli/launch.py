@@ -84,19 +84,15 @@ def _launch_project(project: Project, runner: Runner, arguments: argparse.Namesp
         print(f"corrected: {correction}")
     write_jobs(project)
     order = stages(project)
-    runnable = [[job for job in stage if not job.not_built] for stage in order]
-    for job in (job for stage in order for job in stage if job.not_built):
-        print(f"left out: {job.name}: not built yet: {', '.join(job.not_built)}")
-    runnable = [stage for stage in runnable if stage]
     if arguments.dryrun:
-        for number, stage in enumerate(runnable, 1):
-            print(f"stage {number}/{len(runnable)}")
+        for number, stage in enumerate(order, 1):
+            print(f"stage {number}/{len(order)}")
             for job in stage:
                 _print_command(job, runner, overridden=False)
         return
-    runner.check(runnable)
-    ran = runner.run_stages(runnable, arguments.parallel)
-    jobs = [job for stage in runnable for job in stage]
+    runner.check(order)
+    ran = runner.run_stages(order, arguments.parallel)
+    jobs = [job for stage in order for job in stage]
     print(f"\n{ran} jobs ran, {len(jobs) - ran} were completed before.")
     _print_table(jobs)
 
@@ -108,8 +104,6 @@ def _launch_job(job: Job, runner: Runner, arguments: argparse.Namespace) -> None
         if overridden and job.kind != "script":
             print(f"    note: the run writes the resolved settings to {job.run_dir}/config.yaml first")
         return
-    if job.not_built:
-        raise MMPTError(f"{job.path} names classes that are not built yet: {', '.join(job.not_built)}")
     runner.run(job, overridden=overridden)
     _print_table([job])
 

@@ -19,18 +19,22 @@ from mmpt.utils.extras import require
 __all__ = [
     "DARK",
     "LIGHT",
+    "WIDTH",
     "Example",
     "Shown",
     "Theme",
+    "blank_figure",
     "loss_curves",
     "rank_histogram",
     "retrieval_gallery",
+    "shortened",
     "similarity_heatmap",
+    "style_axes",
     "to_bytes",
 ]
 
 #: Inches that fill the page.
-_WIDTH = 10.6
+WIDTH = 10.6
 _RANK_EDGES = (1, 2, 6, 11, 21, 51, 101, 501)
 
 
@@ -80,7 +84,8 @@ class Example:
     shown: Sequence[Shown] = field(default_factory=tuple)
 
 
-def _figure(width: float, height: float) -> Any:
+def blank_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of a size in inches, transparent and without pyplot's global state."""
     figure_module = require("matplotlib.figure", "report")
     require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(
         figure := figure_module.Figure(figsize=(width, height), layout="constrained")
@@ -89,7 +94,8 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _style(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y") -> None:
+def style_axes(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y") -> None:
+    """Give axes the look of the report; ``x`` and ``y`` are their labels."""
     axes.set_facecolor("none")
     axes.set_title(title, loc="left", color=theme.text, fontsize=11, fontweight="bold", pad=10)
     axes.set_xlabel(x, color=theme.muted, fontsize=9.5)
@@ -109,7 +115,7 @@ def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
     The curves are labelled with their batch sizes: a contrastive loss grows with the pairs of a batch.
     """
     shown = {name: log for name, log in logs.items() if log}
-    figure = _figure(_WIDTH if len(shown) == 2 else max(6.4, 4.6 * len(shown)), 3.4)
+    figure = blank_figure(WIDTH if len(shown) == 2 else max(6.4, 4.6 * len(shown)), 3.4)
     for position, (name, log) in enumerate(shown.items()):
         axes = figure.add_subplot(1, len(shown), position + 1)
         train = log.inner if len(log.inner) else log.epochs
@@ -130,7 +136,7 @@ def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
                 place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 8.5}
                 point = (log.valid.updates[best], log.valid.values[best])
                 axes.annotate(text, point, color=theme.series[1], **place)
-        _style(axes, theme, name, "updates", "loss" if position == 0 else "")
+        style_axes(axes, theme, name, "updates", "loss" if position == 0 else "")
         axes.margins(y=0.15)
         axes.legend(frameon=False, labelcolor=theme.text, fontsize=9, loc="upper right")
     return figure
@@ -150,12 +156,12 @@ def similarity_heatmap(
     scores: npt.NDArray[np.floating], theme: Theme = LIGHT, title: str = "Text-video similarity", matching: bool = True
 ) -> Any:
     """Draw scores ``(texts, videos)``; with ``matching``, text i belongs to video i and rows are sorted by text."""
-    figure = _figure(5.6, 4.9)
+    figure = blank_figure(5.6, 4.9)
     axes = figure.add_subplot()
     low, high = np.percentile(scores, (25, 99.7))
     colours = require("matplotlib.colors", "report").LinearSegmentedColormap.from_list("ramp", _RAMPS[theme.colormap])
     image = axes.imshow(scores, cmap=colours, vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-    _style(axes, theme, title, "videos", "texts", grid="")
+    style_axes(axes, theme, title, "videos", "texts", grid="")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
@@ -177,7 +183,7 @@ def rank_histogram(ranks: Mapping[str, npt.NDArray[np.integer]], candidates: int
     edges = [edge for edge in _RANK_EDGES if edge <= candidates] + [candidates + 1]
     pairs = list(itertools.pairwise(edges))
     labels = [str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in pairs]
-    figure = _figure(_WIDTH, 3.4)
+    figure = blank_figure(WIDTH, 3.4)
     axes = figure.add_subplot()
     width = 0.8 / max(1, len(ranks))
     places = np.arange(len(pairs))
@@ -192,7 +198,7 @@ def rank_histogram(ranks: Mapping[str, npt.NDArray[np.integer]], candidates: int
         places, chance, marker="_", s=900 / max(1, len(pairs)) ** 0.5, color=theme.text, zorder=3, label="chance"
     )
     axes.set_xticks(places, labels)
-    _style(axes, theme, "Rank of the right video", f"rank among {candidates} videos", "% of queries")
+    style_axes(axes, theme, "Rank of the right video", f"rank among {candidates} videos", "% of queries")
     axes.margins(y=0.14)
     axes.legend(frameon=False, labelcolor=theme.text, fontsize=9)
     return figure
@@ -208,11 +214,11 @@ def retrieval_gallery(examples: Sequence[Example], theme: Theme = LIGHT, title: 
     A video without frames is an empty tile with its id.
     """
     columns = max((len(example.shown) for example in examples), default=1)
-    figure = _figure(2.0 * columns + 0.2, 2.15 * len(examples) + 0.5)
+    figure = blank_figure(2.0 * columns + 0.2, 2.15 * len(examples) + 0.5)
     figure.suptitle(title, x=0.01, ha="left", color=theme.text, fontsize=12, fontweight="bold")
     for part, example in zip(np.atleast_1d(figure.subfigures(len(examples), 1)), examples, strict=True):
         part.patch.set_alpha(0.0)
-        heading = f"“{_shortened(example.query)}”   rank {example.rank}"
+        heading = f"“{shortened(example.query)}”   rank {example.rank}"
         part.suptitle(heading, x=0.01, ha="left", color=theme.text, fontsize=9.5)
         tiles = np.atleast_1d(part.subplots(1, columns))
         for axes in tiles[len(example.shown) :]:
@@ -236,10 +242,11 @@ def _tile(axes: Any, item: Shown, theme: Theme) -> None:
         spine.set_linewidth(3 if item.right else 1)
     mark = " ✓" if item.right else ""
     axes.set_title(f"{item.place}. {item.score:.2f}{mark}", fontsize=8.5, color=colour if item.right else theme.muted)
-    axes.set_xlabel(_shortened(item.video_id, 24), fontsize=7.5, color=theme.muted)
+    axes.set_xlabel(shortened(item.video_id, 24), fontsize=7.5, color=theme.muted)
 
 
-def _shortened(text: str, limit: int = 90) -> str:
+def shortened(text: str, limit: int = 90) -> str:
+    """Return a text cut to ``limit`` characters, the last one an ellipsis where it was longer."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -14,7 +14,7 @@ from mmpt.evaluators.ranking import top_items
 from mmpt.store.video_list import VIDEO_SUFFIXES
 from mmpt.utils.errors import DataError, MMPTError
 
-__all__ = ["Thumbnails", "choose_queries", "examples_of"]
+__all__ = ["Thumbnails", "choose_queries", "examples_of", "spread"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,11 @@ def choose_queries(ranks: npt.NDArray[np.integer], good: int = 3, bad: int = 3) 
     hits = np.flatnonzero(ranks == 1)
     misses = np.flatnonzero(ranks > 1)
     misses = misses[np.argsort(ranks[misses], kind="stable")]
-    return _spread(hits, good), _spread(misses, bad)
+    return spread(hits, good), spread(misses, bad)
 
 
-def _spread(indices: npt.NDArray[np.integer], count: int) -> list[int]:
+def spread(indices: npt.NDArray[np.integer], count: int) -> list[int]:
+    """Return ``count`` of the indices (all, if they are fewer), spread evenly from the first to the last."""
     if len(indices) <= count:
         return [int(index) for index in indices]
     return [int(indices[place]) for place in np.linspace(0, len(indices) - 1, count).round().astype(int)]

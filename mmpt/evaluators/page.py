@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from mmpt.evaluators.figures import DARK, LIGHT, Example, Shown, Theme, to_bytes
 
-__all__ = ["chart", "example_card", "page", "section", "table"]
+__all__ = ["caption_card", "chart", "example_card", "options_card", "page", "section", "table"]
+
+#: Frames of a video ``(n, h, w, 3)``, None where there are none.
+Frames = npt.NDArray[np.uint8] | None
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--panel:#f7f9fb;--text:#1f2933;--muted:#697586;--line:#e3e8ef;
@@ -58,6 +61,16 @@ border:3px solid transparent;background:var(--line);min-height:70px}
 .video .caption{font-size:12.5px;color:var(--muted);margin-top:4px;overflow-wrap:anywhere}
 .video.right .caption{color:var(--right)}
 .video.apart{border-left:1px dashed var(--line);padding-left:12px;flex-basis:161px}
+.card.beside{display:flex;gap:18px;align-items:flex-start}
+.card.beside .texts{flex:1;min-width:0}
+.options{list-style:none;margin:0;padding:0;font-size:15px}
+.options li{padding:3px 0 3px 26px;position:relative;overflow-wrap:anywhere}
+.options li::before{content:attr(data-mark);position:absolute;left:4px;font-weight:650}
+.options li.right{color:var(--right);font-weight:600}
+.options li.wrong{color:var(--wrong)}
+.said{font-size:16px;margin:0 0 6px}
+.reference{font-size:14.5px;color:var(--muted);margin:0}
+@media (max-width:520px){.card.beside{flex-direction:column}}
 details{border-top:1px solid var(--line);padding:9px 0}
 summary{cursor:pointer;font-size:14.5px}
 pre{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto;
@@ -113,13 +126,38 @@ def example_card(example: Example) -> str:
     )
 
 
+def options_card(video_id: str, frames: Frames, question: str, options: Sequence[tuple[str, str]]) -> str:
+    """Return a question beside its video; an option is (text, mark), the mark "right", "wrong" or "" for none."""
+    marks = {"right": "✓", "wrong": "✗"}
+    items = "".join(
+        f'<li class="{mark}" data-mark="{marks.get(mark, "")}">{html.escape(text)}</li>' for text, mark in options
+    )
+    asked = f"<p class=said>{html.escape(question)}</p>" if question else ""
+    return _beside(video_id, frames, f"{asked}<ol class=options>{items}</ol>")
+
+
+def caption_card(video_id: str, frames: Frames, said: str, references: Sequence[str]) -> str:
+    """Return a generated caption and those of annotators beside their video; all are text."""
+    below = "".join(f"<p class=reference>{html.escape(text)}</p>" for text in references)
+    return _beside(video_id, frames, f"<p class=said>“{html.escape(said)}”</p>{below}")
+
+
+def _beside(video_id: str, frames: Frames, texts: str) -> str:
+    name = f"<div class=caption>{html.escape(video_id)}</div>"
+    return f"<div class='card beside'><div class=video>{_strip(frames)}{name}</div><div class=texts>{texts}</div></div>"
+
+
+def _strip(frames: Frames) -> str:
+    """Return the frames of a video; an empty tile, where it has none."""
+    images = "".join(f'<img src="{_jpeg(frame)}" alt="">' for frame in (frames if frames is not None else ()))
+    return f'<div class="strip{"" if images else " empty"}">{images}</div>'
+
+
 def _video(item: Shown, position: int) -> str:
-    frames = item.frames if item.frames is not None else ()
-    strip = "".join(f'<img src="{_jpeg(frame)}" alt="">' for frame in frames)
     kinds = ["video", *(["right"] if item.right else []), *(["apart"] if item.place != position else [])]
     mark = "✓ " if item.right else ""
     return (
-        f'<div class="{" ".join(kinds)}"><div class="strip{"" if strip else " empty"}">{strip}</div>'
+        f'<div class="{" ".join(kinds)}">{_strip(item.frames)}'
         f"<div class=caption>{mark}{item.place}. {html.escape(item.video_id)}<br>score {item.score:.2f}</div></div>"
     )
 

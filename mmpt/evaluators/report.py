@@ -1,7 +1,7 @@
 """One self-contained HTML page about a project's runs, made from what lies in the run folders alone.
 
-Read are ``metrics.json`` and ``embeddings.npz`` of the tests and ``log.txt`` of the trainings;
-video files only for the pictures of the example retrievals.
+Read are ``metrics.json`` and the predictions of the tests and ``log.txt`` of the trainings; video files only for
+the pictures of the examples.
 """
 
 import datetime
@@ -15,45 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 import mmpt
 from mmpt.evaluators import page
-from mmpt.evaluators.base import NothingEvaluated, load_arrays
-from mmpt.evaluators.figures import (
-    Example,
-    loss_curves,
-    rank_histogram,
-    retrieval_gallery,
-    similarity_heatmap,
-    to_bytes,
-)
-from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
-from mmpt.evaluators.ranking import ranks
-from mmpt.evaluators.results import Result, cell_parts, collect_results, columns_of
+from mmpt.evaluators.base import NothingEvaluated
+from mmpt.evaluators.figures import loss_curves, to_bytes
+from mmpt.evaluators.gallery import Thumbnails
+from mmpt.evaluators.results import Result, cell_parts, collect_results, columns_of, counted_as
+from mmpt.evaluators.retrieval_view import RetrievalView, read_retrieval, retrieval_figures, retrieval_sections
 from mmpt.evaluators.setting import FINE_TUNED, UNKNOWN
+from mmpt.evaluators.task_views import TaskView, task_sections, view_of
 from mmpt.evaluators.training_log import TrainingLog, read_training_log
+from mmpt.utils.errors import DataError
 from mmpt.utils.files import atomic_open
 
 __all__ = ["Report", "build_report", "render", "write_figures", "write_report"]
 
 logger = logging.getLogger(__name__)
-
-_MOST_QUERIES = 5000
-_HEATMAP_SIDE = 120
-
-
-@dataclass
-class RetrievalView:
-    """What the page shows of one retrieval test beyond its metrics."""
-
-    name: str
-    ranks: npt.NDArray[np.int64]
-    candidates: int
-    scores: npt.NDArray[np.float32]
-    good: list[Example]
-    bad: list[Example]
 
 
 @dataclass
@@ -65,6 +42,7 @@ class Report:
     missing: list[Path] = field(default_factory=list)
     logs: dict[str, TrainingLog] = field(default_factory=dict)
     views: list[RetrievalView] = field(default_factory=list)
+    task_views: list[TaskView] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -82,11 +60,11 @@ def build_report(
         tests: folders of tests, see :func:`collect_results`.
         trainings: folders of trainings, each with a ``log.txt``; those without one are passed over.
         names: job name of a folder, by its path.
-        videos: folder of video files, for pictures of the example retrievals.
+        videos: folder of video files, for pictures of the examples.
 
     Raises:
         NothingEvaluated: if no test has a result yet.
-        DataError: if a file is damaged.
+        DataError: if a metrics.json or a log is damaged. Other files that are missing or damaged are ``problems``.
     """
     results, missing = collect_results(tests, names)
     if not results:
@@ -101,27 +79,22 @@ def build_report(
             report.problems.append(f"{folder} has no log.txt, so no loss curve")
     thumbnails = Thumbnails(videos) if videos else None
     for result in results:
-        if result.metric == "RetrievalMetric":
-            report.views.append(_view(result, thumbnails))
+        _add_view(report, result, thumbnails)
     if thumbnails and thumbnails.failed:
         first, reason = next(iter(thumbnails.failed.items()))
         report.problems.append(f"{len(thumbnails.failed)} videos have no picture (first: {first}, {reason})")
     return report
 
 
-def _view(result: Result, thumbnails: Thumbnails | None) -> RetrievalView:
-    arrays = load_arrays(result.run_dir / "embeddings.npz", ("text", "video", "target", "ids", "texts"))
-    if len(arrays["text"]) > _MOST_QUERIES:  # the page needs shapes of distributions, not every query
-        kept = np.linspace(0, len(arrays["text"]) - 1, _MOST_QUERIES).astype(int)
-        arrays.update({name: arrays[name][kept] for name in ("text", "target", "texts")})
-    found = ranks(arrays["text"], arrays["video"], arrays["target"])
-    good, bad = choose_queries(found)
-    _, described = np.unique(arrays["target"], return_index=True)
-    rows = described[np.linspace(0, len(described) - 1, min(_HEATMAP_SIDE, len(described))).astype(int)]
-    rows = rows[np.argsort(arrays["texts"][rows], kind="stable")]  # texts that begin alike become neighbours
-    scores = arrays["text"][rows] @ arrays["video"][arrays["target"][rows]].T
-    examples = (examples_of(arrays, found, chosen, thumbnails=thumbnails) for chosen in (good, bad))
-    return RetrievalView(result.name, found, len(arrays["video"]), scores, *examples)
+def _add_view(report: Report, result: Result, thumbnails: Thumbnails | None) -> None:
+    """Add what is shown of a test beyond its metrics; say what is missing where that cannot be read."""
+    try:
+        if result.metric == "RetrievalMetric":
+            report.views.append(read_retrieval(result, thumbnails))
+        elif (view := view_of(result, thumbnails)) is not None:
+            report.task_views.append(view)
+    except DataError as error:
+        report.problems.append(f"no examples of {result.name}: {error}")
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:
@@ -133,13 +106,9 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
 def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every figure of the report as a PNG, for documents; return their paths."""
     drawn: dict[str, Any] = {"loss_curves": loss_curves(report.logs)} if report.logs else {}
-    for candidates, views in _by_candidates(report.views).items():
-        drawn[f"ranks_{candidates}"] = rank_histogram({view.name: view.ranks for view in views}, candidates)
-    for view in report.views:
-        stem = view.name.replace("/", "_")
-        drawn[f"similarity_{stem}"] = similarity_heatmap(view.scores, title=view.name)
-        if view.good or view.bad:
-            drawn[f"retrievals_{stem}"] = retrieval_gallery([*view.good, *view.bad], title=view.name)
+    drawn |= retrieval_figures(report.views)
+    for view in report.task_views:
+        drawn |= view.figures()
     paths = []
     for name, figure in drawn.items():
         paths.append(Path(folder) / f"{name}.png")
@@ -158,9 +127,7 @@ def render(report: Report) -> str:
             "A pair competes with the others of its batch, so losses of different batch sizes are not comparable."
         )
         body.append(page.section("Training", note, drawn))
-    if report.views:
-        body.append(_distributions(report.views))
-        body.append(_examples(report.views))
+    body += [*retrieval_sections(report.views), *task_sections(report.task_views)]
     body.append(_settings(report))
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     notes = "".join(f"<br>{html.escape(problem)}" for problem in report.problems)
@@ -200,7 +167,7 @@ def _aside(result: Result) -> str:
     """Say which test it is, how large, and what guessing would give."""
     facts = [result.name]
     if "count" in result.metrics:
-        facts.append(f"{result.metrics['count']} queries")
+        facts.append(f"{result.metrics['count']} {counted_as(result.metric)}")
     if "candidates" in result.metrics:
         candidates = result.metrics["candidates"]
         facts.append(f"{candidates} videos, chance {100 / candidates:.2g} %")
@@ -211,9 +178,9 @@ def _results(report: Report) -> str:
     tables = []
     for metric in dict.fromkeys(result.metric for result in report.results):
         group = [result for result in report.results if result.metric == metric]
-        columns = columns_of(group[0])
+        columns = columns_of(*group)
         rows = [_result_row(result, columns) for result in group]
-        headings = ["test", "setting", *(heading for heading, _ in columns.values()), "queries"]
+        headings = ["test", "setting", *(heading for heading, _ in columns.values()), counted_as(metric)]
         tables.append(page.table(headings, rows))
     note = (
         "Shares in percent with their 95% Wilson interval. Equal scores count against the query. "
@@ -231,41 +198,6 @@ def _result_row(result: Result, columns: Mapping[str, tuple[str, str]]) -> list[
         value, interval = cell_parts(result.metrics, name, kind)
         cells.append(f"{value}<span class=ci>{interval[0]} – {interval[1]}</span>" if interval else value)
     return [*cells, str(result.metrics.get("count", "-"))]
-
-
-def _by_candidates(views: Sequence[RetrievalView]) -> dict[int, list[RetrievalView]]:
-    groups: dict[int, list[RetrievalView]] = {}
-    for view in views:
-        groups.setdefault(view.candidates, []).append(view)
-    return groups
-
-
-def _distributions(views: Sequence[RetrievalView]) -> str:
-    charts = []
-    for candidates, group in _by_candidates(views).items():
-        draw = functools.partial(rank_histogram, {view.name: view.ranks for view in group}, candidates)
-        charts.append(page.chart(draw, f"histogram of ranks among {candidates} videos"))
-    maps = []
-    for view in views:
-        draw = functools.partial(similarity_heatmap, view.scores, title=view.name)
-        maps.append(page.chart(draw, f"scores of {view.name}"))
-    note = f"Where the right video lands, and the scores behind it (up to {_HEATMAP_SIDE} texts and their videos)."
-    return page.section("Ranks and similarities", note, *charts, f"<div class=pair>{''.join(maps)}</div>")
-
-
-def _examples(views: Sequence[RetrievalView]) -> str:
-    parts = []
-    for view in views:
-        for heading, examples in (("found first", view.good), ("missed", view.bad)):
-            if examples:
-                parts.append(f"<h3>{html.escape(view.name)}: {heading}</h3>")
-                parts.extend(page.example_card(example) for example in examples)
-    note = (
-        "Queries spread evenly over the test set, from those answered right and from the nearest miss to the worst "
-        "rank. Frames run left to right, top to bottom; the right video is framed, and set apart where it is not "
-        "among the first five. Scores are dot products of text and video embedding."
-    )
-    return page.section("Example retrievals", note, *parts)
 
 
 def _settings(report: Report) -> str:

@@ -11,7 +11,16 @@ from mmpt.evaluators.setting import setting_of
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json
 
-__all__ = ["COLUMNS", "Result", "cell_parts", "collect_results", "columns_of", "results_json", "results_table"]
+__all__ = [
+    "COLUMNS",
+    "Result",
+    "cell_parts",
+    "collect_results",
+    "columns_of",
+    "counted_as",
+    "results_json",
+    "results_table",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +35,31 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "v2t_R1": ("v2t R@1", "share"),
     },
     "DiDeMoMetric": {"rank1": ("rank@1", "share"), "rank5": ("rank@5", "share"), "mIoU": ("mIoU", "share")},
+    "QAMetric": {"acc": ("accuracy", "share")},
+    "NLGMetric": {
+        "Bleu_3": ("BLEU-3", "share"),
+        "Bleu_4": ("BLEU-4", "share"),
+        "METEOR": ("METEOR", "share"),
+        "ROUGE_L": ("ROUGE-L", "share"),
+        "CIDEr": ("CIDEr", "number"),
+    },
+    "COINActionSegmentationMetric": {
+        "frame_acc": ("frame accuracy", "share"),
+        "background_share": ("all background", "share"),
+        "frame_acc_no_bg": ("in steps", "share"),
+        "segment_f1": ("segment F1", "share"),
+    },
+    "CrossTaskMetric": {
+        "recall": ("recall", "share"),
+        "recall_chance_ordered": ("chance", "share"),
+    },
+}
+#: What ``count`` counts, for kinds of metric whose items are no queries.
+_COUNTED = {
+    "QAMetric": "questions",
+    "NLGMetric": "clips",
+    "COINActionSegmentationMetric": "videos",
+    "CrossTaskMetric": "videos",
 }
 
 
@@ -109,12 +143,20 @@ def _cell(metrics: Mapping[str, Any], name: str, kind: str) -> str:
     return f"{value} [{interval[0]}, {interval[1]}]" if interval else value
 
 
-def columns_of(result: Result) -> dict[str, tuple[str, str]]:
-    """Return the columns of a result's kind of metric; all plain numbers for a kind of the user's own."""
-    known = COLUMNS.get(result.metric)
-    if known:
-        return known
-    return {name: (name, "number") for name, value in result.metrics.items() if isinstance(value, float)}
+def columns_of(*results: Result) -> dict[str, tuple[str, str]]:
+    """Return the columns of results of one kind of metric: those that any of them has a number for.
+
+    For a kind of the user's own, all plain numbers of the first result.
+    """
+    known = COLUMNS.get(results[0].metric)
+    if known is None:
+        return {name: (name, "number") for name, value in results[0].metrics.items() if isinstance(value, float)}
+    return {name: column for name, column in known.items() if any(name in result.metrics for result in results)}
+
+
+def counted_as(metric: str) -> str:
+    """Return what ``count`` counts under a kind of metric."""
+    return _COUNTED.get(metric, "queries")
 
 
 def results_table(results: Sequence[Result], missing: Sequence[str | os.PathLike[str]] = ()) -> str:
@@ -125,8 +167,8 @@ def results_table(results: Sequence[Result], missing: Sequence[str | os.PathLike
     blocks = []
     for metric in dict.fromkeys(result.metric for result in results):
         group = [result for result in results if result.metric == metric]
-        columns = columns_of(group[0])
-        rows = [["test", "setting", *(heading for heading, _ in columns.values()), "queries"]]
+        columns = columns_of(*group)
+        rows = [["test", "setting", *(heading for heading, _ in columns.values()), counted_as(metric)]]
         for result in group:
             cells = [_cell(result.metrics, name, kind) for name, (_, kind) in columns.items()]
             rows.append([result.name, result.setting, *cells, str(result.metrics.get("count", "-"))])

@@ -5,7 +5,11 @@
    the same project tests on, it validates on a held-out part of its training videos instead, and a
    test of that training takes the checkpoint so chosen, where it named the last one (the published
    tester then tried every checkpoint on the test data).
-   Overrides of the command line come after the corrections, so the published choice can be had back.
+3. Two towers that begin from one shared encoder: the jobs of ``retri/videoretri.yaml`` that follow its
+   pre-training name the models of VideoCLIP, which have no weight in common with it (the published loader
+   left them at random values without a word). They take the shared encoder's own models.
+
+Overrides of the command line come after the corrections, so the published choice can be had back.
 """
 
 from collections.abc import Iterable
@@ -13,10 +17,18 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["VAL_HOLDOUT", "Correction", "correct", "correct_checkpoint"]
+__all__ = ["SHARED_MODEL", "VAL_HOLDOUT", "Correction", "correct", "correct_checkpoint", "correct_model"]
 
 VAL_HOLDOUT = 0.05
 _RENAMED_CLASSES = {"MMFusionForMFMMLM": "MMBertForMFMMLM"}
+SHARED_MODEL = "MMFusionShare"
+#: Model of two towers -> the model of one shared encoder that does the same, and its encoder.
+_OF_ONE_ENCODER = {
+    "MMFusionSeparate": (SHARED_MODEL, "MMBertForEncoder"),
+    "MMFusionSeparateActionLocalization": ("MMFusionShareActionLocalization", "MMBertForEncoder"),
+    "MMFusionSeparateActionSegmentation": ("MMFusionActionSegmentation", "MMBertForTokenClassification"),
+}
+_OF_TOWERS = ("video_encoder_cls", "text_encoder_cls", "num_hidden_video_layers")
 
 
 @dataclass(frozen=True)
@@ -70,3 +82,15 @@ def correct_checkpoint(job: str, config: DictConfig, chosen: Iterable[str]) -> l
     best = f"{folder}/checkpoint_best.pt"
     OmegaConf.update(config, "fairseq.common_eval.path", best)
     return [Correction(job, "fairseq.common_eval.path", path, best, "the checkpoint chosen on held-out videos")]
+
+
+def correct_model(job: str, config: DictConfig) -> list[Correction]:
+    """Let a job that begins from a shared encoder have a model that can read it, in place; return what was changed."""
+    model = config.get("model") or {}
+    old = model.get("model_cls")
+    if old not in _OF_ONE_ENCODER:
+        return []
+    model.model_cls, model.mm_encoder_cls = _OF_ONE_ENCODER[old]
+    for key in _OF_TOWERS:
+        model.pop(key, None)
+    return [Correction(job, "model.model_cls", old, model.model_cls, "its checkpoint is of one shared encoder")]

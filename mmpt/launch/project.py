@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mmpt.launch.corrections import Correction, correct, correct_checkpoint
+from mmpt.launch.corrections import SHARED_MODEL, Correction, correct, correct_checkpoint, correct_model
 from mmpt.utils.config import apply_overrides, read_yaml, save_config
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.files import resolve_path
-from mmpt.utils.registry import find
-from mmpt.utils.schema import PROJECT_KEYS, named_classes, validate
+from mmpt.utils.schema import PROJECT_KEYS, validate
 
 __all__ = ["Job", "Project", "expand_project", "is_project", "job_from_yaml", "write_jobs"]
 
@@ -36,7 +35,6 @@ class Job:
     kind: str
     run_dir: Path
     group: str = ""
-    not_built: list[str] = field(default_factory=list)
 
     @property
     def writes(self) -> Path | None:
@@ -111,7 +109,19 @@ def _expand_groups(project: DictConfig, path: Path) -> tuple[list[Job], list[Cor
     corrections = [found for job in jobs for found in correct(job.name, job.config, test_paths)]
     chosen = {str(job.run_dir) for job in jobs if OmegaConf.select(job.config, "dataset.val_holdout")}
     corrections += [found for job in jobs for found in correct_checkpoint(job.name, job.config, chosen)]
-    return jobs, corrections
+    return jobs, corrections + _correct_models(jobs)
+
+
+def _correct_models(jobs: Sequence[Job]) -> list[Correction]:
+    """Correct the models of jobs whose checkpoint comes, at one or more removes, from a shared encoder."""
+    trainings = [job for job in jobs if job.kind == "train"]
+    shared = {job.run_dir for job in trainings if OmegaConf.select(job.config, "model.model_cls") == SHARED_MODEL}
+    corrections = []
+    for job in (*trainings, *(job for job in jobs if job.kind == "predict")):
+        if job.reads is not None and job.reads.parent in shared:
+            corrections += correct_model(job.name, job.config)
+            shared.add(job.run_dir)
+    return corrections
 
 
 def _expand_task(group_name: str, group: DictConfig, task: str, project: DictConfig, path: Path) -> Job:
@@ -170,7 +180,6 @@ def _finish(jobs: Sequence[Job], overrides: Sequence[str], project: str) -> None
             for item in others:
                 if item.partition("=")[0].strip() in unused and not project:
                     logger.warning("-o %s: no class that %s names reads it", item, source)
-        job.not_built = _not_built(job.config)
         job.run_dir = _run_dir(job.name, job.config, job.kind)
 
 
@@ -206,10 +215,6 @@ def _run_dir(name: str, config: DictConfig, kind: str) -> Path:
     if not value:
         raise ConfigError(f"{name}: {key} is needed: the folder of what the job writes")
     return Path(str(value))
-
-
-def _not_built(config: DictConfig) -> list[str]:
-    return [name for _, kind, name in named_classes(config) if find(kind, name).target is None]
 
 
 def _refuse_shared_folders(jobs: Sequence[Job], path: str | Path) -> None:

@@ -10,7 +10,14 @@ from torch.nn import functional as F
 
 from mmpt.utils.errors import ConfigError
 
-__all__ = ["ContrastiveLoss", "ContrastiveOptions", "MMContraLoss", "T2VContraLoss", "V2TContraLoss"]
+__all__ = [
+    "ContrastiveLoss",
+    "ContrastiveOptions",
+    "MMContraLoss",
+    "ScoringLoss",
+    "T2VContraLoss",
+    "V2TContraLoss",
+]
 
 
 @dataclass
@@ -21,8 +28,8 @@ class ContrastiveOptions:
     normalize: bool = False
 
 
-class ContrastiveLoss:
-    """Cross entropy of finding each row's pair among all rows of the batch, summed over the directions.
+class ScoringLoss:
+    """Base of the objectives that score videos against texts: what the scores are.
 
     Published behaviour is the default: raw dot products, no temperature. ``normalize`` takes cosines instead,
     ``temperature`` divides the scores.
@@ -32,13 +39,29 @@ class ContrastiveLoss:
     """
 
     config_options: ClassVar[dict[str, type]] = {"loss": ContrastiveOptions}
-    directions: tuple[str, ...] = ()
 
     def __init__(self, temperature: float = 1.0, normalize: bool = False) -> None:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ConfigError(f"loss.temperature: must be positive, not {temperature}")
         self.temperature = temperature
         self.normalize = normalize
+
+    def scores(self, texts: Tensor, videos: Tensor) -> Tensor:
+        """Return float32 scores (.., T, V) of texts (.., T, H) with videos (.., V, H).
+
+        Scores reach hundreds: half precision would round them by whole units, so autocast is off.
+        """
+        with torch.autocast(texts.device.type, enabled=False):
+            texts, videos = texts.float(), videos.float()
+            if self.normalize:
+                texts, videos = F.normalize(texts, dim=-1), F.normalize(videos, dim=-1)
+            return texts @ videos.transpose(-2, -1) / self.temperature
+
+
+class ContrastiveLoss(ScoringLoss):
+    """Cross entropy of finding each row's pair among all rows of the batch, summed over the directions."""
+
+    directions: tuple[str, ...] = ()
 
     def __call__(self, pooled_video: Tensor, pooled_text: Tensor, **kwargs: Any) -> Tensor:
         """Return the scalar float32 loss of pairs (B, H) and (B, H); other keyword arguments are ignored.
@@ -48,18 +71,13 @@ class ContrastiveLoss:
         """
         if pooled_video.shape != pooled_text.shape or pooled_video.dim() != 2:
             raise ValueError(f"pairs differ in shape: {tuple(pooled_video.shape)} and {tuple(pooled_text.shape)}")
-        # Scores reach hundreds: half precision would round them by whole units.
-        with torch.autocast(pooled_video.device.type, enabled=False):
-            video, text = pooled_video.float(), pooled_text.float()
-            if self.normalize:
-                video, text = F.normalize(video, dim=-1), F.normalize(text, dim=-1)
-            scores = text @ video.T / self.temperature
-            targets = torch.arange(len(scores), device=scores.device)
-            by_direction = {"text_to_video": scores, "video_to_text": scores.T}
-            return sum(
-                (F.cross_entropy(by_direction[direction], targets) for direction in self.directions),
-                start=scores.new_zeros(()),
-            )
+        scores = self.scores(pooled_text, pooled_video)
+        targets = torch.arange(len(scores), device=scores.device)
+        by_direction = {"text_to_video": scores, "video_to_text": scores.T}
+        return sum(
+            (F.cross_entropy(by_direction[direction], targets) for direction in self.directions),
+            start=scores.new_zeros(()),
+        )
 
 
 class T2VContraLoss(ContrastiveLoss):

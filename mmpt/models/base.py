@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from mmpt.utils.options import section_of
 
-__all__ = ["TINY_BERT", "VideoTextModel", "encode_by_length", "masked_mean", "starts_from_pretrained", "valid_lengths"]
+__all__ = [
+    "TINY_BERT",
+    "VideoTextModel",
+    "encode_by_length",
+    "longest",
+    "masked_mean",
+    "starts_from_pretrained",
+    "valid_lengths",
+]
 
 # Parts of fewer rows cost more in calls than they save in padding.
 MIN_ROWS = 8
@@ -79,6 +87,11 @@ def valid_lengths(mask: Tensor) -> Tensor:
     return (mask * positions).amax(1) if mask.shape[1] else mask.new_zeros(len(mask), dtype=torch.long)
 
 
+def longest(mask: Tensor) -> int:
+    """Return the greatest of the :func:`valid_lengths` of a bool mask (B, L); 0 for no rows."""
+    return int(valid_lengths(mask).max()) if len(mask) else 0
+
+
 def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice, int], Tensor]) -> Tensor:
     """Encode a batch in up to ``groups`` parts of similar length, each without the padding its rows share.
 
@@ -91,14 +104,14 @@ def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice
     Returns:
         (B, H) in the order of the batch, equal to encoding it whole up to rounding.
     """
-    lengths = valid_lengths(mask)
     groups = min(groups, len(mask) // MIN_ROWS)
     if groups <= 1:
-        return encode(slice(None), int(lengths.max()) if len(mask) else 0)
+        return encode(slice(None), longest(mask))
+    lengths = valid_lengths(mask)
     order = lengths.argsort(stable=True)
-    longest = [int(length) for length in lengths[order].tolist()]
+    greatest = [int(length) for length in lengths[order].tolist()]
     parts, start = [], 0
     for rows in order.tensor_split(groups):
         start += len(rows)
-        parts.append(encode(rows, longest[start - 1]))
+        parts.append(encode(rows, greatest[start - 1]))
     return torch.cat(parts)[order.argsort()]

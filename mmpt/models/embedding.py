@@ -78,15 +78,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def flatten_samples(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the leading dimensions (batch, videos, clips) of every tensor that has them into one of samples.
 
-    ``caps`` (..., length) tells how many leading dimensions there are. Everything else stays as it is.
+    ``caps`` (..., length) tells how many leading dimensions there are. Where a video has several texts, ``vfeats``
+    and ``vmasks`` have fewer than that, and keep to their own: (batch, seconds, ..) stays as it is, even if there
+    are as many seconds as texts. Everything else stays as it is.
     """
     shape = batch["caps"].shape[:-1]
-    return {
+    flat = {
         key: value.flatten(0, len(shape) - 1)
         if isinstance(value, Tensor) and value.shape[: len(shape)] == shape
         else value
         for key, value in batch.items()
     }
+    if "vmasks" in batch and 1 <= batch["vmasks"].dim() - 1 < len(shape):
+        flat |= {key: batch[key].flatten(0, batch["vmasks"].dim() - 2) for key in ("vfeats", "vmasks") if key in batch}
+    return flat
 
 
 def _pairs(batch: Mapping[str, Any], start: int) -> tuple[dict[str, Tensor], list[Any]]:

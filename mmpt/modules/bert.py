@@ -5,7 +5,7 @@ without transformers; a hub id goes through transformers' download cache.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.modules.transformer import EncoderOutput, TransformerEncoder, TransformerOptions, initialise
+from mmpt.modules.transformer import EncoderOutput, KeyValueCache, TransformerEncoder, TransformerOptions, initialise
 from mmpt.utils.checkpoint import load_into, load_state_dict_file
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import read_json, resolve_path
@@ -80,13 +80,16 @@ class BertEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Embed token ids (B, L) at positions 0 .. L-1; types default to 0. Returns (B, L, H)."""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return self.combine(self.word_embeddings(input_ids), positions, token_type_ids)
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, *, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """Embed token ids (B, L); positions (L,) or (B, L) default to 0 .. L-1, types to 0. Returns (B, L, H)."""
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return self.combine(self.word_embeddings(input_ids), position_ids, token_type_ids)
 
     def combine(self, embedded: Tensor, positions: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Add position (L,) and type embeddings to (B, L, H), then normalise."""
+        """Add position, (L,) or (B, L), and type embeddings to (B, L, H), then normalise."""
         if token_type_ids is None:
             types = self.token_type_embeddings.weight[0]
         else:
@@ -127,21 +130,25 @@ class BertModel(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Sequence[Tensor] | None = None,
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
+        num_layers: int | None = None,
+        cache: KeyValueCache | None = None,
         **embedding_inputs: Any,
     ) -> EncoderOutput:
-        """Encode token ids (B, L), int64; masks are those of :meth:`TransformerEncoder.forward`.
+        """Encode token ids (B, L), int64; masks, layers and cache are those of :meth:`TransformerEncoder.forward`.
 
-        ``embedding_inputs`` go to the embeddings, beside the ids.
+        ``embedding_inputs`` (``position_ids``) go to the embeddings, beside the ids.
         """
         return self.encoder(
             self.embeddings(input_ids, token_type_ids, **embedding_inputs),
             attention_mask,
             output_hidden_states=output_hidden_states,
             need_attention=need_attention,
+            num_layers=num_layers,
+            cache=cache,
         )
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:

@@ -3,11 +3,13 @@
 Sequence: ``[CLS] v1 .. vV [SEP] w1 ..``; one video token is one second of features.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from mmpt.modules.bert import BertConfig, BertEmbeddings, BertModel
-from mmpt.modules.transformer import EncoderOutput, activation, initialise
+from mmpt.modules.transformer import EncoderOutput, KeyValueCache, activation, initialise
 from mmpt.utils.errors import DataError
 
 __all__ = ["MMBertEmbeddings", "MMBertForEncoder", "MMBertModel", "VideoTokenMLP"]
@@ -55,25 +57,35 @@ class MMBertEmbeddings(BertEmbeddings):
             self.seg_embeddings = nn.Embedding(SEGMENTS, config.hidden_size)
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, video_embeddings: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        video_embeddings: Tensor | None = None,
+        *,
+        position_ids: Tensor | None = None,
     ) -> Tensor:
         """Embed ``input_ids`` (B, L) and projected video tokens (B, V, H), where given. Returns (B, V + L, H).
 
         With video the positions are 0..V, then max_video_len+1 .. max_video_len+L-1; without, they are
-        0, then max_video_len+2 .. max_video_len+L. ``token_type_ids`` is (B, V + L).
+        0, then max_video_len+2 .. max_video_len+L; ``position_ids``, (V + L,) or (B, V + L), replaces them.
+        ``token_type_ids`` is (B, V + L).
         """
         words = self.word_embeddings(input_ids)
-        length = input_ids.shape[1]
-        if video_embeddings is None:
+        if video_embeddings is not None:
+            words = torch.cat([words[:, :1], video_embeddings.to(words.dtype), words[:, 1:]], dim=1)
+        if position_ids is None:
+            position_ids = self._positions(input_ids, None if video_embeddings is None else video_embeddings.shape[1])
+        return self.combine(words, position_ids, token_type_ids)
+
+    def _positions(self, input_ids: Tensor, seconds: int | None) -> Tensor:
+        if seconds is None:
             first, rest = 1, self.max_video_len + 2
         else:
-            words = torch.cat([words[:, :1], video_embeddings.to(words.dtype), words[:, 1:]], dim=1)
-            first, rest = 1 + video_embeddings.shape[1], self.max_video_len + 1
+            first, rest = 1 + seconds, self.max_video_len + 1
         device = input_ids.device
-        positions = torch.cat(
-            [torch.arange(first, device=device), torch.arange(rest, rest + length - 1, device=device)]
+        return torch.cat(
+            [torch.arange(first, device=device), torch.arange(rest, rest + input_ids.shape[1] - 1, device=device)]
         )
-        return self.combine(words, positions, token_type_ids)
 
 
 class MMBertModel(BertModel):
@@ -101,19 +113,28 @@ class MMBertForEncoder(nn.Module):
         self,
         input_ids: Tensor,
         video_features: Tensor | None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Sequence[Tensor] | None = None,
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
+        num_layers: int | None = None,
+        cache: KeyValueCache | None = None,
+        position_ids: Tensor | None = None,
     ) -> EncoderOutput:
-        """Encode token ids (B, L) and video features (B, V, D), or None, as one sequence of V + L."""
+        """Encode token ids (B, L) and video features (B, V, D), or None, as one sequence of V + L.
+
+        The rest are those of :meth:`BertModel.forward` and :meth:`MMBertEmbeddings.forward`.
+        """
         return self.bert(
             input_ids,
             attention_mask,
             token_type_ids,
             output_hidden_states,
             need_attention,
+            num_layers,
+            cache,
             video_embeddings=None if video_features is None else self.videomlp(video_features),
+            position_ids=position_ids,
         )
 
     def load_pretrained(self, state: dict[str, Tensor], source: str) -> None:

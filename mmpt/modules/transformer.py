@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmpt.modules.kv_cache import KeyValueCache, LayerCache
 from mmpt.utils.errors import ConfigError, nearest
 
 __all__ = [
     "ACTIVATIONS",
     "MASKED_SCORE",
     "EncoderOutput",
+    "KeyValueCache",
     "Rotary",
     "TransformerEncoder",
     "TransformerOptions",
@@ -110,6 +112,15 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED_SCORE)
 
 
+class AttentionInputs(NamedTuple):
+    """What a layer's attention takes beside the hidden states: an additive mask, and the arguments of the encoder."""
+
+    mask: Tensor | None = None
+    rotary: Rotary | None = None
+    need_attention: bool = False
+    cache: LayerCache | None = None
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention up to, but without, the output projection."""
 
@@ -122,19 +133,18 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(size, size, bias=options.qkv_bias)
         self.dropout = nn.Dropout(options.attention_dropout)
 
-    def forward(
-        self, hidden: Tensor, mask: Tensor | None, rotary: Rotary | None, need_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         """Return the context (B, L, H) and, when asked for, the probabilities (B, A, L, L) before dropout."""
         query, key, value = (
             projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
         )
-        if rotary is not None:
-            query, key = rotary(query, key)
-        if mask is not None:
-            mask = mask.to(query.dtype)
-        if need_attention:
+        if inputs.rotary is not None:
+            query, key = inputs.rotary(query, key)
+        if inputs.cache is not None:
+            key, value = inputs.cache.append(key, value)
+        mask = None if inputs.mask is None else inputs.mask.to(query.dtype)
+        if inputs.need_attention:
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
             probabilities = (scores if mask is None else scores + mask).softmax(-1)
             context = self.dropout(probabilities) @ value
@@ -171,11 +181,9 @@ class AttentionBlock(nn.Module):
         self.add_module(self.core, SelfAttention(options))
         self.output = ResidualOutput(options, options.hidden_size)
 
-    def forward(
-        self, hidden: Tensor, residual: Tensor, mask: Tensor | None, rotary: Rotary | None, need_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden: Tensor, residual: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         """Return the block's output (B, L, H) and, when asked for, its attention maps."""
-        context, probabilities = getattr(self, self.core)(hidden, mask, rotary, need_attention)
+        context, probabilities = getattr(self, self.core)(hidden, inputs)
         return self.output(context, residual), probabilities
 
 
@@ -205,12 +213,10 @@ class TransformerLayer(nn.Module):
             self.layernorm_before = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
             self.layernorm_after = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
 
-    def forward(
-        self, hidden: Tensor, mask: Tensor | None, rotary: Rotary | None, need_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output (B, L, H) and, when asked for, its attention maps."""
         normed = self.layernorm_before(hidden) if self.pre_norm else hidden
-        hidden, probabilities = self.attention(normed, hidden, mask, rotary, need_attention)
+        hidden, probabilities = self.attention(normed, hidden, inputs)
         normed = self.layernorm_after(hidden) if self.pre_norm else hidden
         return self.output(self.intermediate(normed), hidden), probabilities
 
@@ -230,25 +236,35 @@ class TransformerEncoder(nn.Module):
         rotary: Rotary | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
+        num_layers: int | None = None,
+        cache: KeyValueCache | None = None,
     ) -> EncoderOutput:
         """Encode ``hidden`` (B, L, H).
 
         Args:
             attention_mask: true where a key may be seen: (B, L), (B, L, L), or a sequence with one of these per
                 layer. Layers that share a mask share the tensor: nothing of size (B, layers, L, L) is ever built.
+                With a cache that holds C positions the keys are C + L: (B, C + L) or (B, L, C + L).
             rotary: hook that turns queries and keys by position.
             need_attention: compute and return attention maps, on an explicit path that keeps (B, A, L, L) per layer.
+            num_layers: run only the first so many layers.
+            cache: keys and values of earlier positions; those of ``hidden`` are added. Switches gradient
+                checkpointing off, which would add them twice.
 
         Raises:
-            ValueError: if the number of masks is not the number of layers.
+            ValueError: if there are fewer layers than ``num_layers``, or the number of masks is neither that of the
+                layers to run nor that of all.
         """
-        masks = self._masks(attention_mask, hidden.dtype)
+        layers = self._first(num_layers)
+        masks = self._masks(attention_mask, hidden.dtype, len(layers))
         states, attentions = [hidden], []
-        for layer, mask in zip(self.layer, masks, strict=True):
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden, probabilities = checkpoint(layer, hidden, mask, rotary, need_attention, use_reentrant=False)
+        for number, (layer, mask) in enumerate(zip(layers, masks, strict=True)):
+            stored = None if cache is None else cache.layer(number)
+            inputs = AttentionInputs(mask, rotary, need_attention, stored)
+            if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
+                hidden, probabilities = checkpoint(layer, hidden, inputs, use_reentrant=False)
             else:
-                hidden, probabilities = layer(hidden, mask, rotary, need_attention)
+                hidden, probabilities = layer(hidden, inputs)
             if output_hidden_states:
                 states.append(hidden)
             if need_attention:
@@ -259,16 +275,23 @@ class TransformerEncoder(nn.Module):
             tuple(attentions) if need_attention else None,
         )
 
-    def _masks(self, mask: Tensor | Sequence[Tensor] | None, dtype: torch.dtype) -> list[Tensor | None]:
+    def _first(self, num_layers: int | None) -> Sequence[nn.Module]:
+        if num_layers is None:
+            return list(self.layer)
+        if not 0 <= num_layers <= len(self.layer):
+            raise ValueError(f"num_layers {num_layers}: the encoder has {len(self.layer)} layers")
+        return list(self.layer)[:num_layers]
+
+    def _masks(self, mask: Tensor | Sequence[Tensor] | None, dtype: torch.dtype, count: int) -> Sequence[Tensor | None]:
         if mask is None:
-            return [None] * len(self.layer)
+            return [None] * count
         if isinstance(mask, Tensor):
-            return [additive_mask(mask, dtype)] * len(self.layer)
-        if len(mask) != len(self.layer):
-            raise ValueError(f"{len(mask)} attention masks for {len(self.layer)} layers")
-        distinct = {id(one): one for one in mask}
-        made: dict[int, Tensor | None] = {key: additive_mask(one, dtype) for key, one in distinct.items()}
-        return [made[id(one)] for one in mask]
+            return [additive_mask(mask, dtype)] * count
+        if len(mask) not in (count, len(self.layer)):
+            raise ValueError(f"{len(mask)} attention masks for {count} layers")
+        used = list(mask)[:count]
+        made = {key: additive_mask(one, dtype) for key, one in {id(one): one for one in used}.items()}
+        return [made[id(one)] for one in used]
 
 
 def initialise(module: nn.Module, std: float) -> None:

@@ -25,20 +25,25 @@ from mmpt.processors.sampling import (
     center_seconds,
     grow_text_runs,
     grow_video_clips,
+    kept_words,
+    pass_over,
     span_clips,
     usable_clips,
 )
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 
-__all__ = ["ClipSamplingAligner", "ClipSamplingOptions"]
+__all__ = ["Captions", "ClipSamplingAligner", "ClipSamplingOptions"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class ClipSamplingOptions(AlignerOptions):
-    """Samples per video (``clip_per_video``, else ``subsampling``) and their lengths in word pieces and seconds."""
+    """Samples per video (``clip_per_video``, else ``subsampling``) and their lengths in word pieces and seconds.
+
+    A caption beside a growing text run is taken with probability ``keep_prob``, in (0, 1].
+    """
 
     subsampling: int | None = None
     clip_per_video: int | None = None
@@ -46,10 +51,11 @@ class ClipSamplingOptions(AlignerOptions):
     sampled_max_len: int | None = None
     sampled_video_min_len: int | None = None
     sampled_video_max_len: int | None = None
+    keep_prob: float = 1.0
 
 
 @dataclass
-class _Captions:
+class Captions:
     """Captions of V videos laid end to end: ``low``/``high`` int64 (V,) bounds, the rest (C,) or flat tokens."""
 
     low: np.ndarray
@@ -105,6 +111,9 @@ class ClipSamplingAligner(Aligner):
         self.clips_per_video = options.clip_per_video or options.subsampling or 0
         if self.clips_per_video < 1:
             raise ConfigError("dataset.clip_per_video or dataset.subsampling: one of them must be at least 1")
+        if not 0.0 < options.keep_prob <= 1.0:
+            raise ConfigError(f"dataset.keep_prob: {options.keep_prob} is not in (0, 1]")
+        self.keep_prob = options.keep_prob
         self.text_lengths: tuple[int, int] | None = None
         self.video_lengths: tuple[int, int] | None = None
         if text_length == "varied":
@@ -149,7 +158,7 @@ class ClipSamplingAligner(Aligner):
 
     def _collect(
         self, names: Sequence[str], video_lens: np.ndarray, texts: Sequence[Any]
-    ) -> tuple[_Captions, np.ndarray]:
+    ) -> tuple[Captions, np.ndarray]:
         """Lay usable captions end to end; also return which videos have any, bool ``(V,)``."""
         try:
             clips = [TextClips.of(text) for text in texts]
@@ -180,7 +189,7 @@ class ClipSamplingAligner(Aligner):
             raise UnusableItemError(f"{', '.join(names[:3])}: no caption begins inside the video")
         offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
         high = np.cumsum(counts)
-        return _Captions(high - counts, high, start, end, index, offsets, tokens), usable
+        return Captions(high - counts, high, start, end, index, offsets, tokens), usable
 
     def _foreign_tokens(self, names: Sequence[str], clips: Sequence[TextClips]) -> DataError:
         """Return the error that says which video has ids that the tokenizer does not."""
@@ -203,7 +212,7 @@ class ClipSamplingAligner(Aligner):
         self.dropped_captions += number
 
     def _sample(
-        self, rng: np.random.Generator, captions: _Captions, features: Sequence[np.ndarray], video_lens: np.ndarray
+        self, rng: np.random.Generator, captions: Captions, features: Sequence[np.ndarray], video_lens: np.ndarray
     ) -> dict[str, torch.Tensor]:
         """Draw ``clips_per_video`` pairs from each video; first dimension N = videos x clips_per_video."""
         low, high, video_len = (
@@ -215,7 +224,8 @@ class ClipSamplingAligner(Aligner):
         else:
             limit = np.full(len(low), self.max_text_len)
         words = np.diff(captions.offsets)
-        first, last = grow_text_runs(rng, center, low, high, words, captions.start, captions.end, limit)
+        passed = pass_over(rng, center, low, high, self.keep_prob) if self.keep_prob < 1.0 else None
+        first, last = grow_text_runs(rng, center, low, high, words, captions.start, captions.end, limit, passed)
         span = (captions.start[first], captions.end[last], video_len)
         if self.video_lengths:
             second = center_seconds(rng, *span)
@@ -224,24 +234,27 @@ class ClipSamplingAligner(Aligner):
         else:
             start, end = span_clips(*span)
             end = np.minimum(end, start + self.max_video_len)
-        caps, cmasks = self._gather_text(captions, first, last)
+        if passed is None:
+            caps, cmasks = self._gather_text(captions.tokens, captions.offsets[first], captions.offsets[last + 1])
+        else:
+            tokens, bounds = kept_words(captions.tokens, captions.offsets, first, last, low, passed)
+            caps, cmasks = self._gather_text(tokens, bounds[:-1], bounds[1:])
         vfeats, vmasks = self._gather_video(features, start, end)
         arrays = {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": vmasks}
         arrays |= {"video_start": start, "video_end": end}
         arrays |= {"text_start": captions.index[first], "text_end": captions.index[last] + 1}
         return {key: torch.from_numpy(value) for key, value in arrays.items()}
 
-    def _gather_text(self, captions: _Captions, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return ``caps`` int64 and ``cmasks`` bool ``(N, caps_len)`` of caption runs, laid out as one run is."""
+    def _gather_text(self, tokens: np.ndarray, begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ``caps`` int64 and ``cmasks`` bool ``(N, caps_len)`` of N runs of words, laid out as one run is."""
         cls, sep, pad, _ = self.special_ids
-        begin = captions.offsets[first]
-        length = np.minimum(captions.offsets[last + 1] - begin, self.max_text_len)
+        length = np.minimum(end - begin, self.max_text_len)
         column = np.arange(self.max_text_len)
         word = column < length[:, None]
-        caps = np.full((len(first), self.caps_len), pad, dtype=np.int64)
+        caps = np.full((len(begin), self.caps_len), pad, dtype=np.int64)
         caps[:, 0], caps[:, 1] = cls, sep
-        caps[:, 2:-1][word] = captions.tokens[(begin[:, None] + column)[word]]
-        caps[np.arange(len(first)), 2 + length] = sep
+        caps[:, 2:-1][word] = tokens[(begin[:, None] + column)[word]]
+        caps[np.arange(len(begin)), 2 + length] = sep
         return caps, np.arange(self.caps_len) < (length + 3)[:, None]
 
     def _gather_video(

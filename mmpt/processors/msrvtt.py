@@ -177,7 +177,11 @@ class MSRVTTTextProcessor(TextProcessor):
             read_captions(self.json_path)
 
     def __call__(self, text_id: str, rng: np.random.Generator | None = None) -> list[int]:
-        """Return the word-piece ids of a text or, in training, of a caption drawn with ``rng``.
+        """Return the word-piece ids of a text or, in training, of a caption drawn with ``rng`` (:meth:`choose`)."""
+        return super().__call__(self.choose(text_id, rng))
+
+    def choose(self, text_id: str, rng: np.random.Generator | None = None) -> str:
+        """Return a text or, in training, a caption drawn with ``rng``.
 
         Without ``rng`` the caption is the fixed one of :func:`fixed_caption`.
 
@@ -185,14 +189,14 @@ class MSRVTTTextProcessor(TextProcessor):
             DataError: if the video has no captions.
         """
         if not self.json_path:
-            return super().__call__(text_id)
+            return text_id
         captions = read_captions(self.json_path)
         if text_id not in captions:
             raise DataError(f"{self.json_path}: no captions for video {text_id!r}.{nearest(text_id, captions)}")
         if rng is None:
-            return super().__call__(fixed_caption(text_id, captions))
+            return fixed_caption(text_id, captions)
         choices = captions[text_id]
-        return super().__call__(choices[int(rng.integers(len(choices)))])
+        return choices[int(rng.integers(len(choices)))]
 
 
 def _read_list(path: str | os.PathLike[str]) -> pandas.DataFrame:

@@ -18,6 +18,8 @@ __all__ = [
     "center_seconds",
     "grow_text_runs",
     "grow_video_clips",
+    "kept_words",
+    "pass_over",
     "span_clips",
     "usable_clips",
 ]
@@ -95,6 +97,22 @@ def usable_clips(start: np.ndarray, end: np.ndarray, video_len: np.ndarray) -> n
     return (end >= start) & (start < video_len) & (end >= 0)
 
 
+def pass_over(
+    rng: np.random.Generator, center: np.ndarray, low: np.ndarray, high: np.ndarray, keep_prob: float
+) -> np.ndarray:
+    """Draw which captions each run leaves out where it meets them: each with probability ``1 - keep_prob``.
+
+    Args:
+        center, low, high: int ``(N,)`` as of :func:`grow_text_runs`; the centre is never left out.
+
+    Returns:
+        bool ``(N, longest video)``; column i is caption ``low + i``.
+    """
+    passed = rng.random((len(center), int(np.max(high - low)))) >= keep_prob
+    passed[np.arange(len(center)), center - low] = False
+    return passed
+
+
 def grow_text_runs(
     rng: np.random.Generator,
     center: np.ndarray,
@@ -104,6 +122,7 @@ def grow_text_runs(
     start: np.ndarray,
     end: np.ndarray,
     limit: np.ndarray,
+    passed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grow a run of neighbouring captions around each centre caption.
 
@@ -114,9 +133,10 @@ def grow_text_runs(
     Args:
         center, low, high, limit: int ``(N,)``; centre caption, bounds of its video, word limit.
         words, start, end: ``(C,)``; words and seconds of every caption.
+        passed: captions that a run steps over without taking them, of :func:`pass_over`; None for none.
 
     Returns:
-        First and last caption of each run, int64 ``(N,)``, both inclusive.
+        First and last caption taken by each run, int64 ``(N,)``, both inclusive.
     """
     first, last = center.copy(), center.copy()
     total = words[center]
@@ -129,15 +149,46 @@ def grow_text_runs(
         right = can_right & ((rng.random(active.size) < 0.5) | ~can_left)
         run_last += right
         run_first -= ~right
-        total += words[np.where(right, run_last, run_first)]
-        first[active], last[active] = run_first, run_last
-        going = (total < limit) & (end[run_last] - start[run_first] < MAX_SPAN_SECONDS)
+        met = np.where(right, run_last, run_first)
+        if passed is None:
+            total += words[met]
+            first[active], last[active] = run_first, run_last
+        else:
+            taken = ~passed[active, met - left_end]
+            total += words[met] * taken
+            first[active] = np.where(taken & ~right, run_first, first[active])
+            last[active] = np.where(taken & right, run_last, last[active])
+        going = (total < limit) & (end[last[active]] - start[first[active]] < MAX_SPAN_SECONDS)
         going &= (run_first > left_end) | (run_last + 1 < right_end)
         if not going.all():
             active, total, limit = active[going], total[going], limit[going]
             left_end, right_end = left_end[going], right_end[going]
             run_first, run_last = run_first[going], run_last[going]
     return first, last
+
+
+def kept_words(
+    tokens: np.ndarray, offsets: np.ndarray, first: np.ndarray, last: np.ndarray, low: np.ndarray, passed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the words of the captions that runs have taken end to end, run after run.
+
+    Args:
+        tokens, offsets: of all captions, as of :class:`TextClips`.
+        first, last, low, passed: of N runs, as of :func:`grow_text_runs` and :func:`pass_over`.
+
+    Returns:
+        Their tokens ``(words,)``, and int64 ``(N + 1,)`` offsets of the runs into them.
+    """
+    captions = last - first + 1
+    run = np.repeat(np.arange(len(first)), captions)
+    caption = np.arange(len(run)) + np.repeat(last + 1 - np.cumsum(captions), captions)
+    taken = ~passed[run, caption - low[run]]
+    run, caption = run[taken], caption[taken]
+    words = offsets[caption + 1] - offsets[caption]
+    source = np.arange(int(words.sum())) + np.repeat(offsets[caption + 1] - np.cumsum(words), words)
+    bounds = np.zeros(len(first) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(run, weights=words, minlength=len(first)).astype(np.int64), out=bounds[1:])
+    return tokens[source], bounds
 
 
 def span_clips(first_start: np.ndarray, last_end: np.ndarray, video_len: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""YouCook2 text-video retrieval: clips cut out of videos, each with one caption."""
+"""YouCook2: clips cut out of videos, each with one caption; for retrieval from lists of clips."""
 
 import logging
 import math
@@ -21,7 +21,15 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import read_options
 
-__all__ = ["YoucookMetaProcessor", "YoucookOptions", "YoucookVideoProcessor"]
+__all__ = [
+    "ClipItem",
+    "ClipReader",
+    "UnusableClipError",
+    "YoucookMetaProcessor",
+    "YoucookOptions",
+    "YoucookVideoProcessor",
+    "read_database",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +48,45 @@ class YoucookOptions(SplitOptions, AnnotationOptions):
     use_annotation_text: bool = False
 
 
-class _Unusable(Exception):
+#: A clip in whole seconds, ``(video_id, start, end)``, and its text.
+ClipItem = tuple[tuple[str, int, int], str]
+
+
+class UnusableClipError(Exception):
     """Say why one clip is left out."""
+
+
+class ClipReader:
+    """Turn annotated segments into clips, checked against the features of their videos.
+
+    Args:
+        source: the file that lists the clips, for messages.
+        store: the feature store; None checks nothing.
+    """
+
+    def __init__(self, source: Any, store: Any) -> None:
+        self.source, self.store = source, store
+        self._seconds: dict[str, int] = {}
+
+    def item(self, video_id: str, annotation: Mapping[str, Any], text: Any, name: str) -> ClipItem:
+        """Return the item of one clip; ``name`` is its name in messages.
+
+        Raises:
+            UnusableClipError: if it has no text or segment, or its features do not reach it.
+            DataError: if the annotation has no times at all.
+        """
+        if not isinstance(text, str) or not text.strip():
+            raise UnusableClipError("without a caption")
+        start, end = _segment(annotation, self.source, name)
+        if self.store is not None:
+            if video_id not in self._seconds:
+                self._seconds[video_id] = len(self.store[video_id]) if video_id in self.store else -1
+            seconds = self._seconds[video_id]
+            if seconds < 0:
+                raise UnusableClipError("without features")
+            if start >= seconds:
+                raise UnusableClipError("whose segment begins after the features end")
+        return (video_id, start, end), text.strip()
 
 
 class YoucookMetaProcessor(MetaProcessor):
@@ -68,38 +113,20 @@ class YoucookMetaProcessor(MetaProcessor):
         records = read_records(self.path, keys)
         clips = [_clip_id(record["id"], self.path) for record in records]
         keep = self.in_split([video_id for video_id, _ in clips])
-        database = _read_database(self.options.trainval_annotation)
-        self._store = features_of(config)
-        self._seconds: dict[str, int] = {}
+        database = read_database(self.options.trainval_annotation) if self.options.trainval_annotation else None
+        # Workers get the items alone: the reader and its store end here.
+        reader = ClipReader(self.path, features_of(config))
         skips = SkipReport(self.path, self.options.max_missing)
         for record, (video_id, clip), used in zip(records, clips, keep, strict=True):
             if not used:
                 continue
             try:
-                self.data.append(self._item(record, video_id, clip, database))
-            except _Unusable as reason:
+                annotation = _annotation(database, video_id, clip) if database is not None else record
+                text = annotation.get("sentence") if self.options.use_annotation_text else record["caption"]
+                self.data.append(reader.item(video_id, annotation, text, record["id"]))
+            except UnusableClipError as reason:
                 skips.add(str(reason), record["id"])
         skips.close(int(keep.sum()))
-        del self._store, self._seconds  # only reading the lists needs them; workers get the items
-
-    def _item(
-        self, record: Mapping[str, Any], video_id: str, clip: int, database: Mapping[str, Any] | None
-    ) -> tuple[tuple[str, int, int], str]:
-        """Return one item; raises _Unusable."""
-        annotation = _annotation(database, video_id, clip) if database is not None else record
-        text = annotation.get("sentence") if self.options.use_annotation_text else record["caption"]
-        if not isinstance(text, str) or not text.strip():
-            raise _Unusable("without a caption")
-        start, end = _segment(annotation, self.path, record["id"])
-        if self._store is not None:
-            if video_id not in self._seconds:
-                self._seconds[video_id] = len(self._store[video_id]) if video_id in self._store else -1
-            seconds = self._seconds[video_id]
-            if seconds < 0:
-                raise _Unusable("without features")
-            if start >= seconds:
-                raise _Unusable("whose segment begins after the features end")
-        return (video_id, start, end), text.strip()
 
 
 class YoucookVideoProcessor(VideoProcessor):
@@ -129,9 +156,12 @@ def _clip_id(value: Any, path: Any) -> tuple[str, int]:
     return safe_video_id(video_id, path), int(number)
 
 
-def _read_database(path: str | None) -> Mapping[str, Any] | None:
-    if not path:
-        return None
+def read_database(path: str) -> Mapping[str, Any]:
+    """Read video id -> ``{"annotations": [{"segment": [start, end], "sentence"}, ..]}`` of a YouCook2 JSON file.
+
+    Raises:
+        DataError: if the file is missing, damaged or anything else; names it.
+    """
     content = read_json(resolve_path(path))
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
@@ -143,12 +173,12 @@ def _annotation(database: Mapping[str, Any], video_id: str, clip: int) -> Mappin
     video = database.get(video_id)
     annotations = video.get("annotations") if isinstance(video, dict) else None
     if not isinstance(annotations, list) or clip >= len(annotations) or not isinstance(annotations[clip], dict):
-        raise _Unusable("without an annotation")
+        raise UnusableClipError("without an annotation")
     return annotations[clip]
 
 
 def _segment(annotation: Mapping[str, Any], path: Any, clip_id: str) -> tuple[int, int]:
-    """Return the whole seconds that a segment touches; raises _Unusable, DataError."""
+    """Return the whole seconds that a segment touches; raises UnusableClipError, DataError."""
     pair = annotation.get("segment", (annotation.get("start"), annotation.get("end")))
     if pair == (None, None):
         raise DataError(
@@ -158,7 +188,7 @@ def _segment(annotation: Mapping[str, Any], path: Any, clip_id: str) -> tuple[in
     try:
         start, end = (float(value) for value in pair)
     except (TypeError, ValueError) as error:
-        raise _Unusable("whose segment is not two numbers") from error
+        raise UnusableClipError("whose segment is not two numbers") from error
     if not (math.isfinite(start) and math.isfinite(end)) or start < 0 or end <= start:
-        raise _Unusable("whose segment is empty")
+        raise UnusableClipError("whose segment is empty")
     return math.floor(start), math.ceil(end)

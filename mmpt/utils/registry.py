@@ -19,15 +19,10 @@ __all__ = ["Entry", "build", "known_names", "lazy_names", "register", "resolve",
 
 @dataclass(frozen=True)
 class Entry:
-    """One public name: ``target`` is ``module:Class``; None for a name that is known but not built yet.
+    """One public name: ``target`` is ``module:Class``, ``preset`` are keyword arguments given to the class."""
 
-    ``preset`` are keyword arguments given to the class. ``keys`` are the config keys, by section,
-    that a name without a class reads.
-    """
-
-    target: str | None
+    target: str
     preset: Mapping[str, Any] = field(default_factory=dict)
-    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _ADDED: dict[tuple[str, str], Entry] = {}
@@ -75,11 +70,9 @@ def resolve_class(kind: str, name: str) -> type:
     """Import and return the class behind a name.
 
     Raises:
-        ConfigError: if the name, module or class is unknown, or the class is not built yet.
+        ConfigError: if the name, module or class is unknown.
     """
     entry = find(kind, name)
-    if entry.target is None:
-        raise ConfigError(f"{kind} {name!r} is a public MMPT name that this version cannot run yet")
     module_name, _, class_name = entry.target.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -96,6 +96,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSRVTTQATextProcessor": Entry("mmpt.processors.msrvtt_qa:MSRVTTQATextProcessor"),
         "NLGTextProcessor": Entry("mmpt.processors.captioning:NLGTextProcessor"),
         "MSRVTTNLGTextProcessor": Entry("mmpt.processors.captioning:MSRVTTNLGTextProcessor"),
+        "CorpusNLGTextProcessor": Entry(f"{_CORPUS}:CorpusNLGTextProcessor"),
         "CrossTaskTextProcessor": Entry("mmpt.processors.crosstask:CrossTaskTextProcessor"),
         "COINActionSegmentationTextProcessor": Entry("mmpt.processors.coin:COINActionSegmentationTextProcessor"),
     },

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.options import read_options, section_of
-from mmpt.utils.registry import find, known_names, resolve_class
+from mmpt.utils.registry import known_names, resolve_class
 
 __all__ = ["NAMED_BY", "schema_keys", "validate"]
 
@@ -91,10 +91,7 @@ def named_classes(config: DictConfig) -> Iterator[tuple[str, str, str]]:
 
 
 def declared_options(kind: str, name: str) -> dict[str, Any]:
-    """Return section -> dataclass (or tuple of keys, for names not built yet) of a registered name."""
-    entry = find(kind, name)
-    if entry.target is None:
-        return dict(entry.keys)
+    """Return section -> dataclass of a registered name."""
     return dict(getattr(resolve_class(kind, name), "config_options", {}))
 
 

@@ -52,12 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def expand_and_command(path: str, runner: Runner) -> int:
-    """Expand a project, order its jobs and build the commands of those that can run; return how many jobs it has."""
+    """Expand a project, order its jobs and build their commands; return how many jobs it has."""
     project = expand_project(path)
     for stage in stages(project):
         for job in stage:
-            if not job.not_built:
-                runner.command(job)
+            runner.command(job)
     return len(project.jobs)
 
 

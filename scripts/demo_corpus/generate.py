@@ -9,7 +9,9 @@ Writes, below the output folder:
     how2_train.lst, how2_val.lst    ids of the narrated videos
     vtt_train.csv, vtt_val.csv, vtt_test.csv, vtt_data.json
                                     MSR-VTT-format retrieval splits; no (colour, shape, action) of the test or
-                                    validation clips occurs in any other split
+                                    validation clips occurs in any narrated video or training clip
+    vtt_qa_test.csv                 MSR-VTT-format multiple-choice questions about the test clips
+    coin/, crosstask/, youcook/     annotations of the step videos in COIN's, CrossTask's and YouCook2's formats
     bert/config.json, vocab.txt     a small BERT to be trained from scratch
     triples.json, manifest.json     what each video shows; what was done
 
@@ -37,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmpt.utils.errors import ConfigError, MMPTError
 from mmpt.utils.extras import require
 from mmpt.utils.files import atomic_open, read_json, write_json
+from scripts.demo_corpus.annotations import write_coin, write_crosstask, write_questions, write_youcook
 from scripts.demo_corpus.plan import Counts, VideoPlan, plan_corpus
 from scripts.demo_corpus.scenes import render
 
@@ -99,6 +102,11 @@ def generate(output: Path, seed: int, counts: Counts, workers: int) -> int:
     missing = [plan for plan in plans if not (videos / plan.file_name).exists()]
     failed = render_all(missing, videos, workers)
     write_texts(plans, output)
+    write_questions(output / "vtt_qa_test.csv", [plan for plan in plans if plan.split == "clips_test"], seed)
+    steps = [plan for plan in plans if plan.split.startswith("steps")]
+    write_coin(output / "coin" / "COIN.json", steps)
+    write_crosstask(output / "crosstask", steps)
+    write_youcook(output / "youcook", steps)
     write_bert(plans, output / "bert")
     state = {plan.name: failed.get(plan.name, "done") for plan in plans}
     write_json(manifest, {"settings": settings, "videos": state})
@@ -138,7 +146,7 @@ def render_video(plan: VideoPlan, path: Path) -> None:
             stream.width, stream.height, stream.pix_fmt = plan.width, plan.height, "yuv420p"
             stream.thread_count = 1
             rng = np.random.default_rng(plan.seed)
-            for image_HW3 in render(list(plan.segments), plan.width, plan.height, plan.fps, rng):
+            for image_HW3 in render(list(plan.segments), plan.width, plan.height, plan.fps, rng, plan.seconds):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HW3, format="rgb24")))
             container.mux(stream.encode())
         os.replace(temporary, path)

@@ -13,7 +13,7 @@ import numpy as np
 from scripts.demo_corpus.scenes import Segment
 from scripts.demo_corpus.splits import Triple
 
-__all__ = ["CaptionLine", "describe", "narrate", "recognise", "synonyms"]
+__all__ = ["CaptionLine", "describe", "describe_step", "narrate", "progressive", "recognise", "synonyms"]
 
 # For each meaning: the narrator's words, and words that belong to the retrieval captions.
 _COLOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -100,6 +100,7 @@ _CAPTIONS = (
     "you see a {c} {s} and it is {ing}",
     "a {s} that is {c} {a}",
 )
+_STEP_SENTENCE = "the {c} {s} is {ing}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,16 @@ def _fill(template: str, triple: Triple, rare: float, rng: np.random.Generator) 
 def describe(triple: Triple, rng: np.random.Generator, rare: float = 0.3) -> str:
     """Return one clean caption; each part uses a retrieval word with probability ``rare``."""
     return _fill(_CAPTIONS[int(rng.integers(len(_CAPTIONS)))], triple, rare, rng)
+
+
+def describe_step(triple: Triple, rng: np.random.Generator) -> str:
+    """Return a plain sentence about a step, in the narrator's usual words."""
+    return _fill(_STEP_SENTENCE, triple, 0.0, rng)
+
+
+def progressive(action: str) -> str:
+    """Return the narrator's first word or words for an action, as after "is"."""
+    return _ACTIONS[action][0][0][1]
 
 
 def _utterance(triple: Triple, seconds: float, rng: np.random.Generator) -> list[str]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scripts.demo_corpus.narration import CaptionLine, describe, narrate, recognise
+from scripts.demo_corpus.narration import CaptionLine, describe, describe_step, narrate, recognise
 from scripts.demo_corpus.scenes import Segment, sample_motion
-from scripts.demo_corpus.splits import Triple, split_triples
+from scripts.demo_corpus.splits import Splits, Triple, split_triples
+from scripts.demo_corpus.steps import StepTask, choose_steps, choose_tasks, colour_step
 
 __all__ = ["Counts", "VideoPlan", "plan_corpus"]
 
@@ -20,22 +21,37 @@ SEGMENT_SECONDS = (3.0, 4.5)
 CLIP_SECONDS = 15.0
 CAPTIONS_PER_CLIP = 8
 RARE_WORDS = 0.15
+# Step videos are many seconds of little to see: small frames, and few of them, keep them cheap.
+STEP_SIZES = ((96, 72), (80, 80), (112, 84), (72, 96))
+STEP_FRAME_RATES = (12, 15)
+# Whole seconds, both included, as annotators mark steps: no feature is half step, half pause.
+STEP_SECONDS = (4, 5)
+PAUSE_SECONDS = (1, 3)
+LEFT_OUT = 0.3
+VIDEOS_PER_TASK = 4
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Hold numbers of videos: narrated ones for pre-training, clips with captions for retrieval."""
+    """Hold numbers of videos: narrated ones for pre-training, clips with captions, videos of steps."""
 
     narrated_train: int = 84
     narrated_val: int = 8
     clips_train: int = 40
     clips_val: int = 12
     clips_test: int = 104
+    steps_train: int = 48
+    steps_val: int = 8
+    steps_test: int = 32
 
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """Describe one video file. ``captions`` are of a retrieval clip, ``lines`` of a narrated video."""
+    """Describe one video file.
+
+    ``captions`` are of a retrieval clip, or one for each segment of a step video; ``lines`` of a narrated video;
+    ``task`` of a step video, which ends with a pause of ``pause`` seconds.
+    """
 
     name: str
     split: str
@@ -48,11 +64,13 @@ class VideoPlan:
     seed: tuple[int, ...]
     captions: tuple[str, ...] = ()
     lines: tuple[CaptionLine, ...] = field(default=(), compare=False)
+    pause: float = 0.0
+    task: StepTask | None = None
 
     @property
     def seconds(self) -> float:
         """Length of the video."""
-        return self.segments[-1].end
+        return self.segments[-1].end + self.pause
 
     @property
     def file_name(self) -> str:
@@ -63,7 +81,8 @@ class VideoPlan:
 def plan_corpus(seed: int, counts: Counts = Counts()) -> list[VideoPlan]:
     """Plan all videos of a corpus; equal arguments give equal plans.
 
-    A test clip shows one triple that no other split has. The triples of validation clips are theirs alone too.
+    A test clip shows one triple that no narrated video and no training clip shows; so does a validation clip.
+    Test videos of steps show triples of these two where they can, the other step videos triples of training.
 
     Raises:
         ConfigError: if the clips would take more than half of all triples away from training.
@@ -84,7 +103,56 @@ def plan_corpus(seed: int, counts: Counts = Counts()) -> list[VideoPlan]:
             captions = tuple(describe(triple, rng, RARE_WORDS) for _ in range(amount))
             segments = [_segment(0.0, CLIP_SECONDS, triple, rng)]
             plans.append(_plan(f"{split}_{number:04d}", split, segments, seed, len(plans), rng, captions=captions))
+    return plans + _plan_steps(seed, counts, splits)
+
+
+def _plan_steps(seed: int, counts: Counts, splits: Splits) -> list[VideoPlan]:
+    """Plan the step videos, from random numbers of their own: the other videos do not depend on them."""
+    rng = np.random.default_rng([seed, 3])
+    sizes = {split: getattr(counts, split) for split in ("steps_train", "steps_val", "steps_test")}
+    numbers = {split: -(-size // VIDEOS_PER_TASK) for split, size in sizes.items()}
+    tasks = choose_tasks(choose_steps(splits, rng), numbers, rng)
+    plans: list[VideoPlan] = []
+    for split, size in sizes.items():
+        own = [task for task in tasks if task.split == split]
+        triples = (*splits.test, *splits.val) if split == "steps_test" else splits.train
+        plans += [
+            _step_video(f"{split}_{i:04d}", own[i % len(own)], triples, seed, len(plans) + i, rng) for i in range(size)
+        ]
     return plans
+
+
+def _step_video(
+    name: str, task: StepTask, triples: Sequence[Triple], seed: int, number: int, rng: np.random.Generator
+) -> VideoPlan:
+    """Plan one performance of a task: its steps in order, at times without one of them, between pauses."""
+    steps = list(task.steps)
+    if rng.random() < LEFT_OUT:
+        del steps[int(rng.integers(len(steps)))]
+    segments, clock = [], 0.0
+    for step in steps:
+        start = clock + float(rng.integers(*PAUSE_SECONDS, endpoint=True))
+        clock = start + float(rng.integers(*STEP_SECONDS, endpoint=True))
+        segments.append(_segment(start, clock, colour_step(step, triples, rng), rng))
+    width, height = STEP_SIZES[int(rng.integers(len(STEP_SIZES)))]
+    fps = STEP_FRAME_RATES[int(rng.integers(len(STEP_FRAME_RATES)))]
+    codec, ending = CODECS[int(rng.integers(len(CODECS)))]
+    captions = tuple(describe_step(segment.triple, rng) for segment in segments)
+    pause = float(rng.integers(*PAUSE_SECONDS, endpoint=True))
+    return VideoPlan(
+        name,
+        task.split,
+        tuple(segments),
+        width,
+        height,
+        fps,
+        codec,
+        ending,
+        (seed, 4, number),
+        captions,
+        pause=pause,
+        task=task,
+    )
 
 
 def _narrated_segments(triples: Sequence[Triple], bag: list[Triple], rng: np.random.Generator) -> list[Segment]:

@@ -249,18 +249,22 @@ def _texture(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(
-    segments: list[Segment], width: int, height: int, fps: int, rng: np.random.Generator
+    segments: list[Segment], width: int, height: int, fps: int, rng: np.random.Generator, duration: float | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the frames (height, width, 3) uint8 of consecutive segments that share one background."""
+    """Yield the frames (height, width, 3) uint8 of ``duration`` seconds, by default until the last segment ends.
+
+    All segments share one background; between them, before and after, nothing else is seen.
+    """
     background = Background(width, height, rng)
     position = 0
-    for frame in range(round(segments[-1].end * fps)):
+    for frame in range(round((segments[-1].end if duration is None else duration) * fps)):
         seconds = frame / fps
         while position + 1 < len(segments) and seconds >= segments[position].end:
             position += 1
         segment = segments[position]
-        colour = np.asarray(RGB[segment.triple.colour]) + np.asarray(segment.colour_shift)
         image_HW3 = background.frame(rng)
-        pose = pose_at(segment.triple.action, segment.motion, seconds - segment.start)
-        draw_shape(image_HW3, segment.triple.shape, np.clip(colour, 0, 255), pose)
+        if segment.start <= seconds < segment.end:
+            colour = np.asarray(RGB[segment.triple.colour]) + np.asarray(segment.colour_shift)
+            pose = pose_at(segment.triple.action, segment.motion, seconds - segment.start)
+            draw_shape(image_HW3, segment.triple.shape, np.clip(colour, 0, 255), pose)
         yield image_HW3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpt.losses import MMContraLoss
+from mmpt.losses import MFMMLM, MTM, MMContraLoss, T2VContraLoss
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -17,12 +17,19 @@ Batch = dict[str, Tensor]
 
 
 class System(NamedTuple):
-    """How the battery drives one model: a seeded batch, its objective, the inputs that carry padding."""
+    """How the battery drives one model: a seeded batch, its objective, the inputs that carry padding.
+
+    ``training`` is the batch of the objective, where that is another one.
+    """
 
     batch: Callable[[int], Batch]
     loss: Callable[..., Tensor]
     outputs: tuple[str, ...]
     masked: dict[str, str]  # input -> its mask
+    training: Callable[[int], Batch] | None = None
+
+    def training_batch(self, count: int) -> Batch:
+        return (self.training or self.batch)(count)
 
 
 def pairs(count: int) -> Batch:
@@ -39,10 +46,27 @@ def pairs(count: int) -> Batch:
     return {"caps": caps, "cmasks": positions <= words + 2, "vfeats": vfeats, "vmasks": vmasks}
 
 
+def masked_pairs(count: int) -> Batch:
+    """Pairs of which every third second and every fourth word is masked."""
+    batch = pairs(count)
+    words = (batch["caps"] > 4) & (torch.arange(16) % 4 == 3)
+    return {
+        **batch,
+        "caps": batch["caps"].masked_fill(words, 4),
+        "text_label": batch["caps"].masked_fill(~words, -100),
+        "video_label": batch["vmasks"] & (torch.arange(8) % 3 == 1),
+    }
+
+
+POOLED = ("pooled_video", "pooled_text")
+PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
+
 SYSTEMS = {
-    "MMFusionSeparate": System(
-        pairs, MMContraLoss(), ("pooled_video", "pooled_text"), {"caps": "cmasks", "vfeats": "vmasks"}
-    ),
+    "MMFusionSeparate": System(pairs, MMContraLoss(), POOLED, PADDED),
+    "MMFusionShare": System(pairs, MMContraLoss(), POOLED, PADDED),
+    "MMFusionJoint": System(pairs, T2VContraLoss(), POOLED, PADDED),
+    "MMFusionMTM": System(pairs, MTM(), POOLED, PADDED, masked_pairs),
+    "MMFusionMFMMLM": System(pairs, MFMMLM(), POOLED, PADDED, masked_pairs),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)
@@ -157,7 +181,7 @@ def test_bf16_is_close_to_fp32(name: str) -> None:
 
 
 def test_gradient_checkpointing_equals_plain(name: str) -> None:
-    batch, gradients = SYSTEMS[name].batch(4), []
+    batch, gradients = SYSTEMS[name].training_batch(4), []
     for flag in (False, True):
         model = build(name, dropout=0.1).train()
         for module in model.modules():
@@ -173,7 +197,7 @@ def test_gradient_checkpointing_equals_plain(name: str) -> None:
 
 
 def test_one_optimisation_step_lowers_the_loss(name: str) -> None:
-    model, batch = build(name).train(), SYSTEMS[name].batch(6)
+    model, batch = build(name).train(), SYSTEMS[name].training_batch(6)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     losses = []
     for _ in range(2):

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.mmbert import MMBertEmbeddings, MMBertForEncoder, MMBertModel, VideoTokenMLP
+from mmpt.modules.transformer import KeyValueCache
 from mmpt.utils.errors import DataError
 
 SMALL = BertConfig(
@@ -115,3 +116,32 @@ def test_segment_table_exists_only_on_request_and_changes_nothing() -> None:
     torch.testing.assert_close(
         vlm(ids, video_embeddings=video).last_hidden_state, plain(ids, video_embeddings=video).last_hidden_state
     )
+
+
+def test_given_positions_replace_the_rule() -> None:
+    torch.manual_seed(0)
+    encoder = MMBertForEncoder(SMALL).eval()
+    ids, features = torch.tensor([[2, 3, 5]] * 2), torch.randn(2, 4, 6)
+    positions = torch.tensor([0, 1, 2, 3, 4, 11, 12])
+    wanted = encoder(ids, features).last_hidden_state
+    torch.testing.assert_close(encoder(ids, features, position_ids=positions).last_hidden_state, wanted)
+    rows = torch.stack([positions, positions + 2])
+    output = encoder(ids, features, position_ids=rows).last_hidden_state
+    torch.testing.assert_close(output[0], wanted[0])
+    assert not torch.allclose(output[1], wanted[1], atol=1e-3)
+
+
+def test_a_word_after_the_cached_video_is_encoded_as_in_the_whole_sequence() -> None:
+    torch.manual_seed(0)
+    encoder = MMBertForEncoder(SMALL).eval()
+    ids, features = torch.tensor([[2, 3, 5]] * 2), torch.randn(2, 4, 6)
+    types = torch.tensor([[0] * 6 + [1]] * 2)
+    seen = torch.ones(2, 7, 7).tril().bool()
+    seen[:, :6, :6] = True
+    wanted = encoder(ids, features, seen, types, output_hidden_states=True)
+    cache = KeyValueCache()
+    encoder(ids[:, :2], features, None, types[:, :6], cache=cache)
+    step = encoder(ids[:, 2:], None, None, types[:, 6:], cache=cache, position_ids=torch.tensor([12]))
+    torch.testing.assert_close(step.last_hidden_state, wanted.last_hidden_state[:, 6:], atol=1e-5, rtol=1e-5)
+    first = encoder(ids, features, [seen], types, num_layers=1).last_hidden_state
+    torch.testing.assert_close(first, wanted.hidden_states[1])

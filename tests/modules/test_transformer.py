@@ -6,7 +6,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmpt.modules import transformer
-from mmpt.modules.transformer import MASKED_SCORE, TransformerEncoder, TransformerOptions, additive_mask, initialise
+from mmpt.modules.transformer import (
+    MASKED_SCORE,
+    KeyValueCache,
+    TransformerEncoder,
+    TransformerOptions,
+    additive_mask,
+    initialise,
+)
 from mmpt.utils.errors import ConfigError
 
 SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 24}
@@ -186,3 +193,63 @@ def test_wrong_options_are_named() -> None:
         make(norm="sandwich")
     with pytest.raises(ConfigError, match="unknown activation 'gelo'.*'gelu'"):
         make(activation="gelo")
+
+
+def test_the_first_layers_alone_give_the_state_that_the_whole_run_passes_through() -> None:
+    encoder = make(num_layers=3)
+    states = encoder(hidden(), MASK, output_hidden_states=True).hidden_states
+    for count in range(4):
+        for masks in (MASK, [MASK] * count, [MASK] * 3):
+            short = encoder(hidden(), masks, num_layers=count, output_hidden_states=True)
+            assert torch.equal(short.last_hidden_state, states[count]) and len(short.hidden_states) == count + 1
+    with pytest.raises(ValueError, match="num_layers 4: the encoder has 3 layers"):
+        encoder(hidden(), MASK, num_layers=4)
+    with pytest.raises(ValueError, match="1 attention masks for 2 layers"):
+        encoder(hidden(), [MASK], num_layers=2)
+
+
+def causal(prefix: int, length: int) -> torch.Tensor:
+    """Return the mask of a prefix that sees itself, followed by positions that see what is before them: (1, L, L)."""
+    seen = torch.ones(length, length).tril().bool()
+    seen[:prefix, :prefix] = True
+    return seen[None].expand(3, length, length)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("need_attention", [False, True])
+def test_a_cache_gives_the_states_of_the_whole_sequence(norm: str, need_attention: bool) -> None:
+    encoder, whole = make(norm=norm), hidden(length=6)
+    mask = causal(3, 6)
+    wanted = encoder(whole, mask).last_hidden_state
+    cache = KeyValueCache()
+    assert cache.length == 0
+    parts = [encoder(whole[:, :3], None, cache=cache).last_hidden_state]
+    for position in range(3, 6):
+        seen = torch.ones(3, position + 1, dtype=torch.bool)
+        step = encoder(whole[:, position : position + 1], seen, cache=cache, need_attention=need_attention)
+        parts.append(step.last_hidden_state)
+        assert cache.length == position + 1
+    torch.testing.assert_close(torch.cat(parts, 1), wanted, atol=1e-5, rtol=1e-5)
+    # Several new positions at once, with a row of mask for each.
+    cache = KeyValueCache()
+    encoder(whole[:, :3], cache=cache)
+    late = encoder(whole[:, 3:], mask[:, 3:], cache=cache).last_hidden_state
+    torch.testing.assert_close(late, wanted[:, 3:], atol=1e-5, rtol=1e-5)
+
+
+def test_selected_rows_of_a_cache_go_on_as_their_own_sequences() -> None:
+    encoder, whole = make(), hidden(length=6)
+    rows = torch.tensor([2, 0, 0, 1])
+    cache = KeyValueCache()
+    encoder(whole[:, :5], causal(5, 5), cache=cache)
+    cache.select(rows)
+    output = encoder(whole[rows, 5:], cache=cache).last_hidden_state
+    wanted = encoder(whole[rows], causal(5, 6)[:1].expand(4, 6, 6)).last_hidden_state[:, 5:]
+    torch.testing.assert_close(output, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_is_filled_once_per_call_under_gradient_checkpointing_too() -> None:
+    encoder = make(gradient_checkpointing=True)
+    cache = KeyValueCache()
+    encoder(hidden(), MASK, cache=cache).last_hidden_state.sum().backward()
+    assert cache.length == 5 and len(cache.layers) == 2

@@ -13,6 +13,8 @@ from mmpt.processors.sampling import (
     center_seconds,
     grow_text_runs,
     grow_video_clips,
+    kept_words,
+    pass_over,
     span_clips,
     usable_clips,
 )
@@ -203,3 +205,69 @@ def test_text_clips_read_as_the_documented_dict() -> None:
     assert dict(TextClips.of({"start": [], "end": [], "cap": []})) == {"start": [], "end": [], "cap": []}
     with pytest.raises(ValueError, match="2 starts, 1 ends and 1 captions"):
         TextClips.of({"start": [0, 1], "end": [1], "cap": [[1]]})
+
+
+def exact_kept_runs(center, words, start, end, limit, keep_prob):
+    """Probability of each set of captions taken, by following every draw of a run that steps over some."""
+    found: Counter = Counter()
+
+    def follow(low, high, kept, probability):
+        span = max(end[kept[-1]] - start[kept[0]], 0.0)
+        sides = ([low - 1] if low > 0 else []) + ([high + 1] if high + 1 < len(words) else [])
+        if not sides or sum(words[i] for i in kept) >= limit or span >= 256:
+            found[kept] += probability
+            return
+        for met in sides:
+            share = probability / len(sides)
+            follow(min(low, met), max(high, met), tuple(sorted((*kept, met))), share * keep_prob)
+            follow(min(low, met), max(high, met), kept, share * (1 - keep_prob))
+
+    follow(center, center, (center,), 1.0)
+    return found
+
+
+@pytest.mark.parametrize("keep_prob", [0.3, 0.8])
+@pytest.mark.parametrize(("center", "limit"), [(0, 8), (2, 8), (2, 12), (5, 1000)])
+def test_runs_that_step_over_captions_have_the_distribution_of_single_steps(
+    center: int, limit: int, keep_prob: float
+) -> None:
+    words = np.array([3, 1, 4, 7, 2, 5])
+    start = np.array([0.0, 2, 3, 10, 11, 250], dtype=np.float32)
+    end = np.array([2.0, 3, 9, 11, 20, 310], dtype=np.float32)
+    # Captions of another video on either side, which no run may touch.
+    words, start, end = (np.concatenate((x[:2] + 99, x, x[:2] + 99)) for x in (words, start, end))
+    fill = np.full(DRAWS, center + 2)
+    low, high = np.full(DRAWS, 2), np.full(DRAWS, 8)
+    rng = np.random.default_rng(center * 7 + limit)
+    passed = pass_over(rng, fill, low, high, keep_prob)
+    first, last = grow_text_runs(rng, fill, low, high, words, start, end, np.full(DRAWS, limit), passed)
+    offsets = np.concatenate(([0], np.cumsum(words)))
+    tokens, bounds = kept_words(np.repeat(np.arange(len(words)), words), offsets, first, last, low, passed)
+    assert len(tokens) == bounds[-1] and bounds[0] == 0
+    drawn: Counter = Counter()
+    for a, b, begin, stop in zip(first.tolist(), last.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        run = tokens[begin:stop]
+        kept = tuple(np.unique(run).tolist())
+        assert (kept[0], kept[-1]) == (a, b) and np.array_equal(run, np.repeat(kept, words[list(kept)]))
+        drawn[tuple(i - 2 for i in kept)] += 1
+    own = (x[2:8].tolist() for x in (words, start, end))
+    assert_distribution(drawn, exact_kept_runs(center, *own, limit, keep_prob))
+
+
+def test_stepping_over_nothing_changes_nothing() -> None:
+    rng = np.random.default_rng(3)
+    words, start = rng.integers(0, 9, 30), np.arange(30.0)
+    center, low, high, limit = rng.integers(0, 30, 500), np.zeros(500, int), np.full(500, 30), np.full(500, 25)
+    passed = pass_over(rng, center, low, high, 1.0)
+    assert not passed.any()
+    runs = [
+        grow_text_runs(np.random.default_rng(1), center, low, high, words, start, start + 1, limit, given)
+        for given in (None, passed)
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(*runs, strict=True))
+    offsets = np.concatenate(([0], np.cumsum(words)))
+    tokens, bounds = kept_words(np.arange(offsets[-1]), offsets, *runs[0], low, passed)
+    expected = [np.arange(offsets[a], offsets[b + 1]) for a, b in zip(*runs[0], strict=True)]
+    assert np.array_equal(tokens, np.concatenate(expected)) and np.array_equal(
+        np.diff(bounds), list(map(len, expected))
+    )

@@ -1,5 +1,6 @@
 """The demo corpus: nothing of the tests is ever shown in training, and its files are what they say."""
 
+import hashlib
 import itertools
 import json
 from collections import Counter
@@ -11,12 +12,18 @@ import pytest
 
 from mmpt.utils.errors import ConfigError
 from scripts.demo_corpus import generate
+from scripts.demo_corpus.annotations import question_groups
 from scripts.demo_corpus.narration import describe, narrate, recognise, synonyms
 from scripts.demo_corpus.plan import CAPTIONS_PER_CLIP, CLIP_SECONDS, Counts, VideoPlan, plan_corpus
-from scripts.demo_corpus.scenes import Pose, draw_shape, pose_at, render, sample_motion
-from scripts.demo_corpus.splits import ACTIONS, COLOURS, SHAPES, Triple, all_triples, split_triples
+from scripts.demo_corpus.scenes import Pose, Segment, draw_shape, pose_at, render, sample_motion
+from scripts.demo_corpus.splits import ACTIONS, COLOURS, SHAPES, Splits, Triple, all_triples, split_triples
+from scripts.demo_corpus.steps import Step, choose_steps, choose_tasks, colour_step
 
-TINY = ["--narrated-train=2", "--narrated-val=1", "--clips-train=2", "--clips-val=1", "--clips-test=2", "--workers=1"]
+TINY = [
+    *("--narrated-train=2", "--narrated-val=1", "--clips-train=2", "--clips-val=1", "--clips-test=2"),
+    *("--steps-train=2", "--steps-val=1", "--steps-test=2", "--workers=1"),
+]
+TINY_COUNTS = Counts(2, 1, 2, 1, 2, 2, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +33,12 @@ def plans() -> list[VideoPlan]:
 
 def of(plans, split: str) -> list[VideoPlan]:
     return [plan for plan in plans if plan.split.startswith(split)]
+
+
+def fingerprint(plans) -> str:
+    return hashlib.sha256(
+        repr([(plan.name, plan.segments, plan.seed, plan.captions, plan.lines) for plan in plans]).encode()
+    ).hexdigest()
 
 
 def triples(plans) -> set[Triple]:
@@ -83,7 +96,8 @@ class TestPlan:
         assert set(codecs) == {"libx264", "mpeg4"}
         assert codecs["mpeg4"] > len(plans) / 10
         assert {plan.ending for plan in plans} == {".mp4", ".mkv", ".avi"}
-        assert len({(plan.width, plan.height) for plan in plans}) == 4
+        for split in ("narrated", "steps"):
+            assert len({(plan.width, plan.height) for plan in of(plans, split)}) == 4
         assert len({plan.fps for plan in plans}) == 4
         assert len({plan.file_name for plan in plans}) == len({plan.seed for plan in plans}) == len(plans)
 
@@ -149,6 +163,82 @@ class TestNarration:
         assert all(len(plan.captions) == 1 for plan in of(plans, "clips_test"))
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+class TestSteps:
+    def test_test_videos_show_what_no_other_split_shows(self, seed):
+        plans = plan_corpus(seed)
+        tested = triples(of(plans, "steps_test"))
+        assert not tested & triples(of(plans, "narrated")) | tested & triples(of(plans, "clips_train"))
+        assert not tested & (triples(of(plans, "steps_train")) | triples(of(plans, "steps_val")))
+
+    def test_orders_of_steps_differ_between_videos_of_different_tasks(self, seed):
+        videos = of(plan_corpus(seed), "steps")
+        tasks = {plan.task for plan in videos}
+        assert len({task.steps for task in tasks}) == len({task.number for task in tasks}) == len(tasks)
+        for task in tasks:
+            assert len({plan.split for plan in videos if plan.task == task}) == 1
+
+    def test_every_step_is_trained_on_and_tested(self, seed):
+        plans = plan_corpus(seed)
+        shown = {
+            split: {(triple.shape, triple.action) for triple in triples(of(plans, split))}
+            for split in ("steps_train", "steps_test")
+        }
+        assert shown["steps_train"] == shown["steps_test"]
+        assert len(shown["steps_test"]) == 2 * len(SHAPES)
+        assert len({action for _, action in shown["steps_test"]}) >= 6
+
+    def test_videos_follow_their_task_between_pauses(self, seed):
+        for plan in of(plan_corpus(seed), "steps"):
+            order = [(step.shape, step.action) for step in plan.task.steps]
+            rows = [order.index((segment.triple.shape, segment.triple.action)) for segment in plan.segments]
+            assert rows == sorted(set(rows))
+            assert len(rows) >= len(order) - 1
+            times = [0.0, *(time for segment in plan.segments for time in (segment.start, segment.end)), plan.seconds]
+            assert all(time == int(time) for time in times)
+            assert all(1 <= later - earlier <= 5 for earlier, later in itertools.pairwise(times))
+            assert len(plan.captions) == len(plan.segments)
+            for segment, sentence in zip(plan.segments, plan.captions, strict=True):
+                assert {segment.triple.colour, segment.triple.shape} < set(sentence.split())
+
+    def test_other_videos_do_not_depend_on_them(self, seed):
+        without = plan_corpus(seed, Counts(steps_train=0, steps_val=0, steps_test=0))
+        plans = plan_corpus(seed)
+        assert fingerprint(without) == fingerprint(plans[: len(without)])
+        assert not of(without, "steps")
+
+
+def test_the_measured_corpus_is_the_one_that_is_rendered():
+    """The numbers of docs/results.md belong to these videos, captions and narrations."""
+    plans = [plan for plan in plan_corpus(1) if not plan.split.startswith("steps")]
+    assert len(plans) == 248
+    assert fingerprint(plans)[:16] == "03ad9d3152fbd6ce"
+
+
+class TestStepChoice:
+    def test_a_step_is_coloured_as_asked_or_else_anyhow(self):
+        rng = np.random.default_rng(0)
+        step, red = Step("star", "grow"), Triple("red", "star", "grow")
+        assert colour_step(step, [red, Triple("blue", "star", "spin")], rng) == red
+        drawn = {colour_step(step, [Triple("blue", "ring", "grow")], rng).colour for _ in range(200)}
+        assert drawn == set(COLOURS)
+
+    def test_tasks_of_few_steps_run_out(self):
+        steps = choose_steps(Splits(tuple(all_triples()), (), ()), np.random.default_rng(0))
+        assert [sum(step.shape == shape for step in steps) for shape in SHAPES] == [2] * 6
+        with pytest.raises(ConfigError, match="130 different tasks"):
+            choose_tasks(steps[:5], {"steps_train": 130}, np.random.default_rng(0))
+
+    def test_questions_are_grouped_by_likeness(self):
+        alike = [Triple(colour, "star", "grow") for colour in COLOURS[:5]]
+        other = [Triple(colour, "cross", "blink") for colour in COLOURS[:6]]
+        mixed = [triple for pair in itertools.zip_longest(alike, other) for triple in pair if triple is not None]
+        groups = question_groups(mixed)
+        assert sorted(row for group in groups for row in group) == list(range(11))
+        assert [{mixed[row].shape for row in group} for group in groups] == [{"star"}, {"cross"}, {"cross"}]
+        assert [len(group) for group in groups] == [5, 5, 1]
+
+
 class TestScenes:
     @pytest.mark.parametrize("shape", SHAPES)
     def test_shapes_are_drawn_where_they_are(self, shape):
@@ -176,6 +266,15 @@ class TestScenes:
         assert (poses["blink"][0].radius > 0) != (poses["blink"][2].radius > 0)
         assert len({tuple(found) for found in poses.values()}) == len(ACTIONS)
 
+    def test_nothing_is_seen_in_a_pause(self):
+        motion = sample_motion("grow", np.random.default_rng(0))
+        segment = Segment(2.0, 4.0, Triple("white", "star", "grow"), motion)
+        frames = np.stack(list(render([segment], 32, 24, 4, np.random.default_rng(1), 6.0)))
+        brightest = frames.reshape(24, -1).max(1)
+        assert (brightest[:8] <= 140).all()
+        assert (brightest[8:16] > 200).all()
+        assert (brightest[16:] <= 140).all()
+
     def test_frames_are_as_many_as_planned_and_depend_on_the_seed(self, plans):
         segments = list(plans[0].segments[:1])
         frames = [np.stack(list(render(segments, 32, 24, 4, np.random.default_rng(seed)))) for seed in (7, 7, 8)]
@@ -186,7 +285,7 @@ class TestScenes:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A corpus of eight videos, rendered by the command."""
+    """A corpus of thirteen videos, rendered by the command."""
     pytest.importorskip("av")
     folder = tmp_path_factory.mktemp("demo")
     assert generate.main(["--output", str(folder), *TINY]) == 0
@@ -197,7 +296,7 @@ class TestFiles:
     def test_videos_decode_as_planned(self, corpus):
         from mmpt.store.decode import probe
 
-        plans = plan_corpus(0, Counts(2, 1, 2, 1, 2))
+        plans = plan_corpus(0, TINY_COUNTS)
         assert sorted(file.name for file in (corpus / "videos").iterdir()) == sorted(plan.file_name for plan in plans)
         for plan in plans:
             info = probe(corpus / "videos" / plan.file_name)
@@ -207,7 +306,7 @@ class TestFiles:
             assert info.codec == {"libx264": "h264", "mpeg4": "mpeg4"}[plan.codec]
 
     def test_texts_agree_with_the_plan(self, corpus):
-        plans = plan_corpus(0, Counts(2, 1, 2, 1, 2))
+        plans = plan_corpus(0, TINY_COUNTS)
         captions = json.loads((corpus / "raw_caption.json").read_text())
         assert set(captions) == {plan.name for plan in of(plans, "narrated")}
         for plan in of(plans, "narrated"):
@@ -218,7 +317,7 @@ class TestFiles:
         assert (corpus / "how2_train.lst").read_text().split() == ["narrated_train_0000", "narrated_train_0001"]
         assert (corpus / "how2_val.lst").read_text().split() == ["narrated_val_0000"]
         shown = json.loads((corpus / "triples.json").read_text())["clips_test_0001"]
-        assert shown == [[0.0, CLIP_SECONDS, *vars(plans[-1].segments[0].triple).values()]]
+        assert shown == [[0.0, CLIP_SECONDS, *vars(of(plans, "clips_test")[-1].segments[0].triple).values()]]
         assert set(json.loads((corpus / "manifest.json").read_text())["videos"].values()) == {"done"}
 
     def test_retrieval_files_are_those_of_msrvtt(self, corpus):
@@ -235,6 +334,88 @@ class TestFiles:
         assert text is not None
         assert {len(texts) for texts in read_captions(config["json_path"]).values()} == {CAPTIONS_PER_CLIP}
 
+    def test_questions_offer_captions_of_test_clips(self, tmp_path):
+        clips = of(plan_corpus(0), "clips_test")
+        generate.write_questions(tmp_path / "qa.csv", clips, 0)
+        table = pd.read_csv(tmp_path / "qa.csv", sep="\t")
+        assert list(table.vid_key) == [clip.name for clip in clips]
+        caption = {clip.name: clip.captions[0] for clip in clips}
+        offered = table[["a1", "a2", "a3", "a4", "a5"]].to_numpy()
+        for name, texts, answer in zip(table.vid_key, offered, table.answer, strict=True):
+            assert texts[answer] == caption[name]
+            assert len(set(texts)) == 5
+            assert set(texts) <= set(caption.values())
+        # Questions about the same five clips offer the same answers: these alone do not say which is right.
+        sizes = Counter(frozenset(texts) for texts in offered)
+        assert sum(size == 5 for size in sizes.values()) == len(clips) // 5
+        assert len(set(table.answer)) == 5
+
+    def test_question_files_are_those_of_msrvtt_qa(self, corpus):
+        from mmpt.processors.msrvtt_qa import MSRVTTQAMetaProcessor
+
+        meta = MSRVTTQAMetaProcessor({"split": "test", "test_path": str(corpus / "vtt_qa_test.csv")})
+        assert [meta[i][0] for i in range(len(meta))] == ["clips_test_0000", "clips_test_0001"]
+        answer, options = meta[1][1][:2]
+        assert (options[answer], len(options)) == (pd.read_csv(corpus / "vtt_test.csv").sentence[1], 5)
+
+    def test_step_files_are_those_of_coin(self, corpus):
+        from mmpt.processors.coin import COINActionSegmentationMetaProcessor
+
+        plans = {plan.name: plan for plan in of(plan_corpus(0, TINY_COUNTS), "steps")}
+        path = str(corpus / "coin" / "COIN.json")
+        metas = [
+            COINActionSegmentationMetaProcessor({"split": split, "train_path": path, "test_path": path})
+            for split in ("train", "test")
+        ]
+        assert [len(meta) for meta in metas] == [3, 2]
+        for meta in metas:
+            assert meta.labels[0] == "O"
+            for name, segments in (meta[i] for i in range(len(meta))):
+                shown = plans[name].segments
+                assert segments["start"] == [segment.start for segment in shown]
+                assert segments["end"] == [segment.end for segment in shown]
+                words = [meta.labels[label] for label in segments["label"]]
+                assert [word.split()[0] for word in words] == [segment.triple.shape for segment in shown]
+        assert set(metas[0].labels) == set(metas[1].labels)
+
+    def test_step_files_are_those_of_crosstask(self, corpus):
+        from mmpt.processors.crosstask import CrossTaskMetaProcessor
+
+        folder = corpus / "crosstask"
+        paths = {"train_csv_path": folder / "videos.csv", "val_csv_path": folder / "videos_val.csv"}
+        paths |= {"primary_path": folder / "tasks_primary.txt", "related_path": folder / "tasks_related.txt"}
+        paths |= {"annotation_path": folder / "annotations"}
+        paths |= {f"{split}_path": folder / "videos.csv" for split in ("train", "val", "test")}
+        config = {"n_train": 0, **{name: str(path) for name, path in paths.items()}}
+        plans = {plan.name: plan for plan in of(plan_corpus(0, TINY_COUNTS), "steps")}
+        for split, own in (("train", "steps_train"), ("valid", "steps_val"), ("test", "steps_test")):
+            meta = CrossTaskMetaProcessor({**config, "split": split})
+            assert sorted(meta[i][0].video_id for i in range(len(meta))) == [n for n in sorted(plans) if own in n]
+            for i in range(len(meta)):
+                video, steps = meta[i]
+                shown, task = plans[video.video_id].segments, plans[video.video_id].task
+                assert tuple(steps) == tuple(step.label for step in task.steps)
+                found = [(steps[s.step].split()[0], s.start, s.end) for s in video.segments]
+                assert found == [(segment.triple.shape, segment.start, segment.end) for segment in shown]
+
+    def test_step_files_are_those_of_youcook2(self, corpus):
+        from mmpt.processors.youcook_captioning import YoucookNLGMetaProcessor
+
+        folder = corpus / "youcook"
+        plans = {plan.name: plan for plan in of(plan_corpus(0, TINY_COUNTS), "steps")}
+        config = {"trainval_annotation": str(folder / "youcookii_annotations_trainval.json")}
+        lists = {"train": "train_list.txt", "val": "dev_list.txt", "test": "val_list.txt"}
+        config |= {f"{split}_path": str(folder / name) for split, name in lists.items()}
+        for split, own in (("train", "steps_train"), ("valid", "steps_val"), ("test", "steps_test")):
+            meta = YoucookNLGMetaProcessor({**config, "split": split})
+            expected = [
+                ((name, segment.start, segment.end), sentence)
+                for name, plan in plans.items()
+                if own in name
+                for segment, sentence in zip(plan.segments, plan.captions, strict=True)
+            ]
+            assert [(tuple(meta[i][0]), meta[i][1]) for i in range(len(meta))] == expected
+
     def test_vocabulary_covers_training_words(self, corpus):
         pieces = (corpus / "bert" / "vocab.txt").read_text().split()
         assert pieces[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -244,14 +425,23 @@ class TestFiles:
         sentences = json.loads((corpus / "vtt_data.json").read_text())["sentences"]
         assert {word for entry in sentences for word in entry["caption"].split()} <= set(pieces)
 
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_vocabulary_covers_the_words_of_steps(self, seed, tmp_path):
+        plans = plan_corpus(seed)
+        generate.write_bert(plans, tmp_path)
+        pieces = set((tmp_path / "vocab.txt").read_text().split())
+        for plan in of(plans, "steps"):
+            texts = [*plan.captions, *(step.label for step in plan.task.steps)]
+            assert {word for text in texts for word in text.split()} <= pieces
+
     def test_second_run_renders_what_is_missing(self, corpus, capsys):
         videos = sorted((corpus / "videos").iterdir())
         before = {file: file.stat().st_mtime_ns for file in videos}
         assert generate.main(["--output", str(corpus), *TINY]) == 0
-        assert "done 0, skipped 8" in capsys.readouterr().out
+        assert "done 0, skipped 13" in capsys.readouterr().out
         videos[3].unlink()
         assert generate.main(["--output", str(corpus), *TINY]) == 0
-        assert "done 1, skipped 7" in capsys.readouterr().out
+        assert "done 1, skipped 12" in capsys.readouterr().out
         changed = [file for file in videos if file.stat().st_mtime_ns != before[file]]
         assert changed == [videos[3]]
         assert videos[3].stat().st_size > 1000
@@ -262,7 +452,7 @@ class TestFiles:
             assert generate.main(["--output", str(corpus), *other]) == 2
             assert "holds another corpus" in capsys.readouterr().err
         assert (corpus / "manifest.json").read_bytes() == before
-        assert len(list((corpus / "videos").iterdir())) == 8
+        assert len(list((corpus / "videos").iterdir())) == 13
 
     def test_too_many_test_clips(self, tmp_path, capsys):
         assert generate.main(["--output", str(tmp_path / "new"), "--clips-test=400"]) == 2

@@ -1,0 +1,110 @@
+"""What a report shows of retrieval tests: distributions of ranks, scores, example retrievals.
+
+Read is ``embeddings.npz`` of the tests; video files only for the pictures of the examples.
+"""
+
+import functools
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpt.evaluators import page
+from mmpt.evaluators.base import load_arrays
+from mmpt.evaluators.figures import Example, rank_histogram, retrieval_gallery, similarity_heatmap
+from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
+from mmpt.evaluators.ranking import ranks
+from mmpt.evaluators.results import Result
+
+__all__ = ["RetrievalView", "read_retrieval", "retrieval_figures", "retrieval_sections"]
+
+_MOST_QUERIES = 5000
+_HEATMAP_SIDE = 120
+
+
+@dataclass
+class RetrievalView:
+    """What the page shows of one retrieval test beyond its metrics."""
+
+    name: str
+    ranks: npt.NDArray[np.int64]
+    candidates: int
+    scores: npt.NDArray[np.float32]
+    good: list[Example]
+    bad: list[Example]
+
+
+def read_retrieval(result: Result, thumbnails: Thumbnails | None) -> RetrievalView:
+    """Read what a report shows of a retrieval test.
+
+    Raises:
+        DataError: if its embeddings are missing or damaged; names the file.
+    """
+    arrays = load_arrays(result.run_dir / "embeddings.npz", ("text", "video", "target", "ids", "texts"))
+    if len(arrays["text"]) > _MOST_QUERIES:  # the page needs shapes of distributions, not every query
+        kept = np.linspace(0, len(arrays["text"]) - 1, _MOST_QUERIES).astype(int)
+        arrays.update({name: arrays[name][kept] for name in ("text", "target", "texts")})
+    found = ranks(arrays["text"], arrays["video"], arrays["target"])
+    good, bad = choose_queries(found)
+    _, described = np.unique(arrays["target"], return_index=True)
+    rows = described[np.linspace(0, len(described) - 1, min(_HEATMAP_SIDE, len(described))).astype(int)]
+    rows = rows[np.argsort(arrays["texts"][rows], kind="stable")]  # texts that begin alike become neighbours
+    scores = arrays["text"][rows] @ arrays["video"][arrays["target"][rows]].T
+    examples = (examples_of(arrays, found, chosen, thumbnails=thumbnails) for chosen in (good, bad))
+    return RetrievalView(result.name, found, len(arrays["video"]), scores, *examples)
+
+
+def retrieval_figures(views: Sequence[RetrievalView]) -> dict[str, Any]:
+    """Return the figures of some tests for documents, by name."""
+    drawn: dict[str, Any] = {}
+    for candidates, group in _by_candidates(views).items():
+        drawn[f"ranks_{candidates}"] = rank_histogram({view.name: view.ranks for view in group}, candidates)
+    for view in views:
+        stem = view.name.replace("/", "_")
+        drawn[f"similarity_{stem}"] = similarity_heatmap(view.scores, title=view.name)
+        if view.good or view.bad:
+            drawn[f"retrievals_{stem}"] = retrieval_gallery([*view.good, *view.bad], title=view.name)
+    return drawn
+
+
+def retrieval_sections(views: Sequence[RetrievalView]) -> list[str]:
+    """Return the HTML sections of some tests."""
+    return [_distributions(views), _examples(views)] if views else []
+
+
+def _by_candidates(views: Sequence[RetrievalView]) -> dict[int, list[RetrievalView]]:
+    groups: dict[int, list[RetrievalView]] = {}
+    for view in views:
+        groups.setdefault(view.candidates, []).append(view)
+    return groups
+
+
+def _distributions(views: Sequence[RetrievalView]) -> str:
+    charts = []
+    for candidates, group in _by_candidates(views).items():
+        draw = functools.partial(rank_histogram, {view.name: view.ranks for view in group}, candidates)
+        charts.append(page.chart(draw, f"histogram of ranks among {candidates} videos"))
+    maps = []
+    for view in views:
+        draw = functools.partial(similarity_heatmap, view.scores, title=view.name)
+        maps.append(page.chart(draw, f"scores of {view.name}"))
+    note = f"Where the right video lands, and the scores behind it (up to {_HEATMAP_SIDE} texts and their videos)."
+    return page.section("Ranks and similarities", note, *charts, f"<div class=pair>{''.join(maps)}</div>")
+
+
+def _examples(views: Sequence[RetrievalView]) -> str:
+    parts = []
+    for view in views:
+        for heading, examples in (("found first", view.good), ("missed", view.bad)):
+            if examples:
+                parts.append(f"<h3>{html.escape(view.name)}: {heading}</h3>")
+                parts.extend(page.example_card(example) for example in examples)
+    note = (
+        "Queries spread evenly over the test set, from those answered right and from the nearest miss to the worst "
+        "rank. Frames run left to right, top to bottom; the right video is framed, and set apart where it is not "
+        "among the first five. Scores are dot products of text and video embedding."
+    )
+    return page.section("Example retrievals", note, *parts)

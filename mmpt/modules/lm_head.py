@@ -1,0 +1,60 @@
+"""BERT's masked language model head (Devlin et al. 2019, arXiv:1810.04805) under Hugging Face's parameter names."""
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.modules.bert import BertConfig
+from mmpt.modules.transformer import activation, initialise
+
+__all__ = ["HeadTransform", "LMHead"]
+
+
+class HeadTransform(nn.Module):
+    """Linear, activation and LayerNorm before the vocabulary."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config.hidden_act)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Transform (..., H) to (..., H)."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class LMHead(nn.Module):
+    """Scores over the vocabulary: :class:`HeadTransform` and the word embeddings, which it shares.
+
+    Entries of the state dict: ``transform.{dense,LayerNorm}``, ``decoder.weight`` (the embeddings) and, with
+    ``bias``, ``bias`` and its alias ``decoder.bias``. To be held as ``nn.ModuleDict({"predictions": LMHead(...)})``
+    under the name ``cls``, as BERT does.
+
+    Args:
+        config: sizes.
+        embedding: word embeddings (V, H) whose weight the head shares.
+        bias: whether there is a bias per word.
+    """
+
+    def __init__(self, config: BertConfig, embedding: nn.Embedding, bias: bool) -> None:
+        super().__init__()
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.transform = HeadTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.decoder.weight = embedding.weight
+        if bias:
+            self.decoder.bias = self.bias
+        initialise(self.transform, config.initializer_range)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score hidden states (..., H) against every word: float32 (..., V)."""
+        return self.score(self.transform(hidden))
+
+    def score(self, transformed: Tensor) -> Tensor:
+        """Score states that have passed ``transform`` (..., H): float32 (..., V), under autocast too."""
+        bias = self.decoder.bias
+        with torch.autocast(transformed.device.type, enabled=False):
+            return nn.functional.linear(
+                transformed.float(), self.decoder.weight.float(), None if bias is None else bias.float()
+            )

@@ -1,0 +1,148 @@
+"""Heads over :class:`~mmpt.modules.mmbert.MMBertForEncoder`: the encoders of VLM (arXiv:2105.09996) and its tasks."""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.modules.bert import BertConfig
+from mmpt.modules.kv_cache import KeyValueCache
+from mmpt.modules.lm_head import LMHead
+from mmpt.modules.mmbert import MMBertForEncoder
+from mmpt.modules.transformer import initialise
+
+__all__ = ["MMBertForMFMMLM", "MMBertForMTM", "MMBertForTokenClassification", "MaskedScores"]
+
+
+class MaskedScores(NamedTuple):
+    """Scores of masked frames, with the true frame in column 0, and of masked words; float32."""
+
+    video: Tensor
+    text: Tensor
+
+
+class MMBertForMFMMLM(MMBertForEncoder):
+    """Encoder with a head for masked frames and masked tokens (MFM + MLM).
+
+    A masked frame is told from the other frames of the batch by its own projected features, a masked token from the
+    rest of the vocabulary. ``forward`` is the encoder's; :meth:`masked_scores` is the head.
+    """
+
+    lm_bias = True
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        words = cast(nn.Embedding, self.bert.embeddings.word_embeddings)
+        self.cls = nn.ModuleDict({"predictions": LMHead(config, words, self.lm_bias)})
+
+    def masked_scores(self, frames: Tensor, words: Tensor, targets: Tensor, candidates: Tensor) -> MaskedScores:
+        """Score what was masked; gradients flow through targets and candidates too.
+
+        Args:
+            frames: hidden states of the m masked frames, (m, H).
+            words: hidden states of the t masked tokens, (t, H).
+            targets: features of the masked frames before masking, (m, D).
+            candidates: features of the n valid frames of the batch that are not masked, (n, D).
+
+        Returns:
+            ``video`` (m, 1 + n) and ``text`` (t, V).
+        """
+        head = cast(LMHead, self.cls["predictions"])
+        frames, words = head.transform(frames), head.transform(words)
+        positives, negatives = self.videomlp(targets), self.videomlp(candidates)
+        # Scores reach hundreds: half precision would round them by whole units.
+        with torch.autocast(frames.device.type, enabled=False):
+            return self._scores(head, frames.float(), words.float(), positives.float(), negatives.float())
+
+    def _scores(
+        self, head: LMHead, frames: Tensor, words: Tensor, positives: Tensor, negatives: Tensor
+    ) -> MaskedScores:
+        video = torch.cat([(frames * positives).sum(-1, keepdim=True), frames @ negatives.T], dim=1)
+        return MaskedScores(video, head.score(words))
+
+
+class MMBertForMTM(MMBertForMFMMLM):
+    """Encoder of VLM: masked frames and tokens are told from frames and words alike (masked token modelling).
+
+    :meth:`masked_scores` returns ``video`` (m, 1 + n + V) and ``text`` (t, V + n).
+    """
+
+    lm_bias = False
+
+    def _scores(
+        self, head: LMHead, frames: Tensor, words: Tensor, positives: Tensor, negatives: Tensor
+    ) -> MaskedScores:
+        video, text = super()._scores(head, frames, words, positives, negatives)
+        return MaskedScores(
+            torch.cat([video, head.score(frames)], dim=1), torch.cat([text, words @ negatives.T], dim=1)
+        )
+
+
+class MMBertForTokenClassification(MMBertForEncoder):
+    """Encoder with a linear classifier of positions into ``config.num_labels`` classes.
+
+    ``forward`` is the encoder's; :meth:`classify` is the head. It has no dropout, as the published one.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        initialise(self.classifier, config.initializer_range)
+
+    def classify(self, states: Tensor) -> Tensor:
+        """Score hidden states (..., H) against the classes: (..., C)."""
+        return self.classifier(states)
+
+
+class CaptionState:
+    """What is known of N videos, or of N texts begun about them, between two steps of generation.
+
+    ``seen``, bool (N, P), says which of the P positions of the video sequence count. ``cache`` holds the keys and
+    values of these and, after them, of the words so far.
+    """
+
+    def __init__(self, seen: Tensor, cache: KeyValueCache) -> None:
+        self.seen = seen
+        self.cache = cache
+
+    @property
+    def words(self) -> int:
+        """Number of words so far."""
+        return self.cache.length - self.seen.shape[1]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of these indices (int64), in that order; one may be named several times."""
+        self.seen = self.seen.index_select(0, rows)
+        self.cache.select(rows)
+
+
+class MMBertForNLG(MMBertForEncoder):
+    """Encoder with a vocabulary head that writes text about a video from left to right (VLM's captioning).
+
+    ``forward`` is the encoder's, with a mask that hides later words. :meth:`begin` and :meth:`next_word` compute the
+    same one word at a time, each position once.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        words = cast(nn.Embedding, self.bert.embeddings.word_embeddings)
+        self.cls = nn.ModuleDict({"predictions": LMHead(config, words, bias=True)})
+
+    def next_words(self, hidden: Tensor) -> Tensor:
+        """Score the words that may follow positions with these states (.., H): float32 (.., V)."""
+        return self.cls["predictions"](hidden)
+
+    def begin(self, input_ids: Tensor, video_features: Tensor, mask: Tensor) -> CaptionState:
+        """Encode videos: ids of ``[CLS] [SEP]`` (N, 2), features (N, M, D), valid positions (N, M + 2)."""
+        state = CaptionState(mask.bool(), KeyValueCache())
+        self(input_ids, video_features, state.seen, cache=state.cache)
+        return state
+
+    def next_word(self, tokens: Tensor, state: CaptionState) -> Tensor:
+        """Add a word, int64 (N,), to every row; return the scores of the one that follows, float32 (N, V)."""
+        # As in the joint sequence: the first word stands after [SEP], which has position max_video_len + 1.
+        position = torch.tensor([self.config.max_video_len + 2 + state.words], device=tokens.device)
+        mask = torch.cat([state.seen, state.seen.new_ones(len(tokens), state.words + 1)], dim=1)
+        types = torch.ones_like(tokens[:, None])
+        states = self(tokens[:, None], None, mask, types, cache=state.cache, position_ids=position)
+        return self.next_words(states.last_hidden_state[:, 0])

@@ -1,0 +1,132 @@
+"""Write tiny data in the layout of every public corpus, to check an installation before having the real data.
+
+    python scripts/tiny_data/generate.py --output /tmp/tiny
+    cd /tmp/tiny && python <checkout>/locallaunch.py projects/mtm/vlm.yaml
+
+Below the output folder come, under the names that the shipped project files expect,
+
+    data/how2/, data/feat/feat_how2_s3d_shard_small/    narrated videos, as shards of features and of tokens
+    data/msrvtt/, data/msrvtt-qa/, data/youcook/, data/didemo/, data/coin/, data/crosstask/
+    data/feat/feat_<corpus>_s3d/<id>.npy                made-up features of 512 numbers a second
+    bert-base-uncased/                                  a BERT of 12 layers, 24 wide, with random weights
+
+Each second's features follow from the words of the text that describes it, so a model can learn them. The numbers
+that come out of it say that the pipeline works, and nothing about the systems.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmpt.utils.errors import DataError, MMPTError
+from mmpt.utils.files import read_json, write_json
+from scripts.text_token_extractor import dedup, pretokenization
+from scripts.tiny_data.bert import write_bert
+from scripts.tiny_data.concepts import World
+from scripts.tiny_data.retrieval_files import vocabulary, write_didemo, write_how2, write_msrvtt, write_youcook
+from scripts.tiny_data.step_files import write_coin, write_crosstask
+from scripts.video_feature_extractor import shard_feature
+
+__all__ = ["Counts", "generate", "main"]
+
+BERT_NAME = "bert-base-uncased"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of videos.
+
+    ``crosstask_train`` counts those of each primary task: of more than ``dataset.n_train`` (30) the rest are tested.
+    """
+
+    how2_train: int = 24
+    how2_val: int = 8
+    msrvtt_train: int = 24
+    msrvtt_test: int = 16
+    youcook_train: int = 12
+    youcook_val: int = 6
+    didemo_test: int = 8
+    coin_train: int = 15
+    coin_test: int = 9
+    crosstask_train: int = 34
+    crosstask_val: int = 3
+    crosstask_related: int = 6
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the data; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other data (default 0)")
+    arguments = parser.parse_args(argv)
+    try:
+        generate(arguments.output, arguments.seed)
+    except MMPTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or arguments.output}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    print(f"wrote tiny data to {arguments.output}; run projects from inside that folder")
+    return 0
+
+
+def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:
+    """Write the data; what an earlier call of the same settings wrote stays as it is.
+
+    Raises:
+        DataError: if the folder holds other data.
+    """
+    counts = counts or Counts()
+    settings = {"seed": seed, **asdict(counts)}
+    marker = output / "tiny_data.json"
+    if marker.exists():
+        if read_json(marker) != settings:
+            raise DataError(f"{output} holds tiny data of other settings; remove it or choose another --output")
+        return
+    if (output / "data").exists() or (output / BERT_NAME).exists():
+        raise DataError(f"{output} holds data/ or {BERT_NAME}/ that are not of this script; choose another --output")
+    data, world = output / "data", World(seed)
+    write_bert(output / BERT_NAME, vocabulary(), seed)
+    write_how2(data, world, counts.how2_train, counts.how2_val)
+    write_msrvtt(data, world, counts.msrvtt_train, counts.msrvtt_test)
+    write_youcook(data, world, counts.youcook_train, counts.youcook_val)
+    write_didemo(data, world, counts.didemo_test)
+    write_coin(data, world, counts.coin_train, counts.coin_test)
+    write_crosstask(data, world, counts.crosstask_train, counts.crosstask_val, counts.crosstask_related)
+    make_shards(output)
+    write_json(marker, settings)
+
+
+def make_shards(output: Path) -> None:
+    """Make shards of the narrated videos' features and captions with the scripts that real data go through.
+
+    Raises:
+        DataError: if one of them fails, with what it printed.
+    """
+    how2, features = output / "data" / "how2", output / "data" / "feat" / "feat_how2_s3d"
+    shards = features.with_name("feat_how2_s3d_shard_small")
+    lists = [f"--split={split}={how2}/how2_s3d_{split}.lst" for split in ("train", "val")]
+    _quietly(dedup.main, ["--how2dir", str(how2)])
+    _quietly(shard_feature.main, ["--fdir", str(features), "--sdir", str(shards), "--shard-size", "10", *lists])
+    prefix = f"{shards}/raw_caption_dedup.{BERT_NAME}."
+    flags = ["--captions", str(how2 / "raw_caption_dedup.json"), "--tokenizer", str(output / BERT_NAME)]
+    _quietly(pretokenization.main, [*flags, "--vfeat-dir", str(shards), "--output", prefix, "--workers", "1"])
+
+
+def _quietly(command: Callable[[list[str]], int], arguments: list[str]) -> None:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = command(arguments)
+    if code:
+        raise DataError(f"{command.__module__} {' '.join(arguments)} failed:\n{said.getvalue()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -39,7 +39,7 @@ class Rule(NamedTuple):
 
 
 class COINPredictor(Predictor):
-    """Average the logits of the windows that hold a second, and take its best class.
+    """Average the logits of the windows that hold a second, and take its best class, of those that have a name.
 
     Items are those of :class:`~mmpt.processors.coin.COINActionSegmentationAligner`; the meta processor says what the
     classes are (``labels``, ``background``). Writes to ``eval.save_path``: ``merged.npz`` with ``Y_pred`` and
@@ -89,7 +89,8 @@ class COINPredictor(Predictor):
                 )
             return logits
 
-        return Rule(score, lambda scores: scores.argmax(axis=1).astype(np.int64))
+        named = np.array([n for n, name in enumerate(labels) if name], dtype=np.int64)
+        return Rule(score, lambda scores: named[scores[:, named].argmax(axis=1)])
 
     def load(self, output_file: str = "merged") -> dict[str, Any]:
         """Read the saved classes."""
@@ -247,7 +248,7 @@ def _merged(
 def _segments(classes: np.ndarray, labels: Sequence[str], background: int) -> list[dict[str, Any]]:
     """Return the runs of a class, background left out, in whole seconds."""
     return [
-        {"start": start, "end": end, "label": label, "name": labels[label] if label < len(labels) else ""}
+        {"start": start, "end": end, "label": label, "name": labels[label]}
         for start, end, label in runs_of(cast(npt.ArrayLike, classes))
         if label != background
     ]

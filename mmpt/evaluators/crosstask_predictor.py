@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,13 +12,16 @@ from mmpt.evaluators.base import EvalOptions, Predictor, batches_of, load_arrays
 from mmpt.evaluators.step_localization import log_softmax, one_hot, ordered_frames
 from mmpt.models.embedding import evaluating
 from mmpt.processors.annotations import AnnotationOptions, SkipReport
-from mmpt.processors.windows import WindowOptions, Windows, average_windows
+from mmpt.processors.windows import average_windows
+from mmpt.utils.errors import DataError
 from mmpt.utils.files import write_json
 from mmpt.utils.options import read_options, section_of
 
-__all__ = ["CrossTaskPredictor", "LocalizationOptions", "LocatedSteps"]
+__all__ = ["CrossTaskPredictor", "LocatedSteps", "read_located_steps"]
 
 logger = logging.getLogger(__name__)
+
+_ARRAYS = ("tasks", "videos", "sizes", "steps", "seconds", "scores", "targets", "skipped")
 
 
 class LocatedSteps(NamedTuple):
@@ -36,17 +39,12 @@ class LocatedSteps(NamedTuple):
     targets: np.ndarray
 
 
-@dataclass
-class LocalizationOptions(AnnotationOptions, WindowOptions):
-    """Windows of the aligner; ``max_missing`` is the fraction of videos that may have fewer seconds than steps."""
-
-
 class CrossTaskPredictor(Predictor):
     """Place each step of a task at one second of the video, in the order of the steps.
 
     What the model says of a second in several windows is averaged; a softmax over the steps makes it a probability;
     :func:`~mmpt.evaluators.step_localization.ordered_frames` finds the most probable places in order. Videos with
-    fewer seconds than steps are left out and counted.
+    fewer seconds than steps are left out and counted, up to the fraction ``dataset.max_missing``.
 
     Writes to ``eval.save_path``: ``predictions.json``, a list of ``{"task", "video_id", "steps": [{"step",
     "second"}, ..]}``; ``merged.npz``, with one row per video in ``tasks``, ``videos`` and ``sizes`` (seconds,
@@ -55,13 +53,11 @@ class CrossTaskPredictor(Predictor):
     """
 
     kind = "steps"
-    config_options: ClassVar[dict[str, type]] = {"eval": EvalOptions, "dataset": LocalizationOptions}
+    config_options: ClassVar[dict[str, type]] = {"eval": EvalOptions, "dataset": AnnotationOptions}
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        dataset = section_of(config, "dataset")
-        self.windows = Windows.of(dataset)
-        self.max_missing = read_options(dataset, AnnotationOptions).max_missing
+        self.max_missing = read_options(section_of(config, "dataset"), AnnotationOptions).max_missing
 
     def predict(
         self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
@@ -85,23 +81,11 @@ class CrossTaskPredictor(Predictor):
                 skipped.append(str(item["video_id"]))
             else:
                 with evaluating(model), torch.inference_mode():
-                    located.append(self._locate(model, item, device))
+                    located.append(_locate(model, item, device))
         skips.close(len(located) + len(skipped))
         self._save(located, skipped, output_file)
         logger.info("steps of %d videos located", len(located))
         return _tables(located, skipped)
-
-    def _locate(self, model: torch.nn.Module, item: Mapping[str, Any], device: torch.device) -> LocatedSteps:
-        """Locate the steps of one video."""
-        inputs = {name: item[name].to(device) for name in ("caps", "cmasks", "vfeats", "vmasks")}
-        logits = model(**inputs)["logits"].float().cpu().numpy()
-        seconds, lengths = int(item["video_len"]), item["vmasks"].sum(dim=1).numpy()
-        starts = self.windows.starts(seconds)
-        scores = log_softmax(average_windows(logits, starts, lengths, seconds))
-        # copies of a second in several windows are equal
-        targets = average_windows(item["targets"].numpy(), starts, lengths, seconds) > 0
-        steps = [str(step) for step in item["steps"]]
-        return LocatedSteps(str(item["task"]), str(item["video_id"]), steps, ordered_frames(-scores), scores, targets)
 
     def _save(self, located: Sequence[LocatedSteps], skipped: Sequence[str], output_file: str) -> None:
         self.make_folder()
@@ -120,24 +104,49 @@ class CrossTaskPredictor(Predictor):
 
     def load(self, output_file: str = "merged") -> dict[str, Any]:
         """Read the saved file; DataError if it is missing or damaged."""
-        names = ("tasks", "videos", "sizes", "steps", "seconds", "scores", "targets", "skipped")
-        stored = load_arrays(self.save_path / f"{output_file}.npz", names)
-        steps, cells = stored["sizes"][:, 1].cumsum()[:-1], stored["sizes"].prod(axis=1).cumsum()[:-1]
-        rows = zip(
-            stored["tasks"].tolist(),
-            stored["videos"].tolist(),
-            stored["sizes"].tolist(),
-            np.split(stored["steps"], steps),
-            np.split(stored["seconds"], steps),
-            np.split(stored["scores"], cells),
-            np.split(stored["targets"], cells),
-            strict=True,
+        return _tables(*read_located_steps(self.save_path / f"{output_file}.npz"))
+
+
+def read_located_steps(path: str | Path) -> tuple[list[LocatedSteps], list[str]]:
+    """Read what :class:`CrossTaskPredictor` wrote: the videos, and the ids of those left out.
+
+    Raises:
+        DataError: if the file is missing or damaged; names it.
+    """
+    stored = load_arrays(path, _ARRAYS)
+    sizes = stored["sizes"]
+    steps, cells = sizes[:, 1].cumsum(), sizes.prod(axis=1).cumsum()
+    ends = {"steps": steps, "seconds": steps, "scores": cells, "targets": cells}
+    whole = all(len(stored[name]) == len(sizes) for name in ("tasks", "videos"))
+    if not whole or any(len(stored[name]) != end[-1] for name, end in ends.items()):
+        raise DataError(f"{path}: its arrays do not belong together; run the test again")
+    columns = [np.split(stored[name], end[:-1]) for name, end in ends.items()]
+    located = [
+        LocatedSteps(task, video, names.tolist(), seconds, scores.reshape(size), targets.reshape(size) > 0)
+        for task, video, size, names, seconds, scores, targets in zip(
+            stored["tasks"].tolist(), stored["videos"].tolist(), sizes.tolist(), *columns, strict=True
         )
-        located = [
-            LocatedSteps(task, video, names.tolist(), at, scores.reshape(size), targets.reshape(size) > 0)
-            for task, video, size, names, at, scores, targets in rows
-        ]
-        return _tables(located, stored["skipped"].tolist())
+    ]
+    return located, stored["skipped"].tolist()
+
+
+def _locate(model: torch.nn.Module, item: Mapping[str, Any], device: torch.device) -> LocatedSteps:
+    """Locate the steps of one video.
+
+    Raises:
+        DataError: if windows do not fit the video or a logit is not finite; names the video.
+    """
+    inputs = {name: item[name].to(device) for name in ("caps", "cmasks", "vfeats", "vmasks")}
+    logits = model(**inputs)["logits"].float().cpu().numpy()
+    windows = item["video_start"].numpy(), item["vmasks"].sum(dim=1).numpy(), int(item["video_len"])
+    task, video, steps = str(item["task"]), str(item["video_id"]), [str(step) for step in item["steps"]]
+    try:
+        scores = log_softmax(average_windows(logits, *windows))
+        # copies of a second in several windows are equal
+        targets = average_windows(item["targets"].numpy(), *windows) > 0
+        return LocatedSteps(task, video, steps, ordered_frames(-scores), scores, targets)
+    except DataError as error:
+        raise DataError(f"task {task}, video {video}: {error}") from error
 
 
 def _items(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,8 @@ __all__ = ["Report", "build_report", "render", "write_figures", "write_report"]
 
 logger = logging.getLogger(__name__)
 
+_TILES = 8
+
 
 @dataclass
 class Report:
@@ -151,7 +153,7 @@ def _counted(count: int, what: str) -> str:
 
 def _tiles(report: Report) -> str:
     tiles = []
-    for result in report.results[:4]:
+    for result in report.results[:_TILES]:
         main = next(iter(result.metrics))
         heading, kind = columns_of(result).get(main, (main, "number"))
         shown = cell_parts(result.metrics, main, kind)[0] + ("<small> %</small>" if kind == "share" else "")
@@ -182,10 +184,9 @@ def _results(report: Report) -> str:
         rows = [_result_row(result, columns) for result in group]
         headings = ["test", "setting", *(heading for heading, _ in columns.values()), counted_as(metric)]
         tables.append(page.table(headings, rows))
-    note = (
-        "Shares in percent with their 95% Wilson interval. Equal scores count against the query. "
-        "Text to video unless marked v2t."
-    )
+    note = "Shares in percent with their 95% interval."
+    if report.views:
+        note += " Equal scores count against the query. Text to video unless marked v2t."
     if report.missing:
         note += f" Not evaluated yet: {', '.join(map(str, report.missing))}."
     return page.section("Results", note, *tables)
@@ -196,6 +197,7 @@ def _result_row(result: Result, columns: Mapping[str, tuple[str, str]]) -> list[
     cells = [html.escape(result.name), f'<span class="badge{tuned}">{html.escape(result.setting)}</span>']
     for name, (_, kind) in columns.items():
         value, interval = cell_parts(result.metrics, name, kind)
+        value = html.escape(value)
         cells.append(f"{value}<span class=ci>{interval[0]} – {interval[1]}</span>" if interval else value)
     return [*cells, str(result.metrics.get("count", "-"))]
 

@@ -24,7 +24,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: What a table shows of each kind of metric: metrics.json name -> (heading, "share" | "rank" | "number").
+#: What a table shows of each kind of metric: metrics.json name -> (heading, "share" | "rank" | "number" | "text").
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "RetrievalMetric": {
         "R1": ("R@1", "share"),
@@ -37,11 +37,13 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "DiDeMoMetric": {"rank1": ("rank@1", "share"), "rank5": ("rank@5", "share"), "mIoU": ("mIoU", "share")},
     "QAMetric": {"acc": ("accuracy", "share")},
     "NLGMetric": {
+        "Bleu_1": ("BLEU-1", "share"),
         "Bleu_3": ("BLEU-3", "share"),
         "Bleu_4": ("BLEU-4", "share"),
         "METEOR": ("METEOR", "share"),
         "ROUGE_L": ("ROUGE-L", "share"),
         "CIDEr": ("CIDEr", "number"),
+        "tokenizer": ("tokenizer", "text"),
     },
     "COINActionSegmentationMetric": {
         "frame_acc": ("frame accuracy", "share"),
@@ -132,6 +134,8 @@ def cell_parts(metrics: Mapping[str, Any], name: str, kind: str) -> tuple[str, t
     value = metrics.get(name)
     if value is None:
         return "-", None
+    if kind == "text":
+        return str(value), None
     if kind != "share":
         return (f"{value:.1f}" if kind == "rank" else f"{value:.4g}"), None
     interval = metrics.get(f"{name}_ci")

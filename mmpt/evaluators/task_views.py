@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.evaluators import page
-from mmpt.evaluators.base import load_arrays
 from mmpt.evaluators.classification_metrics import runs_of
+from mmpt.evaluators.crosstask_predictor import LocatedSteps, read_located_steps
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, spread
 from mmpt.evaluators.results import Result
 from mmpt.evaluators.timelines import (
@@ -170,17 +170,8 @@ class LocalisationView(_TimelineView):
 
     def read(self, folder: Path) -> list[tuple[float, LocalisedVideo]]:
         """Return the videos with the share of their steps that are found."""
-        arrays = load_arrays(folder / "merged.npz", ("videos", "sizes", "steps", "seconds", "targets"))
-        steps, cells = arrays["sizes"][:, 1].cumsum()[:-1], arrays["sizes"].prod(axis=1).cumsum()[:-1]
-        rows = zip(
-            arrays["videos"].tolist(),
-            arrays["sizes"].tolist(),
-            np.split(arrays["steps"], steps),
-            np.split(arrays["seconds"], steps),
-            np.split(arrays["targets"], cells),
-            strict=True,
-        )
-        return [_localised(video, names, at, targets.reshape(size) > 0) for video, size, names, at, targets in rows]
+        located, _ = read_located_steps(folder / "merged.npz")
+        return [_localised(video) for video in located]
 
 
 def _segmented(video: Mapping[str, Any]) -> tuple[float, SegmentedVideo]:
@@ -195,13 +186,11 @@ def _segmented(video: Mapping[str, Any]) -> tuple[float, SegmentedVideo]:
     return right, SegmentedVideo(str(video["video_id"]), seconds, spans[0], spans[1], right)
 
 
-def _localised(
-    video: str, steps: np.ndarray, seconds: np.ndarray, annotated: npt.NDArray[np.bool_]
-) -> tuple[float, LocalisedVideo]:
-    spans = [[(start, end) for start, end, kind in runs_of(column) if kind] for column in annotated.T]
-    present = max(1, sum(map(bool, spans)))
-    found = annotated[seconds, np.arange(len(seconds))].sum() / present
-    return float(found), LocalisedVideo(video, len(annotated), steps.tolist(), spans, seconds.tolist())
+def _localised(video: LocatedSteps) -> tuple[float, LocalisedVideo]:
+    spans = [[(start, end) for start, end, kind in runs_of(column) if kind] for column in video.targets.T]
+    hits = video.targets[video.seconds, np.arange(len(video.seconds))].sum()
+    shown = LocalisedVideo(video.video_id, len(video.targets), video.steps, spans, video.seconds.tolist())
+    return float(hits / max(1, sum(map(bool, spans)))), shown
 
 
 #: Kind of metric -> what is shown of its tests.

@@ -90,7 +90,7 @@ def correct_model(job: str, config: DictConfig) -> list[Correction]:
     old = model.get("model_cls")
     if old not in _OF_ONE_ENCODER:
         return []
-    model.model_cls, model.mm_encoder_cls = _OF_ONE_ENCODER[old]
+    model["model_cls"], model["mm_encoder_cls"] = _OF_ONE_ENCODER[old]
     for key in _OF_TOWERS:
         model.pop(key, None)
-    return [Correction(job, "model.model_cls", old, model.model_cls, "its checkpoint is of one shared encoder")]
+    return [Correction(job, "model.model_cls", old, model["model_cls"], "its checkpoint is of one shared encoder")]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,11 +14,19 @@ __all__ = ["MultipleChoiceLoss"]
 class MultipleChoiceLoss(ScoringLoss):
     """Cross entropy of the right option among the options of its own question."""
 
-    def __call__(self, pooled_video: Tensor, pooled_text: Tensor, answers: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(
+        self,
+        pooled_video: Tensor,
+        pooled_text: Tensor,
+        answers: Tensor,
+        option_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """Return the scalar float32 loss of videos (B, H) and their O options each, video after video (B * O, H).
 
         Args:
             answers: index of the right option of each video, int64 (B,) or (B, 1).
+            option_mask: bool (B * O,), false on options that only fill up questions with fewer than O.
 
         Raises:
             ValueError: if options or answers do not fit the videos.
@@ -30,4 +39,6 @@ class MultipleChoiceLoss(ScoringLoss):
             )
         options = pooled_text.unflatten(0, (videos, -1))
         scores = self.scores(options, pooled_video[:, None]).squeeze(-1)
+        if option_mask is not None:
+            scores = scores.masked_fill(~option_mask.reshape(scores.shape).bool(), -torch.inf)
         return F.cross_entropy(scores, answers.reshape(-1))

@@ -30,11 +30,15 @@ TINY_BERT = "tests/data/tiny_bert"
 class VideoTextModel(nn.Module, abc.ABC):
     """A model that scores videos against texts.
 
-    Subclasses take the whole config and say in class attributes what they can do (``capabilities``), which keys of
-    a checkpoint they do not need (``allow_missing``) and which they leave aside (``allow_unexpected``), as
-    shell-style patterns. ``new_heads`` are the keys that a training may begin without (the heads that fine-tuning
-    adds); a test never may. ``forward`` takes a batch by keyword and returns a dict of outputs for the loss; models
-    with the capability ``"retrieval"`` return ``pooled_video`` and ``pooled_text``, both (B, H), among them.
+    Subclasses take the whole config and say in class attributes which keys of a checkpoint they do not need
+    (``allow_missing``) and which they leave aside (``allow_unexpected``), as shell-style patterns. ``new_heads`` are
+    the keys that a training may begin without (the heads that fine-tuning adds); a test never may. ``forward`` takes
+    a batch by keyword and returns a dict of outputs for the loss.
+
+    ``capabilities``, which a config may change, are among ``"retrieval"`` (``forward`` returns ``pooled_video`` and
+    ``pooled_text``, both (B, H), and neither depends on the other), ``"pairs"`` (it returns them, but video and text
+    see each other), ``"frame_states"`` (``encode_video_frames``), ``"masked_modeling"`` (scores of what labels mask),
+    ``"captioning"``, ``"segmentation"`` and ``"localization"``.
     """
 
     capabilities: frozenset[str] = frozenset()

@@ -6,7 +6,7 @@ frames and words; for retrieval the two halves are isolated from each other, and
 Shapes: B batch, M seconds of video, D feature width, L text positions, S = M + L, H hidden, V words.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from omegaconf import DictConfig
@@ -16,6 +16,7 @@ from mmpt.models.base import masked_mean
 from mmpt.models.fusion import tiny_fusion_config
 from mmpt.models.single_encoder import IsolationOptions, SingleEncoderModel, SingleEncoderOptions
 from mmpt.modules.attention_masks import joint_mask
+from mmpt.modules.mmbert_heads import MMBertForMFMMLM
 from mmpt.utils.errors import ConfigError
 
 __all__ = [
@@ -106,6 +107,13 @@ class MMFusionMFMMLM(MMFusionJoint):
     capabilities = frozenset({"pairs", "masked_modeling"})
     encoder_cls = "MMBertForMFMMLM"
     allow_unexpected = SingleEncoderModel.allow_unexpected
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if not hasattr(self.mm_encoder, "masked_scores"):
+            name = self.options.mm_encoder_cls
+            raise ConfigError(f"model.mm_encoder_cls: {name} has no head for masked frames and tokens (masked_scores)")
+
     @classmethod
     def tiny_config(cls) -> DictConfig:
         """Return a config of a 32-d encoder with 3 layers, randomly initialised, for tests."""
@@ -145,7 +153,7 @@ class MMFusionMFMMLM(MMFusionJoint):
         inputs = vfeats.masked_fill(masked_frames[..., None], 0)
         states, seconds = self.joint_states(caps, cmasks, inputs, vmasks, attention_mask), vmasks.shape[1]
         text = torch.cat([states[:, :1], states[:, 1 + seconds :]], dim=1)
-        video_logits, text_logits = self.mm_encoder.masked_scores(
+        video_logits, text_logits = cast(MMBertForMFMMLM, self.mm_encoder).masked_scores(
             states[:, 1 : 1 + seconds][masked_frames],
             text[masked_words],
             originals[masked_frames],

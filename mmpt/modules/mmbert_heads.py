@@ -1,5 +1,6 @@
 """Heads over :class:`~mmpt.modules.mmbert.MMBertForEncoder`: the encoders of VLM (arXiv:2105.09996) and its tasks."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -10,8 +11,17 @@ from mmpt.modules.kv_cache import KeyValueCache
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.mmbert import MMBertForEncoder
 from mmpt.modules.transformer import initialise
+from mmpt.utils.checkpoint import load_into
 
-__all__ = ["MMBertForMFMMLM", "MMBertForMTM", "MMBertForTokenClassification", "MaskedScores"]
+__all__ = [
+    "CaptionState",
+    "MMBertForLM",
+    "MMBertForMFMMLM",
+    "MMBertForMTM",
+    "MMBertForNLG",
+    "MMBertForTokenClassification",
+    "MaskedScores",
+]
 
 
 class MaskedScores(NamedTuple):
@@ -21,12 +31,8 @@ class MaskedScores(NamedTuple):
     text: Tensor
 
 
-class MMBertForMFMMLM(MMBertForEncoder):
-    """Encoder with a head for masked frames and masked tokens (MFM + MLM).
-
-    A masked frame is told from the other frames of the batch by its own projected features, a masked token from the
-    rest of the vocabulary. ``forward`` is the encoder's; :meth:`masked_scores` is the head.
-    """
+class MMBertForLM(MMBertForEncoder):
+    """Encoder with a vocabulary head; ``lm_bias`` says whether that has a bias per word."""
 
     lm_bias = True
 
@@ -34,6 +40,35 @@ class MMBertForMFMMLM(MMBertForEncoder):
         super().__init__(config)
         words = cast(nn.Embedding, self.bert.embeddings.word_embeddings)
         self.cls = nn.ModuleDict({"predictions": LMHead(config, words, self.lm_bias)})
+
+    @property
+    def head(self) -> LMHead:
+        """The vocabulary head."""
+        return cast(LMHead, self.cls["predictions"])
+
+    def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load a BERT's weights, and those of its head where ``state`` has them (``cls.predictions.*``).
+
+        Raises:
+            CheckpointError: as :meth:`BertModel.load_pretrained`, or if the head is not whole.
+        """
+        super().load_pretrained({key: value for key, value in state.items() if not key.startswith("cls.")}, source)
+        prefix = "cls.predictions."
+        entries = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        wanted = {
+            key: entries[key] for key in self.head.state_dict() if key in entries and not key.startswith("decoder.")
+        }
+        if wanted:
+            # The decoder is the word embeddings and the bias once more.
+            load_into(self.head, wanted, allow_missing=("decoder.*",), source=source)
+
+
+class MMBertForMFMMLM(MMBertForLM):
+    """Encoder with a head for masked frames and masked tokens (MFM + MLM).
+
+    A masked frame is told from the other frames of the batch by its own projected features, a masked token from the
+    rest of the vocabulary. ``forward`` is the encoder's; :meth:`masked_scores` is the head.
+    """
 
     def masked_scores(self, frames: Tensor, words: Tensor, targets: Tensor, candidates: Tensor) -> MaskedScores:
         """Score what was masked; gradients flow through targets and candidates too.
@@ -47,7 +82,7 @@ class MMBertForMFMMLM(MMBertForEncoder):
         Returns:
             ``video`` (m, 1 + n) and ``text`` (t, V).
         """
-        head = cast(LMHead, self.cls["predictions"])
+        head = self.head
         frames, words = head.transform(frames), head.transform(words)
         positives, negatives = self.videomlp(targets), self.videomlp(candidates)
         # Scores reach hundreds: half precision would round them by whole units.
@@ -116,21 +151,16 @@ class CaptionState:
         self.cache.select(rows)
 
 
-class MMBertForNLG(MMBertForEncoder):
+class MMBertForNLG(MMBertForLM):
     """Encoder with a vocabulary head that writes text about a video from left to right (VLM's captioning).
 
     ``forward`` is the encoder's, with a mask that hides later words. :meth:`begin` and :meth:`next_word` compute the
     same one word at a time, each position once.
     """
 
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__(config)
-        words = cast(nn.Embedding, self.bert.embeddings.word_embeddings)
-        self.cls = nn.ModuleDict({"predictions": LMHead(config, words, bias=True)})
-
     def next_words(self, hidden: Tensor) -> Tensor:
         """Score the words that may follow positions with these states (.., H): float32 (.., V)."""
-        return self.cls["predictions"](hidden)
+        return self.head(hidden)
 
     def begin(self, input_ids: Tensor, video_features: Tensor, mask: Tensor) -> CaptionState:
         """Encode videos: ids of ``[CLS] [SEP]`` (N, 2), features (N, M, D), valid positions (N, M + 2)."""

@@ -226,7 +226,7 @@ def second_targets(segments: Mapping[str, Sequence[Any]], seconds: int, backgrou
             if label < 0:
                 raise ValueError(f"label {label} is negative")
             targets[max(math.floor(start), 0) : max(math.ceil(end), 0)] = label
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected segments with start, end and label lists ({error!r})") from error
     return targets
 

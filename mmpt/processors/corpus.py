@@ -15,7 +15,6 @@ import numpy as np
 
 from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of
 from mmpt.processors.base import MetaProcessor, SplitOptions, VideoProcessor
-from mmpt.processors.captioning import NLGTextProcessor
 from mmpt.processors.class_names import BACKGROUND_NAME, list_classes, read_class_names
 from mmpt.processors.corpus_rows import KINDS, CorpusRow, read_corpus
 from mmpt.processors.msrvtt_qa import Choice
@@ -23,7 +22,7 @@ from mmpt.processors.youcook import YoucookVideoProcessor
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.options import read_options
 
-__all__ = ["CorpusMetaProcessor", "CorpusNLGTextProcessor", "CorpusOptions", "CorpusVideoProcessor"]
+__all__ = ["CorpusMetaProcessor", "CorpusOptions", "CorpusVideoProcessor"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class CorpusMetaProcessor(MetaProcessor):
     retrieval          ``(clip, text)``
     qa                 ``(clip, Choice)``: the options, the question before each
     classification     ``(clip, Choice)``: all labels are the options
-    captioning         ``(clip, text)``; in a test ``(clip, texts)``, one item for all rows of a clip
+    captioning         ``(clip, text)``; all texts of a clip are its references (NLGPredictor)
     segmentation       ``(video, {"start", "end", "label"})`` as COIN: all segments of a video
     =================  ===========================================================================
 
@@ -91,6 +90,11 @@ class CorpusMetaProcessor(MetaProcessor):
         """Return the rows of this split; ``val_holdout`` is switched off where the file marks validation itself."""
         marked = Counter(row.split for row in rows)
         if set(marked) == {""}:
+            if self.options.train_path and self.options.train_path == self.options.test_path:
+                raise ConfigError(
+                    f"dataset.test_path: {self.options.test_path} is also train_path, and it has no column "
+                    f"{self._column('split')!r} that says which rows are which; add one, or write a file per split"
+                )
             return list(rows)
         if "" in marked:
             first = next(row for row in rows if not row.split)
@@ -132,7 +136,7 @@ class CorpusMetaProcessor(MetaProcessor):
     def _build(self, rows: Sequence[CorpusRow]) -> list[tuple[Any, Any]]:
         builders: dict[str, Callable[[Sequence[CorpusRow]], list[tuple[Any, Any]]]] = {
             "retrieval": lambda rows: [(row.clip, row.text) for row in rows],
-            "captioning": _captions if self.split == "test" else lambda rows: [(row.clip, row.text) for row in rows],
+            "captioning": lambda rows: [(row.clip, row.text) for row in rows],
             "qa": _questions,
             "classification": self._classifications,
             "segmentation": self._segmentations,
@@ -202,18 +206,6 @@ class CorpusMetaProcessor(MetaProcessor):
         return self.options.columns.get(name, name)
 
 
-class CorpusNLGTextProcessor(NLGTextProcessor):
-    """Tokenise a sentence about a clip and keep it, or all sentences about it."""
-
-    def __call__(  # type: ignore[override]
-        self, text_id: str | Sequence[str], rng: np.random.Generator | None = None
-    ) -> tuple[list[int], str | list[str]]:
-        """Return the word-piece ids of the sentence, or of the first, and the sentence or sentences."""
-        if isinstance(text_id, str):
-            return super().__call__(text_id, rng)
-        return super().__call__(text_id[0], rng)[0], list(text_id)
-
-
 class CorpusVideoProcessor(YoucookVideoProcessor):
     """Read the features of a clip: all ``(seconds, dim)`` of a video, or the seconds start to end of it."""
 
@@ -237,14 +229,6 @@ def _reason(row: CorpusRow, seconds: int | None) -> str:
     if row.options and row.options.count(row.options[row.answer]) > 1:
         return "whose right option is there twice"
     return ""
-
-
-def _captions(rows: Sequence[CorpusRow]) -> list[tuple[Any, Any]]:
-    """Return one item per clip, with all sentences about it."""
-    clips: dict[Any, list[str]] = {}
-    for row in rows:
-        clips.setdefault(row.clip, []).append(row.text)
-    return [(clip, tuple(texts)) for clip, texts in clips.items()]
 
 
 def _questions(rows: Sequence[CorpusRow]) -> list[tuple[Any, Any]]:

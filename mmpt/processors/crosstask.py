@@ -209,8 +209,8 @@ class CrossTaskAligner(Aligner):
         Returns:
             ``vfeats`` float32 (W, M, D) and ``vmasks`` bool (W, M), zero-padded; ``caps`` int64 and ``cmasks`` bool
             (K, max_len - max_video_len); ``targets`` float32 0 or 1 (valid seconds of all windows, K), window
-            after window, so that a second in two windows is there twice; ``video_len`` T, ``video_id``, ``task``,
-            ``steps`` (K names).
+            after window, so that a second in two windows is there twice; ``video_start`` int64 (W,), the first second
+            of each window; ``video_len`` T, ``video_id``, ``task``, ``steps`` (K names).
 
         Raises:
             DataError: if the features are empty or not ``(seconds, dim)``, or the steps are not as many as the
@@ -234,6 +234,7 @@ class CrossTaskAligner(Aligner):
             "vfeats": cut.vfeats,
             "vmasks": cut.vmasks,
             "targets": torch.from_numpy(self.windows.cut_seconds(targets, 0)[cut.vmasks.numpy()]),
+            "video_start": torch.from_numpy(cut.starts),
             "video_len": len(video_feature),
             "video_id": video_id.video_id,
             "task": video_id.task,

@@ -13,7 +13,7 @@ import numpy as np
 from scripts.demo_corpus.scenes import Segment
 from scripts.demo_corpus.splits import Triple
 
-__all__ = ["CaptionLine", "describe", "describe_step", "narrate", "progressive", "recognise", "synonyms"]
+__all__ = ["CaptionLine", "describe", "describe_step", "narrate", "progressive", "read_step", "recognise", "synonyms"]
 
 # For each meaning: the narrator's words, and words that belong to the retrieval captions.
 _COLOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -143,6 +143,17 @@ def describe(triple: Triple, rng: np.random.Generator, rare: float = 0.3) -> str
 def describe_step(triple: Triple, rng: np.random.Generator) -> str:
     """Return a plain sentence about a step, in the narrator's usual words."""
     return _fill(_STEP_SENTENCE, triple, 0.0, rng)
+
+
+def read_step(sentence: str) -> Triple | None:
+    """Return the triple that a sentence about a step names, in any of the narrator's words; None if it names none."""
+    words = f" {sentence} "
+    actions = {form: action for action, (usual, _) in _ACTIONS.items() for forms in usual for form in forms}
+    found = [
+        [meaning for word, meaning in sorted(names.items(), key=lambda item: -len(item[0])) if f" {word} " in words]
+        for names in ({name: name for name in _COLOURS}, {name: name for name in _SHAPES}, actions)
+    ]
+    return Triple(*(meanings[0] for meanings in found)) if all(found) else None
 
 
 def progressive(action: str) -> str:

@@ -4,19 +4,30 @@ A step is a shape and an action; its colour changes from video to video. Steps a
 segmentation, finds in step localisation and describes in captioning, so one set of videos serves all three.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
 from mmpt.utils.errors import ConfigError
 from scripts.demo_corpus.narration import progressive
-from scripts.demo_corpus.splits import SHAPES, Splits, Triple, all_triples
+from scripts.demo_corpus.splits import ACTIONS, SHAPES, Splits, Triple, all_triples
 
-__all__ = ["LABELS_PER_SHAPE", "STEPS_PER_TASK", "Step", "StepTask", "choose_steps", "choose_tasks", "colour_step"]
+__all__ = [
+    "ACTIONS_OF_STEPS",
+    "SHAPES_OF_STEPS",
+    "STEPS_PER_TASK",
+    "Step",
+    "StepTask",
+    "choose_steps",
+    "choose_tasks",
+    "colour_step",
+]
 
-LABELS_PER_SHAPE = 2
+SHAPES_OF_STEPS = 4
+ACTIONS_OF_STEPS = 4
 STEPS_PER_TASK = 5
 _TRIES = 1000
 
@@ -49,34 +60,27 @@ class StepTask:
 
 
 def choose_steps(splits: Splits, rng: np.random.Generator) -> list[Step]:
-    """Choose the steps of a corpus, two for each shape, with different actions.
+    """Choose the steps of a corpus: all pairs of four shapes and four actions.
 
-    Preferred are those which held-out as well as training triples show in two colours or more, and actions that
-    few steps have so far.
+    Every step so has others that differ from it in one of the two alone. Of all choices, it is one of those whose
+    steps are best shown by held-out as well as by training triples, in two colours each if there are.
     """
-    held_out, train = {*splits.test, *splits.val}, set(splits.train)
-    colours = {
-        step: (_colours(step, held_out), _colours(step, train))
-        for step in sorted({Step(triple.shape, triple.action) for triple in all_triples()})
-    }
-    chosen: list[Step] = []
-    for _, shape in product(range(LABELS_PER_SHAPE), SHAPES):
-        candidates = [step for step in colours if step.shape == shape and step not in chosen]
-        order = rng.permutation(len(candidates))
-        used = [step.action for step in chosen]
-        best = min(
-            order,
-            key=lambda row: (
-                -sum(min(number, 2) for number in colours[candidates[row]]),
-                used.count(candidates[row].action),
-            ),
-        )
-        chosen.append(candidates[best])
-    return sorted(chosen)
+    counts = [Counter(map(_step_of, triples)) for triples in ((*splits.test, *splits.val), splits.train)]
+    visible = set(map(_step_of, all_triples()))
+    grids = [
+        grid
+        for shapes, actions in product(combinations(SHAPES, SHAPES_OF_STEPS), combinations(ACTIONS, ACTIONS_OF_STEPS))
+        if visible.issuperset(grid := [Step(*pair) for pair in product(shapes, actions)])
+    ]
+    best = max(
+        rng.permutation(len(grids)),
+        key=lambda row: sum(min(count[step], 2) for step in grids[row] for count in counts),
+    )
+    return sorted(grids[best])
 
 
-def _colours(step: Step, triples: set[Triple]) -> int:
-    return sum((triple.shape, triple.action) == (step.shape, step.action) for triple in triples)
+def _step_of(triple: Triple) -> Step:
+    return Step(triple.shape, triple.action)
 
 
 def choose_tasks(steps: Sequence[Step], sizes: dict[str, int], rng: np.random.Generator) -> list[StepTask]:
@@ -107,7 +111,6 @@ def choose_tasks(steps: Sequence[Step], sizes: dict[str, int], rng: np.random.Ge
 
 def colour_step(step: Step, triples: Sequence[Triple], rng: np.random.Generator) -> Triple:
     """Return a triple that shows a step: one of ``triples`` if any does, else in any colour."""
-    fitting = [triple for triple in triples if (triple.shape, triple.action) == (step.shape, step.action)]
-    if not fitting:
-        fitting = [triple for triple in all_triples() if (triple.shape, triple.action) == (step.shape, step.action)]
+    fitting = [triple for triple in triples if _step_of(triple) == step]
+    fitting = fitting or [triple for triple in all_triples() if _step_of(triple) == step]
     return fitting[int(rng.integers(len(fitting)))]

@@ -8,7 +8,6 @@ completed before are not repeated. Text-to-video R@1 among the held-out test cli
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.utils.files import read_json, write_json
-from mmpt_cli.launch import main as launch
+from scripts.studies.repeat import cell, run_dir, run_seed
 
 __all__ = ["main"]
 
@@ -49,11 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, dict[str, list[float]]] = {}
     for seed in arguments.seeds:
         for variant in arguments.variants:
-            code = run(variant, seed)
+            folder = f"demo_ablation/{variant}_seed{seed}"
+            code = run_seed("projects/demo.yaml", folder, seed, [STAGES, *VARIANTS[variant][1]])
             if code:
                 return code
-            for test, folder in TESTS.items():
-                metrics = read_json(run_dir(variant, seed) / folder / "eval" / "metrics.json")["metrics"]
+            for test, name in TESTS.items():
+                metrics = read_json(run_dir(folder) / name / "eval" / "metrics.json")["metrics"]
                 found.setdefault(variant, {}).setdefault(test, []).append(100 * metrics["R1"])
     print(table(found))
     if arguments.json:
@@ -61,27 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_dir(variant: str, seed: int) -> Path:
-    """Return the folder of one run."""
-    return Path("runs/demo_ablation") / f"{variant}_seed{seed}"
-
-
-def run(variant: str, seed: int) -> int:
-    """Pre-train, test, fine-tune and test one variant with one seed; return the launcher's exit code."""
-    settings = [f"project_dir=demo_ablation/{variant}_seed{seed}", STAGES, *VARIANTS[variant][1]]
-    settings += [f"task_group.{group}.fairseq.common.seed={seed}" for group in ("pretrain", "finetune")]
-    return launch(["projects/demo.yaml", "--quiet", *(word for item in settings for word in ("-o", item))])
-
-
 def table(found: dict[str, dict[str, list[float]]]) -> str:
     """Return the Markdown table of mean and standard deviation over seeds, with every seed's value."""
     lines = ["| pre-training | " + " | ".join(f"{test} R@1" for test in TESTS) + " |", "|---|---|---|"]
     for variant, results in found.items():
-        cells = []
-        for test in TESTS:
-            values = results[test]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread} ({', '.join(f'{value:.1f}' for value in values)})")
+        cells = [cell(results[test]) for test in TESTS]
         lines.append(f"| {VARIANTS[variant][0]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

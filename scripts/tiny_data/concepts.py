@@ -38,11 +38,14 @@ class Segment:
 
 
 class World:
-    """Source of everything random; the same seed gives the same data."""
+    """Source of everything random; the same seed gives the same data.
+
+    ``directions`` are the vectors (FEATURE_DIM,) of all words.
+    """
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self._direction = {word: self.rng.standard_normal(FEATURE_DIM) for word in (*VERBS, *THINGS)}
+        self.directions = {word: self.rng.standard_normal(FEATURE_DIM) for word in (*VERBS, *THINGS)}
 
     def segments(self, count: int, seconds: tuple[int, int] = (3, 7), pause: int = 0) -> list[Segment]:
         """Return ``count`` different concepts, one after another, each ``seconds`` long, with pauses before them."""
@@ -69,7 +72,7 @@ class World:
         """
         vectors = _NOISE * self.rng.standard_normal((seconds or segments[-1].end, FEATURE_DIM))
         for segment in segments:
-            vectors[segment.start : segment.end] += (self._direction[segment.verb] + self._direction[segment.thing]) / 2
+            vectors[segment.start : segment.end] += (self.directions[segment.verb] + self.directions[segment.thing]) / 2
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 

@@ -40,23 +40,24 @@ BERT_NAME = "bert-base-uncased"
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of videos.
+    """Numbers of videos: so few that an epoch of most published recipes is one batch.
 
-    ``crosstask_train`` counts those of each primary task: of more than ``dataset.n_train`` (30) the rest are tested.
+    ``crosstask_tested`` are those of the primary task that is tested: all beyond ``dataset.n_train`` (30).
     """
 
-    how2_train: int = 24
-    how2_val: int = 8
-    msrvtt_train: int = 24
+    how2_train: int = 8
+    how2_val: int = 4
+    msrvtt_train: int = 10
     msrvtt_test: int = 16
     youcook_train: int = 12
     youcook_val: int = 6
     didemo_test: int = 8
-    coin_train: int = 15
-    coin_test: int = 9
-    crosstask_train: int = 34
-    crosstask_val: int = 3
-    crosstask_related: int = 6
+    coin_train: int = 9
+    coin_test: int = 6
+    crosstask_tested: int = 35
+    crosstask_primary: int = 6
+    crosstask_related: int = 4
+    crosstask_val: int = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +100,8 @@ def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:
     write_youcook(data, world, counts.youcook_train, counts.youcook_val)
     write_didemo(data, world, counts.didemo_test)
     write_coin(data, world, counts.coin_train, counts.coin_test)
-    write_crosstask(data, world, counts.crosstask_train, counts.crosstask_val, counts.crosstask_related)
+    of_tasks = (counts.crosstask_tested, counts.crosstask_primary, counts.crosstask_related)
+    write_crosstask(data, world, of_tasks, counts.crosstask_val)
     make_shards(output)
     write_json(marker, settings)
 

@@ -45,18 +45,17 @@ def write_coin(data: Path, world: World, train: int, test: int) -> None:
     write_json(data / "coin" / "COIN.json", {"database": database}, indent=None)
 
 
-def write_crosstask(data: Path, world: World, train: int, val: int, related: int) -> None:
-    """Write CrossTask: two primary tasks and a related one, videos_val.csv with ``val`` videos of each primary task.
+def write_crosstask(data: Path, world: World, videos: tuple[int, int, int], val: int) -> None:
+    """Write CrossTask: two primary tasks and a related one.
 
-    ``train`` is the number of videos of a primary task beside those.
+    ``videos`` are the numbers of videos of the three tasks; ``val`` more of each primary task are in videos_val.csv.
     """
     release = data / "crosstask" / "crosstask_release"
     recipes = dict(zip(("16815", "23521", "9001"), _recipes(world, 3, 4), strict=True))
     listed: dict[str, list[str]] = {"videos.csv": [], "videos_val.csv": []}
     for number, (task, steps) in enumerate(recipes.items()):
-        primary = number < 2
-        validation = pick_ids(f"ct{number}v", val) if primary else []
-        for name in (*pick_ids(f"ct{number}t", train if primary else related, held_out=1), *validation):
+        validation = pick_ids(f"ct{number}v", val) if number < 2 else []
+        for name in (*pick_ids(f"ct{number}t", videos[number], held_out=1), *validation):
             segments = world.timed(steps, (3, 9), _PAUSE)
             seconds = segments[-1].end + _PAUSE
             save_feature(data / "feat" / "feat_crosstask_s3d", name, world.features(segments, seconds))

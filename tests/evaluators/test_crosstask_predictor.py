@@ -154,9 +154,26 @@ def test_evaluator(tmp_path, items) -> None:
     assert 0 < metrics["recall_chance"] < 1
 
 
-def test_other_windows_than_the_aligner_cut(tmp_path, items) -> None:
-    with pytest.raises(DataError):
-        CrossTaskPredictor(config(tmp_path, sliding_window=3))(Model(), loader(items), device="cpu")
+def test_damaged_files(tmp_path, items) -> None:
+    predictor = CrossTaskPredictor(config(tmp_path))
+    predictor(Model(), loader(items), device="cpu")
+    with np.load(tmp_path / "eval/merged.npz") as stored:
+        arrays = dict(stored)
+    for name in ("steps", "seconds", "scores", "targets", "videos", "tasks"):
+        np.savez(tmp_path / "eval/merged.npz", **{**arrays, name: arrays[name][:-1]})
+        with pytest.raises(DataError, match=r"merged\.npz: its arrays do not belong together"):
+            predictor.load()
+    del arrays["sizes"]
+    np.savez(tmp_path / "eval/merged.npz", **arrays)
+    with pytest.raises(DataError, match=r"merged\.npz: cannot be read"):
+        predictor.load()
+
+
+def test_logits_that_are_no_numbers(tmp_path, items) -> None:
+    model = Model()
+    model.steps.data[5] = float("nan")
+    with pytest.raises(DataError, match="task 23, video a: .* not finite"):
+        CrossTaskPredictor(config(tmp_path))(model, loader(items), device="cpu")
 
 
 def test_nothing_to_evaluate(tmp_path) -> None:

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -30,11 +30,13 @@ def costs(draw, elements) -> np.ndarray:
     return draw(arrays(np.float64, (frames, steps), elements=elements))
 
 
+@settings(deadline=None)
 @given(costs(st.integers(-2, 2)))
 def test_equals_brute_force_with_ties(cost: np.ndarray) -> None:
     assert tuple(ordered_frames(cost)) == brute_force(cost)
 
 
+@settings(deadline=None)
 @given(costs(st.floats(-1e3, 1e3, width=32)))
 def test_costs_as_little_as_brute_force(cost: np.ndarray) -> None:
     chosen = ordered_frames(cost)

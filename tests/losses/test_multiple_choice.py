@@ -60,6 +60,21 @@ def test_temperature_and_cosines() -> None:
     torch.testing.assert_close(cosine(**batch), cosine(**scaled))
 
 
+def test_options_that_only_fill_up_a_question_do_not_compete() -> None:
+    batch = questions(2, 4)
+    batch["answers"] = torch.tensor([[1], [3]])
+    mask = torch.tensor([True, True, False, False, True, True, True, True])
+    filled = MultipleChoiceLoss()(**batch, option_mask=mask)
+    text = batch["pooled_text"].requires_grad_()
+    alone = [
+        MultipleChoiceLoss()(batch["pooled_video"][:1], text[:2], batch["answers"][0]),
+        MultipleChoiceLoss()(batch["pooled_video"][1:], text[4:], batch["answers"][1]),
+    ]
+    torch.testing.assert_close(filled, torch.stack(alone).mean())
+    MultipleChoiceLoss()(**batch, option_mask=mask).backward()
+    assert torch.isfinite(text.grad).all() and not text.grad[2:4].any()
+
+
 def test_what_does_not_fit_is_refused() -> None:
     batch = questions()
     for key, value in (("pooled_text", batch["pooled_text"][:-1]), ("answers", batch["answers"][:2])):

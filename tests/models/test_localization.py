@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from published import assert_published, pair_inputs, read_golden, state_from_keys, state_keys
+from published import assert_published, from_key, pair_inputs, read_golden, state_keys
 
 from mmpt.datasets.mmdataset import MMDataset
 from mmpt.evaluators.crosstask_metrics import CrossTaskMetric
@@ -47,7 +47,7 @@ def build(name: str, seed: int = 0, **sections) -> VideoTextModel:
 
 def test_logits_equal_the_published_implementation(golden, batch) -> None:
     model = build("MMFusionSeparateActionLocalization")
-    load_into(model, state_from_keys(state_keys(golden)))
+    load_into(model, {key: from_key(key, shape) for key, shape in state_keys(golden).items()})
     logits = model(**{name: value[None] for name, value in batch.items()})["logits"]
     name = "MMFusionSeparateActionLocalization.logits"
     assert_published(logits, read_golden("mmpt_localization.npz")[name], name)
@@ -56,7 +56,7 @@ def test_logits_equal_the_published_implementation(golden, batch) -> None:
 def test_vlm_has_the_published_layout() -> None:
     shapes = state_keys(read_golden("mmpt_localization.npz"))
     model = build("MMFusionActionLocalization", model={"use_seg_emb": True})
-    report = load_into(model, state_from_keys(shapes))
+    report = load_into(model, {key: from_key(key, shape) for key, shape in shapes.items()})
     assert report.missing == () and all(key.endswith("position_ids") for key in report.unexpected)
     assert all(list(value.shape) == shapes[key] for key, value in model.state_dict().items())
 

@@ -9,6 +9,7 @@ from torch import nn
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.mmbert_heads import MMBertForMFMMLM, MMBertForMTM
+from mmpt.utils.errors import CheckpointError
 
 CONFIG = BertConfig(
     hidden_size=8,
@@ -54,10 +55,10 @@ def test_scores_equal_a_plain_loop(encoder) -> None:
     frames, words, targets, candidates = inputs()
     scores = encoder.masked_scores(frames, words, targets, candidates)
     assert scores.video.dtype == scores.text.dtype == torch.float32
-    head = encoder.cls["predictions"]
+    head = encoder.head
     projected = {"target": encoder.videomlp(targets).tolist(), "other": encoder.videomlp(candidates).tolist()}
     vocabulary = encoder.bert.embeddings.word_embeddings.weight.tolist()
-    bias = head.bias.tolist() if isinstance(encoder, MMBertForMFMMLM) and hasattr(head, "bias") else [0.0] * 11
+    bias = head.bias.tolist() if encoder.lm_bias else [0.0] * 11
     joint = isinstance(encoder, MMBertForMTM)
 
     def dot(one: list[float], other: list[float]) -> float:
@@ -89,7 +90,7 @@ def test_gradients_flow_through_targets_and_candidates(encoder) -> None:
     encoder.masked_scores(frames, words, targets, candidates).video[:, 0].sum().backward()
     got = targets.grad.clone()
     targets.grad = None
-    hidden = encoder.cls["predictions"].transform(frames).detach()
+    hidden = encoder.head.transform(frames).detach()
     (encoder.videomlp(targets) * hidden).sum().backward()
     torch.testing.assert_close(got, targets.grad, atol=1e-5, rtol=1e-5)
 
@@ -127,11 +128,11 @@ def test_entries_have_the_published_names_and_share_the_embeddings() -> None:
     assert names(mtm) == ["decoder.weight", *transform]
     assert names(mfmmlm) == ["bias", "decoder.bias", "decoder.weight", *transform]
     for built in (mtm, mfmmlm):
-        head = built.cls["predictions"]
+        head = built.head
         assert head.decoder.weight is built.bert.embeddings.word_embeddings.weight
         for moved in (built.half(), built.float()):
-            assert moved.cls["predictions"].decoder.weight is moved.bert.embeddings.word_embeddings.weight
-    assert mfmmlm.cls["predictions"].decoder.bias is mfmmlm.cls["predictions"].bias
+            assert moved.head.decoder.weight is moved.bert.embeddings.word_embeddings.weight
+    assert mfmmlm.head.decoder.bias is mfmmlm.head.bias
 
 
 def test_a_new_head_keeps_the_embeddings_that_it_shares() -> None:
@@ -144,3 +145,27 @@ def test_a_new_head_keeps_the_embeddings_that_it_shares() -> None:
     head.bias.data[:] = torch.arange(11.0)
     wanted = head.transform(hidden) @ embedding.weight.T + torch.arange(11.0)
     torch.testing.assert_close(head(hidden), wanted)
+
+
+@pytest.mark.parametrize("with_decoder", [True, False])
+def test_the_head_of_a_pretrained_bert_is_taken_over_where_there_is_one(encoder, with_decoder: bool) -> None:
+    torch.manual_seed(5)
+    donor = MMBertForMFMMLM(CONFIG)
+    nn.init.normal_(donor.head.bias)
+    nn.init.normal_(donor.head.transform.dense.weight)
+    bert = dict(donor.bert.state_dict())
+    head = {"cls.predictions." + key: value for key, value in donor.head.state_dict().items()}
+    if not with_decoder:
+        head = {key: value for key, value in head.items() if ".decoder." not in key}
+    encoder.float().load_pretrained({**bert, **head, "cls.seq_relationship.bias": torch.zeros(2)}, "model.bin")
+    assert torch.equal(encoder.head.transform.dense.weight, donor.head.transform.dense.weight)
+    assert torch.equal(encoder.head.decoder.weight, donor.bert.embeddings.word_embeddings.weight)
+    assert encoder.head.decoder.weight is encoder.bert.embeddings.word_embeddings.weight
+    if encoder.lm_bias:
+        assert torch.equal(encoder.head.decoder.bias, donor.head.bias)
+    before = encoder.head.transform.dense.weight.clone()
+    encoder.load_pretrained(bert, "model.bin")
+    assert torch.equal(encoder.head.transform.dense.weight, before)
+    del head["cls.predictions.transform.dense.bias"]
+    with pytest.raises(CheckpointError, match=r"model\.bin.*1 missing keys: transform\.dense\.bias"):
+        encoder.load_pretrained({**bert, **head}, "model.bin")

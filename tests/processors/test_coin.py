@@ -192,7 +192,12 @@ def test_classes_of_seconds():
     #                                      [2, 5) is 1, then [4, 5) is 2: the later segment has second 4
     assert second_targets(segments, 10, 0).tolist() == [0, 0, 1, 1, 2, 0, 0, 0, 3, 3]
     assert second_targets(segments, 3, 9).tolist() == [9, 9, 1]
-    for wrong in ({"start": [1]}, {"start": [1], "end": [2], "label": []}, {"start": [1], "end": [2], "label": [-3]}):
+    for wrong in (
+        {"start": [1]},
+        {"start": [1], "end": [2], "label": []},
+        {"start": [1], "end": [2], "label": [-3]},
+        {"start": [1], "end": [float("inf")], "label": [1]},
+    ):
         with pytest.raises(DataError, match="expected segments with start, end and label lists"):
             second_targets(wrong, 3, 0)
 

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt.datasets.mmdataset import MMDataset
@@ -218,6 +218,7 @@ class TestSplit:
             pair for pair in videos(files, "train") if pair[0] != "113766"
         ]
 
+    @settings(deadline=None)
     @given(
         st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30).map(str)), unique=True, min_size=1),
         st.integers(0, 5),
@@ -296,8 +297,9 @@ class TestItems:
             "vfeats": (4, 4, 5),
             "vmasks": (4, 4),
             "targets": (15, 3),
+            "video_start": (4,),
         }
-        assert item["vmasks"].sum(1).tolist() == [4, 4, 4, 3]  # windows begin at 0, 2, 4, 6
+        assert item["vmasks"].sum(1).tolist() == [4, 4, 4, 3] and item["video_start"].tolist() == [0, 2, 4, 6]
         seconds = item["vfeats"][..., 0][item["vmasks"]].tolist()
         assert seconds == [0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7, 8]
         assert item["vfeats"].dtype == item["targets"].dtype == torch.float32

@@ -89,13 +89,19 @@ def test_labels_and_inputs_together_are_the_captions(seconds: int, captions: int
         first, stop = int(item["video_start"][row]), int(item["video_end"][row])
         assert stop - first == int(item["vmasks"][row].sum()) > 0
         assert torch.equal(item["vfeats"][row, : stop - first], torch.from_numpy(feature[first:stop]).float())
-        if int(masked[2]) == CLS and mm_type.startswith("textgen"):  # shifted
+        if generated(item)[row]:
+            assert mm_type.startswith("textgen") and int(masked[2]) == CLS
             assert torch.equal(label[2:], torch.where(caps == PAD, -100, caps)[2:])
             continue
         specials = (caps == CLS) | (caps == SEP) | (caps == PAD)
         assert torch.equal(masked[specials], caps[specials]) and not labelled[specials].any()
         if mm_type != "mask":
             assert torch.equal(masked[~labelled], caps[~labelled])
+
+
+def generated(item: dict[str, Any]) -> torch.Tensor:
+    """Which texts are to be told from left to right: only those have a ``[SEP]`` to tell."""
+    return (item["text_label"] == SEP).any(dim=1)
 
 
 def kinds(item: dict[str, Any]) -> list[str]:
@@ -168,23 +174,22 @@ def test_one_sample_is_not_stacked_and_takes_the_text_that_fits(subsampling: int
 def test_text_generation_brings_its_attention_masks() -> None:
     item = sample(3, subsampling=40, mm_type="textgen")
     assert item["attention_mask"].shape == (40, 96, 96) and item["attention_mask"].dtype == torch.bool
-    generated = item["caps"][:, 2] == CLS
-    assert 0 < generated.sum() < 40
+    assert 0 < generated(item).sum() < 40
     for row in range(40):
         valid = [bool(item["cmasks"][row, 0]), *item["vmasks"][row].tolist(), *item["cmasks"][row, 1:].tolist()]
         for query in (0, 1, 20, 33, 34, 40, 60, 95):
-            causal = bool(generated[row])
+            causal = bool(generated(item)[row])
             text_query = query >= 34 and valid[query]
             seen = [valid[key] and (not causal or key < 34 or (text_query and key <= query)) for key in range(96)]
             assert item["attention_mask"][row, query].tolist() == seen, (row, query, causal)
-        if generated[row]:
+        if generated(item)[row]:
             assert not item["video_label"][row].any()
             labels, words = item["text_label"][row], int(item["cmasks"][row].sum())
             # Position t is to tell what position t + 1 shows.
             assert torch.equal(labels[2 : words - 1], item["caps"][row, 3:words]) and int(labels[words - 1]) == SEP
     assert "attention_mask" not in sample(3)
     corrupted = sample(3, subsampling=40, mm_type="textgen_mask", mlm_probability=0.5)
-    rows = (corrupted["caps"][:, 2] == CLS) & (corrupted["cmasks"].sum(1) > 12)
+    rows = generated(corrupted) & (corrupted["cmasks"].sum(1) > 12)
     assert (corrupted["caps"][rows, 3:12] != corrupted["text_label"][rows, 2:11]).any()
     assert "attention_mask" in corrupted
 
@@ -223,6 +228,23 @@ def test_both_ways_of_emptying_frames_are_one_to_the_model() -> None:
     assert len(logits[0]["video_logits"]) == int(item["video_label"].sum()) > 0
     for key in ("video_logits", "text_logits"):
         torch.testing.assert_close(logits[0][key], logits[1][key])
+
+
+def test_generated_words_are_told_from_the_words_before_them_alone() -> None:
+    torch.manual_seed(0)
+    config = MMFusionMTM.tiny_config()
+    config.model.input_dim = 5
+    model = MMFusionMTM(config).eval()
+    dataset = {**CONFIG, "max_video_len": 8, "max_len": 24, "sampled_max_len": 12, "mm_type": "textgen", "mm_prob": 1.0}
+    item = MFMMLMAligner(dataset)("v", VIDEO, TEXT, rng=np.random.default_rng(0))
+    tensors = {key: value for key, value in item.items() if torch.is_tensor(value)}
+    row = int(generated(item).nonzero()[0])
+    changed = tensors["caps"].clone()
+    changed[row, 6] = 5 if changed[row, 6] != 5 else 6
+    before, after = (model(**{**tensors, "caps": caps})["text_logits"] for caps in (tensors["caps"], changed))
+    rows, positions = (item["text_label"] != -100).nonzero(as_tuple=True)
+    differs = (before - after).abs().amax(dim=1) > 1e-5
+    assert torch.equal(differs, (rows == row) & (positions >= 6)) and differs.any()
 
 
 class _Meta:

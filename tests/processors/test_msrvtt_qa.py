@@ -70,7 +70,8 @@ def test_any_number_of_options_in_the_order_of_their_numbers(files, number):
 
 
 def test_only_names_of_the_corpus_are_renamed(files):
-    (files / "mc.csv").write_text(HEADER + "video8\ta\tb\tc\td\te\t0\nmsrX\ta\tb\tc\td\te\t0\n-msr8\ta\tb\tc\td\te\t1\n")
+    lines = [LINES[0].replace("msr8", name) for name in ("video8", "msrX", "-msr8")]
+    (files / "mc.csv").write_text(HEADER + "".join(lines))
     names = [name for name, _ in MSRVTTQAMetaProcessor(config(files, vfeat_dir=None)).data]
     assert names == ["video8", "msrX", "-msr8"]
 
@@ -228,6 +229,18 @@ def test_multiple_choice_loss_falls_in_training(files, name):
         losses.append(float(outputs["loss_scalar"]))
     assert outputs["batch_size"] == 15
     assert losses[-1] < 0.1 < losses[0]
+
+
+def test_options_that_only_fill_up_take_no_part_in_the_loss():
+    loss = build("loss", "MultipleChoiceLoss")
+    video, text = torch.randn(2, 4), torch.randn(2, 3, 4)
+    alone = [loss(video[:1], text[0, :2], torch.tensor([1])), loss(video[1:], text[1], torch.tensor([2]))]
+    text[0, 2] = 1000.0  # would win, or lose, everything
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    batch = {"caps": torch.zeros(2, 3, 5), "answers": torch.tensor([[1], [2]]), "option_mask": mask}
+    flat = flatten_samples(batch)
+    both = loss(pooled_video=video, pooled_text=text.flatten(0, 1), **flat)
+    assert both.item() == pytest.approx((alone[0] + alone[1]).item() / 2, rel=1e-5)
 
 
 def test_names_of_the_registry(files):

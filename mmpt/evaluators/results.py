@@ -35,7 +35,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "v2t_R1": ("v2t R@1", "share"),
     },
     "DiDeMoMetric": {"rank1": ("rank@1", "share"), "rank5": ("rank@5", "share"), "mIoU": ("mIoU", "share")},
-    "QAMetric": {"acc": ("accuracy", "share")},
+    "QAMetric": {"acc": ("accuracy", "share"), "chance": ("chance", "share")},
     "NLGMetric": {
         "Bleu_1": ("BLEU-1", "share"),
         "Bleu_3": ("BLEU-3", "share"),

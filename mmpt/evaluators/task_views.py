@@ -69,7 +69,7 @@ class QAView(TaskView):
     def __init__(self, result: Result, thumbnails: Thumbnails | None = None) -> None:
         super().__init__(result)
         path = result.run_dir / "predictions.json"
-        answers = _records(read_json(path), path, ("video", "question", "options", "answer", "prediction", "scores"))
+        answers = _records(read_json(path), path, ("video_id", "question", "options", "answer", "prediction", "scores"))
         wrong = np.array([answer["answer"] != answer["prediction"] for answer in answers], dtype=np.int64)
         self.right, self.wrong = (
             [_answer(answers[row], thumbnails) for row in rows] for rows in choose_queries(1 + wrong)
@@ -90,7 +90,7 @@ def _answer(answer: Mapping[str, Any], thumbnails: Thumbnails | None) -> str:
     shown = {right, *sorted(range(len(scores)), key=lambda number: -scores[number])[: _SHOWN_OPTIONS - 1], chosen}
     marks = {chosen: "wrong", right: "right"}
     options = [(str(answer["options"][number]), marks.get(number, "")) for number in sorted(shown)]
-    video = str(answer["video"])
+    video = str(answer["video_id"])
     return page.options_card(video, _frames(video, thumbnails), str(answer["question"]), options)
 
 
@@ -152,10 +152,8 @@ class SegmentationView(_TimelineView):
     def read(self, folder: Path) -> list[tuple[float, SegmentedVideo]]:
         """Return the videos with the share of their seconds that are labelled right."""
         path = folder / "predictions.json"
-        content = read_json(path)
-        videos = content.get("videos") if isinstance(content, dict) else None
         keys = ("video_id", "seconds", "segments", "annotated")
-        return [_segmented(video) for video in _records(videos, path, keys)]
+        return [_segmented(video) for video in _records(read_json(path), path, keys)]
 
 
 class LocalisationView(_TimelineView):
@@ -213,6 +211,8 @@ def view_of(result: Result, thumbnails: Thumbnails | None = None) -> TaskView | 
         return None
     try:
         return kind(result, thumbnails)
+    except DataError:
+        raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # files that were edited or cut
         raise DataError(f"{result.run_dir}: its predictions cannot be read ({error!r}); run the test again") from error
 

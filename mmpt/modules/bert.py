@@ -23,6 +23,8 @@ __all__ = ["BertConfig", "BertEmbeddings", "BertModel", "read_bert_config", "rea
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Heads of the pre-training and sentence models that published files carry beside the encoder.
 HEADS = ("cls.", "classifier.", "qa_outputs.")
+# The one that models of MMPT have too: encoders with a language-model head begin with it.
+LM_HEAD = "cls.predictions."
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class BertModel(nn.Module):
         depth = len(self.encoder.layer)
         load_into(
             self,
-            {key: value for key, value in state.items() if _layer_number(key) < depth},
+            {key: value for key, value in state.items() if not key.startswith(LM_HEAD) and _layer_number(key) < depth},
             allow_missing=("pooler.*", "embeddings.seg_embeddings.*"),
             source=source,
         )
@@ -194,7 +196,8 @@ def read_bert_config(bert_name: str, **added: Any) -> BertConfig:
 def read_bert_weights(bert_name: str) -> tuple[dict[str, Tensor], str]:
     """Read a BERT's weights under the names of :class:`BertModel`, and the file they came from.
 
-    A ``bert.`` prefix is taken off, ``gamma`` and ``beta`` become weight and bias, heads are left out.
+    A ``bert.`` prefix is taken off, ``gamma`` and ``beta`` become weight and bias, heads are left out but for that of
+    the language model (``cls.predictions.*``).
 
     Raises:
         CheckpointError: if there is no weights file, or it cannot be read.
@@ -203,7 +206,8 @@ def read_bert_weights(bert_name: str) -> tuple[dict[str, Tensor], str]:
         path = _bert_file(bert_name, name)
         if path is not None:
             state = load_state_dict_file(path)
-            return {_plain_name(key): value for key, value in state.items() if not key.startswith(HEADS)}, str(path)
+            wanted = (key for key in state if key.startswith(LM_HEAD) or not key.startswith(HEADS))
+            return {_plain_name(key): state[key] for key in wanted}, str(path)
     raise CheckpointError(
         f"dataset.bert_name: {bert_name!r} has no {' or '.join(WEIGHT_FILES)}. Put pretrained weights there, "
         "or set model.init: random to train from scratch."

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmpt.modules.activations import ACTIVATIONS, activation
 from mmpt.modules.kv_cache import KeyValueCache, LayerCache
-from mmpt.utils.errors import ConfigError, nearest
+from mmpt.utils.errors import ConfigError
 
 __all__ = [
     "ACTIVATIONS",
@@ -37,28 +38,8 @@ __all__ = [
 # and low enough that exp() of it is exactly zero beside any unmasked score.
 MASKED_SCORE = -3e4
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
-    "relu": F.relu,
-    "silu": F.silu,
-}
-
 # Turns queries and keys, each (B, A, L, H / A), by their positions.
 Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return the activation of a Hugging Face name.
-
-    Raises:
-        ConfigError: if the name is unknown.
-    """
-    if name not in ACTIVATIONS:
-        raise ConfigError(f"hidden_act: unknown activation {name!r}.{nearest(name, ACTIVATIONS)}")
-    return ACTIVATIONS[name]
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,9 @@ class CorpusMetaProcessor(MetaProcessor):
     =================  ===========================================================================
 
     A clip is a video, or ``(video, start, end)`` in whole seconds, rounded outwards. Rows with a ``split`` are of
-    that split alone; ``val_holdout`` applies where none is marked for validation. ``labels`` are the names of the
-    classes, by class id, and ``num_labels`` their number; None where the task has none.
+    that split alone; ``val_holdout`` applies where no row is marked for validation, and validation has no file.
+    ``labels`` are the names of the classes, by class id, and ``num_labels`` their number; None where the task has
+    none.
     """
 
     config_options: ClassVar[dict[str, type]] = {"dataset": CorpusOptions}
@@ -87,14 +88,17 @@ class CorpusMetaProcessor(MetaProcessor):
         return None if self.labels is None else len(self.labels)
 
     def _of_split(self, rows: Sequence[CorpusRow]) -> list[CorpusRow]:
-        """Return the rows of this split; ``val_holdout`` is switched off where the file marks validation itself."""
+        """Return the rows of this split; ``val_holdout`` is switched off where there are rows for validation alone."""
         marked = Counter(row.split for row in rows)
+        train, valid, test = self.options.train_path, self.options.val_path, self.options.test_path
         if set(marked) == {""}:
-            if self.options.train_path and self.options.train_path == self.options.test_path:
+            if train and train == test:
                 raise ConfigError(
-                    f"dataset.test_path: {self.options.test_path} is also train_path, and it has no column "
+                    f"dataset.test_path: {test} is also train_path, and it has no column "
                     f"{self._column('split')!r} that says which rows are which; add one, or write a file per split"
                 )
+            if train and valid and train != valid:
+                self.val_holdout = 0.0
             return list(rows)
         if "" in marked:
             first = next(row for row in rows if not row.split)

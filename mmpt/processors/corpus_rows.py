@@ -202,7 +202,7 @@ def _answer(value: Any, options: Sequence[str], where: str, typed: bool) -> int:
         readings = {index for index, option in enumerate(options) if option == text}
         if len(readings) > 1:
             raise DataError(f"{where}: {text!r} is the text of {len(readings)} options; give the index (from 0)")
-        if not typed and text.isdecimal() and int(text) < len(options):
+        if not typed and text.isdecimal() and len(text) < 9 and int(text) < len(options):
             readings.add(int(text))
         if len(readings) > 1:
             raise DataError(

@@ -53,7 +53,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "eval": "section: evaluation",
         "metric": "registered name of the metric class",
         "predictor": "registered name of the predictor class",
-        "gen_param": "section: passed to generation as it is",
+        "gen_param": "section: how text is generated (num_beams, do_sample, ...)",
         "vectorpool_cls": "registered name of the vector pool of retrieved batches",
         "retriever_cls": "registered name of the retriever of retrieved batches",
     },
@@ -78,7 +78,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
     "loss": {"loss_cls": "registered name"},
     "eval": {"save_path": "folder of predictions and metrics"},
 }
-FREE_SECTIONS = ("fairseq", "gen_param")
+FREE_SECTIONS = ("fairseq",)
 PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "task_group")
 
 

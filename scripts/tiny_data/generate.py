@@ -7,6 +7,7 @@ Below the output folder come, under the names that the shipped project files exp
 
     data/how2/, data/feat/feat_how2_s3d_shard_small/    narrated videos, as shards of features and of tokens
     data/msrvtt/, data/msrvtt-qa/, data/youcook/, data/didemo/, data/coin/, data/crosstask/
+    data/own/corpus.jsonl, data/own/feat/               a corpus of one's own (docs/own_corpus.md)
     data/feat/feat_<corpus>_s3d/<id>.npy                made-up features of 512 numbers a second
     bert-base-uncased/                                  a BERT of 12 layers, 24 wide, with random weights
 
@@ -29,6 +30,7 @@ from mmpt.utils.files import read_json, write_json
 from scripts.text_token_extractor import dedup, pretokenization
 from scripts.tiny_data.bert import write_bert
 from scripts.tiny_data.concepts import World
+from scripts.tiny_data.own_files import write_own
 from scripts.tiny_data.retrieval_files import vocabulary, write_didemo, write_how2, write_msrvtt, write_youcook
 from scripts.tiny_data.step_files import write_coin, write_crosstask
 from scripts.video_feature_extractor import shard_feature
@@ -58,6 +60,9 @@ class Counts:
     crosstask_primary: int = 6
     crosstask_related: int = 4
     crosstask_val: int = 2
+    own_train: int = 10
+    own_valid: int = 2
+    own_test: int = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,6 +107,7 @@ def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:
     write_coin(data, world, counts.coin_train, counts.coin_test)
     of_tasks = (counts.crosstask_tested, counts.crosstask_primary, counts.crosstask_related)
     write_crosstask(data, world, of_tasks, counts.crosstask_val)
+    write_own(data, world, counts.own_train, counts.own_valid, counts.own_test)
     make_shards(output)
     write_json(marker, settings)
 

@@ -37,7 +37,7 @@ METRICS = {
 def write_qa(folder):
     records = [
         {
-            "video": f"v{row}",
+            "video_id": f"v{row}",
             "question": "what is <done>?" if row == 0 else "",
             "options": [f"option {row} {number}" for number in range(5)],
             "answer": row % 5,
@@ -72,7 +72,7 @@ def write_segments(folder):
         }
         for row in range(5)
     ]
-    write_json(folder / "predictions.json", {"background": 0, "videos": videos})
+    write_json(folder / "predictions.json", videos)
 
 
 def write_steps(folder):
@@ -141,7 +141,7 @@ class TestViews:
         assert html.count('class="wrong"') == 2
 
     def test_of_many_options_the_best_and_the_right_one_are_shown(self, runs):
-        record = {"video": "v", "question": "", "answer": 0, "prediction": 39}
+        record = {"video_id": "v", "question": "", "answer": 0, "prediction": 39}
         record |= {"options": [f"label {number}" for number in range(40)], "scores": list(range(40))}
         write_json(runs / "QAMetric" / "predictions.json", [record])
         html = "".join(view_of(result_of(runs, "QAMetric")).parts())

@@ -186,6 +186,13 @@ class TestSplits:
         sides = [self.names(folder, rows, split, val_holdout=0.2) for split in ("train", "valid")]
         assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 100
 
+    def test_a_file_of_its_own_for_validation_is_taken_whole(self, folder):
+        rows = [{"video": f"v{i}", "text": "t"} for i in range(100)]
+        other = str(write(folder / "valid.jsonl", [{"video": f"w{i}", "text": "t"} for i in range(10)]))
+        more = {"val_path": other, "val_holdout": 0.2}
+        assert len(self.names(folder, rows, "train", **more)) == 100
+        assert self.names(folder, rows, "valid", **more) == {f"w{i}" for i in range(10)}
+
     def test_rows_that_train_and_test_alike_are_refused(self, folder):
         rows = [{"video": "b", "text": "t"}]
         for split in ("train", "test"):

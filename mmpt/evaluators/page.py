@@ -36,6 +36,9 @@ p.note{color:var(--muted);margin:0 0 16px;max-width:74ch;font-size:14.5px}
 .tile .label{font-size:14.5px;margin-top:2px}
 .tile .aside{font-size:13px;color:var(--muted)}
 .scroll{overflow-x:auto}
+.scroll+.scroll{margin-top:26px}
+th:first-child{width:27%}
+th:nth-child(2){width:11%}
 table{border-collapse:collapse;width:100%;font-size:14.5px;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:8px 12px;border-bottom:1px solid var(--line);white-space:nowrap}
 th{font-weight:600;color:var(--muted);font-size:13px}

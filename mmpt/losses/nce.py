@@ -12,12 +12,15 @@ __all__ = ["NCE", "MILNCELoss"]
 
 
 class NCE:
-    """Cross entropy of finding each positive score among itself and the negatives, which all positives share."""
+    """Cross entropy of finding each positive score among itself and the negatives, which all positives share.
+
+    A model trained with it must return ``align_scores``. No shipped model does: it is for models of one's own.
+    """
 
     def __call__(self, align_scores: Tensor, **kwargs: Any) -> Tensor:
         """Return the scalar float32 loss of scores (2B, >= 1): B aligned pairs, then B pairs that are not.
 
-        Only the first column counts. A model that is trained with it must return ``align_scores``.
+        Only the first column counts.
 
         Raises:
             ValueError: if the scores are not of that shape.

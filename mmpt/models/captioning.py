@@ -168,5 +168,6 @@ class MMFusionNLG(SingleEncoderModel):
             options,
             end=special_ids(self.sequence.bert_name, self.sequence.use_fast).sep,
             max_tokens=self.max_new_tokens,
+            prompt=PROMPT_LENGTH,
             rngs=rngs,
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmpt.utils.errors import DataError
+from mmpt.utils.errors import ConfigError, DataError
 
 __all__ = ["EmbeddedPairs", "embed_pairs", "evaluating", "flatten_samples"]
 
@@ -42,8 +42,14 @@ def embed_pairs(
         progress: title of a progress bar; None shows none.
 
     Raises:
+        ConfigError: if the model encodes video and text of a pair together: its vectors compare with nothing else.
         DataError: if there is no batch.
     """
+    if "retrieval" not in getattr(model, "capabilities", {"retrieval"}):
+        raise ConfigError(
+            f"{type(model).__name__} does not encode videos and texts apart, so that it can score no pair but those "
+            "it has seen: dataset.num_iso_layer isolates the two in a joint encoder"
+        )
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     else:

@@ -18,11 +18,13 @@ class FairseqMMModel(BaseFairseqModel):
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> "FairseqMMModel":
         """Wrap the model that the task has built from its config."""
-        return cls(task.mmtask.model)
+        return cls(task.mmtask.model, begins=bool(getattr(args, "reset_optimizer", False)))
 
-    def __init__(self, mmmodel: nn.Module) -> None:
+    def __init__(self, mmmodel: nn.Module, begins: bool = False) -> None:
+        """Wrap ``mmmodel``; ``begins`` says that a training begins from another one's weights, not goes on."""
         super().__init__()
         self.mmmodel = mmmodel
+        self.begins = begins
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the wrapped model."""
@@ -31,14 +33,15 @@ class FairseqMMModel(BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Drop and fill only the keys that the model's class declares; any other difference stays an error.
 
-        Heads that fine-tuning adds keep their initialisation.
+        Heads that fine-tuning adds keep their initialisation; a training that goes on must have them.
         """
         super().upgrade_state_dict_named(state_dict, name)
+        new_heads = getattr(self.mmmodel, "new_heads", ())
         reconcile(
             state_dict,
             self.state_dict(),
             prefix=FAIRSEQ_PREFIX,
-            allow_missing=(*getattr(self.mmmodel, "allow_missing", ()), *getattr(self.mmmodel, "new_heads", ())),
+            allow_missing=(*getattr(self.mmmodel, "allow_missing", ()), *(new_heads if self.begins else ())),
             allow_unexpected=getattr(self.mmmodel, "allow_unexpected", ()),
         )
 

@@ -52,15 +52,16 @@ class SequenceOptions:
 class EncoderOptions:
     """Keys of ``model`` that every model of this family has.
 
-    ``input_dim`` is the width of the video features. ``init`` is ``pretrained`` (BERT weights from
-    ``dataset.bert_name``) or ``random``. ``length_groups`` splits a batch into that many parts of similar length,
-    so that short rows are not computed at the length of the longest: the same numbers up to rounding, and about 1.6
-    times the training speed for lengths spread as in the published recipe.
+    ``input_dim`` is the width of the video features; a task fills it in from the data where it is not set.
+    ``init`` is ``pretrained`` (BERT weights from ``dataset.bert_name``) or ``random``.
+    ``length_groups`` splits a batch into that many parts of similar length, so that short rows are not computed at the
+    length of the longest: the same numbers up to rounding, and about 1.6 times the training speed for lengths spread
+    as in the published recipe.
     ``gradient_checkpointing`` trades about a third more time for the memory of the activations.
     """
 
     mm_encoder_cls: str | None = None
-    input_dim: int = 512
+    input_dim: int | None = None
     init: str = "pretrained"
     length_groups: int = 4
     gradient_checkpointing: bool = False

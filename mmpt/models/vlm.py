@@ -16,6 +16,7 @@ from mmpt.models.base import masked_mean
 from mmpt.models.fusion import tiny_fusion_config
 from mmpt.models.single_encoder import IsolationOptions, SingleEncoderModel, SingleEncoderOptions
 from mmpt.modules.attention_masks import joint_mask
+from mmpt.modules.masking import IGNORED
 from mmpt.modules.mmbert_heads import MMBertForMFMMLM
 from mmpt.utils.errors import ConfigError
 
@@ -177,4 +178,4 @@ def _without_first(mask: Tensor) -> Tensor:
 
 
 def _labelled(text_label: Tensor | None, cmasks: Tensor) -> Tensor:
-    return torch.zeros_like(cmasks, dtype=torch.bool) if text_label is None else text_label != -100
+    return torch.zeros_like(cmasks, dtype=torch.bool) if text_label is None else text_label != IGNORED

@@ -27,6 +27,10 @@ HEADS = ("cls.", "classifier.", "qa_outputs.")
 LM_HEAD = "cls.predictions."
 
 
+#: Width of the features that the published models read, which their configs do not say.
+S3D_WIDTH = 512
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """Sizes of a BERT, under the names of Hugging Face's config.json, and what the video towers add to them.
@@ -50,7 +54,7 @@ class BertConfig:
     initializer_range: float = 0.02
     pad_token_id: int = 0
     gradient_checkpointing: bool = False
-    input_dim: int = 512
+    input_dim: int = S3D_WIDTH
     max_video_len: int = 32
     use_seg_emb: bool = False
     num_labels: int = 2

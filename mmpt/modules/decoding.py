@@ -4,8 +4,9 @@ Nothing here knows the model. It is a ``step``: called with the last token of ev
 between calls, it returns the scores of the next token. The state holds what the model has computed for every row
 (:class:`~mmpt.modules.kv_cache.KeyValueCache`) and can keep or repeat rows.
 
-The score of a hypothesis is the sum of the log-probabilities of its tokens, the end included, divided by their number
-to the power of ``length_penalty`` (Wu et al. 2016, arXiv:1609.08144, section 7, without its constants).
+The score of a hypothesis is the sum of the log-probabilities of its tokens, the end included, divided by the number of
+its ids, those of the prompt included and the end not, to the power of ``length_penalty``: that of the published
+implementation. (Wu et al. 2016, arXiv:1609.08144, section 7, do so for the words alone, with other constants.)
 
 Shapes: N rows, V words, K beams, T tokens so far. Token ids are int64.
 """
@@ -57,6 +58,7 @@ def decode(
     *,
     end: int,
     max_tokens: int,
+    prompt: int = 1,
     rngs: Sequence[np.random.Generator] | None = None,
 ) -> list[Hypothesis]:
     """Generate a text for every row.
@@ -65,15 +67,31 @@ def decode(
         start: the first token of every row (N,).
         end: id of the token that ends a text.
         max_tokens: most tokens of a text, the end included; a text may be cut there.
+        prompt: number of ids before the text, the first token among them; they count as length.
         rngs: the randomness of each row, for sampling; by default that of ``options.seed`` and the row's number.
     """
     if not len(start) or max_tokens < 1:
         return [_NOTHING] * len(start)
+    bounds = _Bounds(end, max_tokens, prompt)
     if options.num_beams > 1:
-        return _BeamSearch(step, state, options, end, max_tokens).run(start)
+        return _BeamSearch(step, state, options, bounds).run(start)
     if options.do_sample and rngs is None:
         rngs = [item_generator(options.seed, 0, row) for row in range(len(start))]
-    return _one_by_one(step, state, start, options, end, max_tokens, rngs if options.do_sample else None)
+    return _one_by_one(step, state, start, options, bounds, rngs if options.do_sample else None)
+
+
+class _Bounds(NamedTuple):
+    """Where a text starts and ends; as the arguments of :func:`decode`."""
+
+    end: int
+    max_tokens: int
+    prompt: int
+
+    def hypothesis(self, tokens: list[int], total: float, penalty: float) -> Hypothesis:
+        """Return the text of these tokens, which ends if the last one says so, of log-probability ``total``."""
+        finished = tokens[-1] == self.end
+        ids = tokens[:-1] if finished else tokens
+        return Hypothesis(ids, total / (self.prompt + len(ids)) ** penalty, finished)
 
 
 def _one_by_one(
@@ -81,18 +99,17 @@ def _one_by_one(
     state: State,
     start: Tensor,
     options: DecodingOptions,
-    end: int,
-    max_tokens: int,
+    bounds: _Bounds,
     rngs: Sequence[np.random.Generator] | None,
 ) -> list[Hypothesis]:
     """Take the likeliest token of each step or, with ``rngs``, a drawn one; finished rows leave the batch."""
-    rules = _rules(options, end, warp=rngs is not None)
+    rules = _rules(options, bounds.end, warp=rngs is not None)
     done: list[Hypothesis] = [_NOTHING] * len(start)
     live = torch.arange(len(start), device=start.device)
     tokens = start.new_zeros(len(start), 0)
     totals = torch.zeros(len(start), device=start.device)
     last = start
-    for length in range(1, max_tokens + 1):
+    for length in range(1, bounds.max_tokens + 1):
         scores = step(last, state).float()
         allowed = rules(tokens, scores)
         if rngs is None:
@@ -101,14 +118,12 @@ def _one_by_one(
             last = _draw(allowed, [rngs[row] for row in live.tolist()])
         totals = totals + scores.log_softmax(-1).gather(1, last[:, None])[:, 0]
         tokens = torch.cat([tokens, last[:, None]], dim=1)
-        ended = last == end
-        if length == max_tokens:
+        ended = last == bounds.end
+        if length == bounds.max_tokens:
             ended = torch.ones_like(ended)
         for row in ended.nonzero()[:, 0].tolist():
-            ids = tokens[row].tolist()
-            score = float(totals[row]) / length**options.length_penalty
-            finished = ids[-1] == end
-            done[int(live[row])] = Hypothesis(ids[:-1] if finished else ids, score, finished)
+            hypothesis = bounds.hypothesis(tokens[row].tolist(), float(totals[row]), options.length_penalty)
+            done[int(live[row])] = hypothesis
         kept = (~ended).nonzero()[:, 0]
         if not len(kept):
             break
@@ -130,48 +145,60 @@ def _draw(scores: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
     return tokens.clamp(max=scores.shape[1] - 1).to(scores.device)
 
 
+class _Finished:
+    """The best finished hypotheses of an example, at most ``size``, worst first."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.kept: list[Hypothesis] = []
+
+    def add(self, hypothesis: Hypothesis) -> None:
+        """Keep a hypothesis if there is room or it is better than the worst."""
+        if len(self.kept) == self.size and hypothesis.score <= self.kept[0].score:
+            return
+        self.kept = sorted([*self.kept, hypothesis], key=lambda one: one.score)[-self.size :]
+
+    @property
+    def best(self) -> Hypothesis:
+        """The best one; an empty text if there is none."""
+        return self.kept[-1] if self.kept else _NOTHING
+
+
 class _BeamSearch:
-    """Keep, for every row that still can improve, the K likeliest unfinished texts and the best finished one.
+    """Keep, for every example whose search goes on, the K likeliest unfinished texts and the K best finished ones.
 
     The K rows of an example stand beside each other in the state. Of the 2 K likeliest continuations, those that end
     and are among the first K are finished; the first K that do not end go on. Log-probabilities of a step are not
     renormalised over the words that the options leave.
     """
 
-    def __init__(
-        self, step: Step[Any], state: DecoderState, options: DecodingOptions, end: int, max_tokens: int
-    ) -> None:
-        self.step, self.state, self.options = step, state, options
-        self.end, self.max_tokens = end, max_tokens
-        self.rules = _rules(options, end, warp=False)
+    def __init__(self, step: Step[Any], state: DecoderState, options: DecodingOptions, bounds: _Bounds) -> None:
+        self.step, self.state, self.options, self.bounds = step, state, options, bounds
+        self.rules = _rules(options, bounds.end, warp=False)
 
     def run(self, start: Tensor) -> list[Hypothesis]:
         """Search from the first tokens (N,)."""
-        self.best: list[Hypothesis] = [_NOTHING] * len(start)
-        self.closed = [0] * len(start)
+        self.finished = [_Finished(self._beams) for _ in range(len(start))]
         live = torch.arange(len(start), device=start.device)
         tokens = start.new_zeros(len(start), 1, 0)
         totals = torch.zeros(len(start), 1, device=start.device)
         last = start
-        for length in range(1, self.max_tokens + 1):
+        for length in range(1, self.bounds.max_tokens + 1):
             top, beam, token = self._candidates(last, tokens, totals)
             grown = torch.cat([tokens.gather(1, beam[..., None].expand(-1, -1, length - 1)), token[..., None]], dim=2)
-            ended = token == self.end
+            ended = token == self.bounds.end
             self._close(live, grown, top, ended & (torch.arange(top.shape[1], device=top.device) < self._beams))
-            going = self._going(ended, totals.shape[1])
+            width, going = totals.shape[1], self._going(ended, totals.shape[1])
             totals, beam = top.gather(1, going), beam.gather(1, going)
-            grown = grown.gather(1, going[..., None].expand(-1, -1, length))
-            if length == self.max_tokens:
-                self._close(live, grown, totals, torch.ones_like(totals, dtype=torch.bool), cut=True)
+            tokens = grown.gather(1, going[..., None].expand(-1, -1, length))
+            kept = self._open(live, top, totals, length)
+            live, totals, tokens = live[kept], totals[kept], tokens[kept]
+            if not len(kept) or length == self.bounds.max_tokens:
                 break
-            kept = self._hopeful(live, totals, length)
-            if not len(kept):
-                break
-            width = tokens.shape[1]
-            live, totals, tokens = live[kept], totals[kept], grown[kept]
             self.state.select((kept[:, None] * width + beam[kept]).flatten())
             last = tokens[..., -1].flatten()
-        return self.best
+        self._close(live, tokens, totals, torch.ones_like(totals, dtype=torch.bool))
+        return [finished.best for finished in self.finished]
 
     @property
     def _beams(self) -> int:
@@ -192,30 +219,39 @@ class _BeamSearch:
         number = min(self._beams, ended.shape[1] - min(width, ended.shape[1] - 1))
         return ended.long().argsort(dim=1, stable=True)[:, :number]
 
-    def _close(self, live: Tensor, texts: Tensor, totals: Tensor, which: Tensor, cut: bool = False) -> None:
-        """Let finished (or cut) texts (N, C, T) of score (N, C) compete for the best of their example."""
-        scores = totals / texts.shape[2] ** self.options.length_penalty
-        scores = scores.masked_fill(~which | totals.isinf(), -math.inf)
-        value, column = scores.max(1)
-        number = scores.isfinite().sum(1).tolist()
-        for row, example in enumerate(live.tolist()):
-            self.closed[example] += number[row]
-            if float(value[row]) > self.best[example].score:
-                ids = texts[row, int(column[row])].tolist()
-                self.best[example] = Hypothesis(ids if cut else ids[:-1], float(value[row]), not cut)
+    def _close(self, live: Tensor, texts: Tensor, totals: Tensor, which: Tensor) -> None:
+        """Add chosen texts (N, C, T) of log-probability (N, C), which have ended or are cut, to the finished ones."""
+        which = which & totals.isfinite()
+        examples = live[which.nonzero()[:, 0]].tolist()
+        for example, ids, total in zip(examples, texts[which].tolist(), totals[which].tolist(), strict=True):
+            self.finished[example].add(self.bounds.hypothesis(ids, total, self.options.length_penalty))
 
-    def _hopeful(self, live: Tensor, totals: Tensor, length: int) -> Tensor:
-        """Return the examples, as rows, whose unfinished texts may still beat their best finished one."""
-        penalty = self.options.length_penalty
-        # A text gains no probability by going on; what the length can do for it is known.
-        limit = self.max_tokens if penalty > 0 else length + 1
-        reachable = (totals.amax(1) / limit**penalty).tolist()
-        kept = []
-        for row, example in enumerate(live.tolist()):
-            enough = self.options.early_stopping and self.closed[example] >= self._beams
-            if not enough and reachable[row] > self.best[example].score:
-                kept.append(row)
+    def _open(self, live: Tensor, top: Tensor, totals: Tensor, length: int) -> Tensor:
+        """Return the examples, as rows, whose search goes on after ``length`` tokens.
+
+        ``top`` is the log-probability of all continuations, best first, ``totals`` that of the unfinished texts.
+        """
+        likeliest, unfinished = top[:, 0].tolist(), totals.amax(1).tolist()
+        kept = [
+            row
+            for row, example in enumerate(live.tolist())
+            if not self._done(self.finished[example], likeliest[row], unfinished[row], length)
+        ]
         return torch.tensor(kept, dtype=torch.long, device=live.device)
+
+    def _done(self, finished: _Finished, likeliest: float, unfinished: float, length: int) -> bool:
+        """Tell whether the search of an example ends, by ``early_stopping``."""
+        penalty, prompt = self.options.length_penalty, self.bounds.prompt
+        if self.options.early_stopping == "never":
+            # A text gains no probability by going on; what the length can do for it is known.
+            reached = prompt + (self.bounds.max_tokens if penalty > 0 else length)
+            return unfinished / reached**penalty <= finished.best.score
+        if len(finished.kept) < self.options.num_beams:
+            return False
+        if self.options.early_stopping:
+            return True
+        # As published: the length before this step, and continuations that end count too.
+        return finished.kept[0].score >= likeliest / (prompt + length - 1) ** penalty
 
 
 def _rules(options: DecodingOptions, end: int, warp: bool) -> Callable[[Tensor, Tensor], Tensor]:
@@ -225,6 +261,7 @@ def _rules(options: DecodingOptions, end: int, warp: bool) -> Callable[[Tensor, 
     """
     from_library: list[Any] = []
     wanted: Mapping[str, tuple[bool, Any]] = {
+        "RepetitionPenaltyLogitsProcessor": (options.repetition_penalty != 1.0, options.repetition_penalty),
         "NoRepeatNGramLogitsProcessor": (options.no_repeat_ngram_size > 0, options.no_repeat_ngram_size),
         "TemperatureLogitsWarper": (warp and options.temperature != 1.0, options.temperature),
         "TopKLogitsWarper": (warp and options.top_k > 0, options.top_k),

@@ -38,12 +38,15 @@ class MSRVTTMetaOptions(SplitOptions, AnnotationOptions):
         jsfusion_path: the 1k-A test list; with ``full_test_path`` it defines which test videos train too.
         full_test_path: the full test list.
         json_path: MSRVTT_data.json, the captions of lists without a ``sentence`` column.
+        all_captions: a test takes every caption of ``json_path`` (the full protocol), also where its list has a
+            ``sentence`` column.
         dup: how often the training list is repeated, so that an epoch is long (published: 20).
     """
 
     jsfusion_path: str | None = None
     full_test_path: str | None = None
     json_path: str | None = None
+    all_captions: bool = False
     dup: int = 1
 
 
@@ -96,8 +99,9 @@ class MSRVTTMetaProcessor(MetaProcessor):
     """List ``(video_id, text_id)`` of MSR-VTT.
 
     In training with ``json_path`` the text id is the video id, and the text processor draws a caption.
-    Otherwise it is the text: the ``sentence`` column, or, in a list that has none (a validation
-    split held out of the training list), one fixed caption of ``json_path`` per video.
+    Otherwise it is the text: the ``sentence`` column, or, in a list that has none, captions of
+    ``json_path``: in a test every caption of each video is an item, so that a video is the answer to
+    several queries; in a validation split (held out of the training list) one fixed caption per video.
 
     Training with both ``full_test_path`` and ``jsfusion_path`` adds the videos of the former that are not
     in the latter (the 1k-A protocol), and repeats the list ``dup`` times.
@@ -109,16 +113,20 @@ class MSRVTTMetaProcessor(MetaProcessor):
         """Read the list.
 
         Raises:
-            ConfigError: if a needed key is not set.
+            ConfigError: if a needed key is not set, or a value cannot be used.
             DataError: if a file or column is missing, the split is empty or too much of it has no features.
         """
         super().__init__(config)
         self.options = read_options(config, MSRVTTMetaOptions)
         if self.options.dup < 1:
             raise ConfigError(f"dataset.dup: {self.options.dup} is not a number of repetitions (1 or more)")
+        if self.split == "test" and self.options.all_captions and not self.options.json_path:
+            raise ConfigError("dataset.all_captions: the captions come from dataset.json_path, which is not set")
         table = _read_list(self.path)
         table = self._with_full_test(table) if self.split == "train" else table
         table = table[self.in_split(table["video_id"].tolist())]
+        if self.split == "test" and self.options.json_path and (self.options.all_captions or "sentence" not in table):
+            table = _with_every_caption(table, read_captions(self.options.json_path))
         store = features_of(config)
         skips = SkipReport(self.path, self.options.max_missing)
         for video_id, text in zip(table["video_id"], self._texts(table), strict=True):
@@ -197,6 +205,13 @@ class MSRVTTTextProcessor(TextProcessor):
             return fixed_caption(text_id, captions)
         choices = captions[text_id]
         return choices[int(rng.integers(len(choices)))]
+
+
+def _with_every_caption(table: pandas.DataFrame, captions: Mapping[str, list[str]]) -> pandas.DataFrame:
+    """Return a row for every caption of every video in ``table``; a video without captions keeps an empty one."""
+    ids = list(dict.fromkeys(table["video_id"]))  # a list of sentences may name a video once for each
+    rows = [(name, text) for name in ids for text in captions.get(name, [""])]
+    return pandas.DataFrame(rows, columns=["video_id", "sentence"])
 
 
 def _read_list(path: str | os.PathLike[str]) -> pandas.DataFrame:

@@ -2,10 +2,11 @@
 
 import logging
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fairseq.data import FairseqDataset
+from fairseq.data import EpochBatchIterator, FairseqDataset
 from fairseq.tasks import LegacyFairseqTask, register_task
 
 import mmpt.losses.fairseq_loss
@@ -66,7 +67,9 @@ class FairseqMMTask(LegacyFairseqTask):
         # fairseq asks for one iterator more than there are epochs; retrieving for that would be wasted.
         if prepare is not None and dataset is self.datasets.get("train") and not 0 < last < epoch:
             prepare(self.mmtask.model, epoch, Path(self.args.save_dir) / "retri")
-        return super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
+        if kwargs.get("num_workers"):
+            kwargs["data_buffer_size"] = 0  # data workers read ahead themselves; the buffer's thread hides their end
+        return _ending_its_workers(super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs))
 
     @property
     def source_dictionary(self) -> None:
@@ -77,6 +80,33 @@ class FairseqMMTask(LegacyFairseqTask):
     def target_dictionary(self) -> None:
         """None: the tokenizer belongs to the text processor."""
         return None
+
+
+def _ending_its_workers(batches: EpochBatchIterator) -> EpochBatchIterator:
+    """Let the data workers of every epoch leave with its last batch.
+
+    fairseq keeps them for a next epoch, for which it makes a new loader, and never asks a loader for its end. The
+    garbage collector finds the workers later, when their queues are closed already, and waits five seconds for each.
+    """
+    batches.persistent_workers = False
+    next_epoch = batches.next_epoch_itr
+
+    def next_epoch_itr(*args: Any, **kwargs: Any) -> Any:
+        iterator = next_epoch(*args, **kwargs)
+        iterator._itr = _to_the_end(iterator._itr, iterator.total - iterator.n)
+        return iterator
+
+    batches.next_epoch_itr = next_epoch_itr
+    return batches
+
+
+def _to_the_end(source: Iterator[Any], count: int) -> Iterator[Any]:
+    """Yield the ``count`` items of a source; with the last one, see the source end."""
+    for number in range(count):
+        item = next(source)
+        if number + 1 == count:
+            next(source, None)
+        yield item
 
 
 def _check_restore_file(args: Namespace) -> None:

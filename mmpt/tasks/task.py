@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmpt.datasets.mmdataset import MMDataset
+from mmpt.losses.contrastive import ScoringLoss
 from mmpt.models.embedding import flatten_samples
 from mmpt.processors.base import PATH_KEYS, video_name
 from mmpt.utils.checkpoint import load_checkpoint
@@ -86,22 +87,15 @@ class Task:
         return dataset
 
     def _check_width(self, dataset: MMDataset) -> None:
-        """Compare the features of one item with ``model.input_dim``, where the model declares that key."""
-        section = section_of(self.config, "model") or {}
-        name = section.get("model_cls")
-        options = declared_options("model", str(name)).get("model") if name else None
-        if not isinstance(options, type) or not hasattr(options, "input_dim") or not len(dataset):
+        """Compare the features of one item with ``model.input_dim``, where that is set and the model declares it."""
+        expected = (section_of(self.config, "model") or {}).get("input_dim")
+        if expected is None or not _declares(self.config, "input_dim"):
             return
-        expected: int = read_options(section, options).input_dim
-        video_id, _ = dataset.meta_processor[0]
-        feature = dataset.video_processor(video_id)
-        if isinstance(feature, list | tuple):  # a group of videos
-            video_id, feature = video_id[0], feature[0]
-        width = getattr(feature, "shape", (expected,))[-1]
-        if width != expected:
+        video, width = _feature_width(dataset)
+        if width is not None and width != expected:
             folder = (section_of(self.config, "dataset") or {}).get("vfeat_dir")
             raise DataError(
-                f"dataset.vfeat_dir: {folder}: the features of video {video_name(video_id)!r} have width {width}, "
+                f"dataset.vfeat_dir: {folder}: the features of video {video!r} have width {width}, "
                 f"expected model.input_dim={expected}: set model.input_dim={width}, or use features of that width"
             )
 
@@ -134,26 +128,40 @@ class Task:
         name = self.config.model.get("model_cls") if self.config.get("model") else None
         if not name:
             raise ConfigError("model.model_cls is not set")
-        self.model = build("model", str(name), self._with_labels(str(name)))
+        self.model = build("model", str(name), self._completed())
+        self._check_objective()
         if checkpoint is not None:
             self.load_checkpoint(checkpoint)
         return self.model
 
-    def _with_labels(self, name: str) -> DictConfig:
-        """Return the config with ``model.num_labels`` from the data, where the model declares that key and it is empty.
+    def _completed(self) -> DictConfig:
+        """Return the config with ``model.input_dim`` and ``model.num_labels`` from the data where they are not set.
 
         Raises:
             ConfigError: if the data do not say how many classes there are.
         """
-        options = declared_options("model", name).get("model")
-        given = (section_of(self.config, "model") or {}).get("num_labels")
-        if not isinstance(options, type) or not hasattr(options, "num_labels") or given is not None:
-            return self.config
-        for dataset in (self.train_data, self.val_data, self.test_data):
-            number = getattr(dataset.meta_processor, "num_labels", None) if dataset is not None else None
-            if number is not None:
-                return OmegaConf.merge(self.config, {"model": {"num_labels": int(number)}})  # type: ignore[return-value]
-        raise ConfigError("model.num_labels: not set, and the data do not say how many classes there are")
+        given = section_of(self.config, "model") or {}
+        known = [dataset for dataset in (self.train_data, self.val_data, self.test_data) if dataset is not None]
+        found: dict[str, int] = {}
+        if _declares(self.config, "input_dim") and given.get("input_dim") is None and known:
+            width = _feature_width(known[0])[1]
+            found |= {} if width is None else {"input_dim": width}
+        if _declares(self.config, "num_labels") and given.get("num_labels") is None:
+            numbers = [getattr(dataset.meta_processor, "num_labels", None) for dataset in known]
+            counted = [int(number) for number in numbers if number is not None]
+            if not counted:
+                raise ConfigError("model.num_labels: not set, and the data do not say how many classes there are")
+            found["num_labels"] = counted[0]
+        return OmegaConf.merge(self.config, {"model": found}) if found else self.config  # type: ignore[return-value]
+
+    def _check_objective(self) -> None:
+        """Refuse an objective over all videos and texts of a batch for a model that encodes each pair together."""
+        capabilities: frozenset[str] = getattr(self.model, "capabilities", frozenset())
+        if isinstance(self.loss_fn, ScoringLoss) and "pairs" in capabilities and "retrieval" not in capabilities:
+            raise ConfigError(
+                f"loss.loss_cls: {type(self.loss_fn).__name__} compares every video with every text, but "
+                f"{type(self.model).__name__} lets the two of a pair see each other: set dataset.num_iso_layer"
+            )
 
     def load_checkpoint(self, path: str) -> None:
         """Load weights into the model, strictly but for the keys that its class declares."""
@@ -178,6 +186,7 @@ class Task:
             values = vars(read_options(section, options))
             given = {key: value for key, value in values.items() if section.get(key) is not None}
         self.loss_fn = build("loss", str(name), **given)
+        self._check_objective()
         return self.loss_fn
 
     def flat_subsample(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -200,3 +209,21 @@ class Task:
             "batch_size": batch["caps"].size(0),
             "sample_size": 1,
         }
+
+
+def _declares(config: DictConfig, key: str) -> bool:
+    """Tell whether the config's model reads ``model.<key>``."""
+    name = (section_of(config, "model") or {}).get("model_cls")
+    options = declared_options("model", str(name)).get("model") if name else None
+    return isinstance(options, type) and hasattr(options, key)
+
+
+def _feature_width(dataset: MMDataset) -> tuple[str, int | None]:
+    """Return the id of a video and the width of its features; None where there is no item or it has no shape."""
+    if not len(dataset):
+        return "", None
+    video_id, _ = dataset.meta_processor[0]
+    feature = dataset.video_processor(video_id)
+    if isinstance(feature, list | tuple):  # a group of videos
+        video_id, feature = video_id[0], feature[0]
+    return video_name(video_id), int(feature.shape[-1]) if getattr(feature, "ndim", 0) else None

@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,7 @@ def load_into(
     )
     model.load_state_dict({key: state[key] for key in shared}, strict=False)
     logger.info("%s: loaded %d tensors into %s", source, len(shared), type(model).__name__)
-    for what, keys in (("kept from the model, not in the file", missing), ("ignored", unexpected)):
-        if keys:
-            logger.info("%s: %d %s: %s", source, len(keys), what, _listed(keys))
+    _report(source, missing, unexpected)
     return LoadReport(tuple(shared), tuple(missing), tuple(unexpected))
 
 
@@ -154,10 +152,17 @@ def reconcile(
         [prefix + pattern for pattern in allow_unexpected],
         "the checkpoint does not fit the model",
     )
+    _report("checkpoint", missing, unexpected)
     for key in unexpected:
         del state[key]
     for key in missing:
         state[key] = own[key].clone()
+
+
+def _report(source: str, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    for what, keys in (("kept from the model, not in the file", missing), ("ignored", unexpected)):
+        if keys:
+            logger.info("%s: %d %s: %s", source, len(keys), what, _listed(keys))
 
 
 def load_checkpoint(

@@ -80,11 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     def kept() -> list[Hypothesis]:
         state = model.begin(specials, vfeats, seen)
-        return decode(model.next_word, state, start, options, end=SEP, max_tokens=given.words)
+        return decode(model.next_word, state, start, options, end=SEP, max_tokens=given.words, prompt=3)
 
     def anew() -> list[Hypothesis]:
         state = AllTokens(model, vfeats, vmasks)
-        return decode(AllTokens.step, state, start, options, end=SEP, max_tokens=given.words)
+        return decode(AllTokens.step, state, start, options, end=SEP, max_tokens=given.words, prompt=3)
 
     with torch.inference_mode():
         slow, expected = _timed("everything anew for every word", anew, 1)

@@ -40,9 +40,13 @@ ON_TINY_DATA = (
     "mfmmlm",
     "mtm/mmfusionmtm",
     "mtm/vlm",
+    "mtm/vtt_full",
     "retri/videoretri",
     "retri/videoclip",
     "retri/didemo",
+    "retri/vtt_full",
+    "retri/clip_level",
+    "retri/milnce",
     "own_corpus",
 )
 #: Projects on the demo corpus. Here its files have features drawn at random: nothing is rendered or encoded.

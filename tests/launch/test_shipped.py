@@ -61,3 +61,13 @@ def test_the_largest_project_lists_every_job_once() -> None:
     project = expand_project("projects/retri/videoclip.yaml")
     names = [job.name for stage in stages(project) for job in stage]
     assert sorted(names) == sorted({job.name for job in project.jobs})
+
+
+def test_the_demo_projects_share_the_jobs_that_make_their_data() -> None:
+    """So whichever runs second finds them done: same folder, same settings."""
+    shared = []
+    for name in ("demo_data", "demo", "demo_vlm"):
+        jobs = [job for job in expand_project(f"projects/{name}.yaml").jobs if job.kind == "script"]
+        shared.append({job.name: (job.run_dir, job.config) for job in jobs if job.name != "report.yaml"})
+    assert len(shared[0]) == 5
+    assert shared[0] == shared[1] == shared[2]

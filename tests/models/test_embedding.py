@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmpt.models.embedding import embed_pairs, evaluating, flatten_samples
-from mmpt.utils.errors import DataError
+from mmpt.models.vlm import MMFusionJoint
+from mmpt.utils.errors import ConfigError, DataError
 
 
 class Sums(nn.Module):
@@ -109,3 +111,9 @@ def test_leading_dimensions_are_merged_in_order() -> None:
     assert flat["idx"].shape == (2,)
     again = flatten_samples(flat)
     assert again.keys() == flat.keys() and all(again[key] is flat[key] for key in flat)
+
+
+def test_a_model_that_encodes_pairs_together_is_refused() -> None:
+    model = MMFusionJoint(OmegaConf.merge(MMFusionJoint.tiny_config(), {"dataset": {"num_iso_layer": None}}))
+    with pytest.raises(ConfigError, match=r"MMFusionJoint does not encode videos and texts apart.*num_iso_layer"):
+        embed_pairs(model, [])

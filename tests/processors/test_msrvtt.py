@@ -83,6 +83,36 @@ def test_a_held_out_validation_split_shares_no_video_with_training(files):
     assert {text[0] for _, text in valid.data} == set("abc")
 
 
+def test_every_caption_of_a_test_list_without_sentences_is_a_query(files):
+    (files / "test.csv").write_text("video_id\nvideo9\nvideo7\nvideo8\n")
+    expected = [("video9", f"{c} 9") for c in "abc"] + [("video7", "only")] + [("video8", f"{c} 8") for c in "abc"]
+    assert MSRVTTMetaProcessor(config(files, "test")).data == expected
+    valid = MSRVTTMetaProcessor(config(files, "valid", val_path=str(files / "test.csv"))).data
+    assert [video for video, _ in valid] == ["video9", "video7", "video8"]
+    assert set(valid) <= set(expected)
+
+
+def test_all_captions_replace_the_sentences_of_a_test_list_alone(files):
+    lists = {key: str(files / "full.csv") for key in ("train_path", "val_path", "test_path")}
+    every = MSRVTTMetaProcessor(config(files, "test", all_captions=True, **lists))
+    # video8 stands twice in the list, and is one video
+    assert every.data == [(f"video{i}", f"{c} {i}") for i in (8, 9) for c in "abc"] + [("video7", "only")]
+    assert MSRVTTTextProcessor(config(files, "test"))("c 9") == [WORDS.index("c"), WORDS.index("[UNK]")]
+    one = [("video8", "eight"), ("video9", "nine"), ("video8", "again"), ("video7", "seven")]
+    assert MSRVTTMetaProcessor(config(files, "test", **lists)).data == one
+    assert MSRVTTMetaProcessor(config(files, "valid", all_captions=True, **lists)).data == one
+    trained = MSRVTTMetaProcessor(config(files, "train", all_captions=True, **lists))
+    assert trained.data == [(video, video) for video, _ in one]
+    with pytest.raises(ConfigError, match=r"dataset.all_captions.*dataset.json_path"):
+        MSRVTTMetaProcessor(config(files, "test", all_captions=True, json_path=None))
+
+
+def test_a_video_of_a_test_list_without_captions_is_counted(files):
+    (files / "test.csv").write_text("video_id\nvideo9\nvideo5\n")
+    with pytest.raises(DataError, match=r"1 of 4 items.*1 without a caption \(for example video5\)"):
+        MSRVTTMetaProcessor(config(files, "test"))
+
+
 def test_training_draws_a_caption_with_the_given_generator(files):
     text = MSRVTTTextProcessor(config(files))
     unknown = WORDS.index("[UNK]")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from scripts.studies import downstream
@@ -45,10 +46,15 @@ def test_captions_are_right_if_they_name_what_is_seen_in_any_words():
 
 def test_chance_of_captioning_is_computed_from_the_references():
     pytest.importorskip("pycocoevalcap")
-    targets = [["the red star is looping"]] * 3 + [["the blue ring is growing"]]
+    targets = [["the blue ring is growing"], *[["the red star is looping"]] * 3]
     record = {"captions": {"targets": targets}, "metrics": {"tokenizer": "simple"}}
-    # One caption for all is right three times of four; half of the way on, two of four clips have the same reference.
-    assert downstream.without_looking(record, "Bleu_1") == "85.0 (one caption for all), 70.0 (another clip's)"
+    # One caption for all is right three times of four, and has two of the five words the fourth time.
+    order = np.random.default_rng(0).permutation(4)
+    words = sum(5 if targets[row] == targets[other] else 2 for row, other in enumerate(order))
+    others = f"{100 * words / 20:.1f}"
+    assert downstream.without_looking(record, "Bleu_1") == (
+        f"85.0 (one caption for all), {others} (captions of other clips)"
+    )
 
 
 def test_a_cell_shows_mean_spread_and_every_value():

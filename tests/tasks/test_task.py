@@ -149,9 +149,31 @@ def test_features_of_single_videos_are_checked_too(pretraining_config: dict[str,
         "vfeat_dir": str(tiny_corpus / "features"),
     }
     config_task(OmegaConf.create(pretraining_config)).build_dataset()
-    del pretraining_config["model"]["input_dim"]
+    pretraining_config["model"]["input_dim"] = 512
     with pytest.raises(DataError, match=r"features of video 'v18' have width 16, expected model\.input_dim=512"):
         config_task(OmegaConf.create(pretraining_config)).build_dataset()
+
+
+def test_the_width_of_the_features_comes_from_the_data(pretraining_config: dict[str, Any]) -> None:
+    del pretraining_config["model"]["input_dim"]
+    task = config_task(OmegaConf.create(pretraining_config))
+    task.build_dataset()
+    assert task.build_model().video_encoder.videomlp.linear1.in_features == 16  # type: ignore[union-attr]
+    assert "input_dim" not in task.config.model, "the settings that are saved stay the user's"
+
+
+def test_contrasting_a_batch_needs_videos_and_texts_encoded_apart(pretraining_config: dict[str, Any]) -> None:
+    pretraining_config["model"] = {"model_cls": "MMFusionJoint", "mm_encoder_cls": "MMBertForJoint", "init": "random"}
+    task = config_task(OmegaConf.create(pretraining_config))
+    task.build_dataset()
+    task.build_loss()
+    with pytest.raises(ConfigError, match=r"MMContraLoss compares every video.*MMFusionJoint.*num_iso_layer"):
+        task.build_model()
+    pretraining_config["dataset"]["num_iso_layer"] = 2
+    task = config_task(OmegaConf.create(pretraining_config))
+    task.build_dataset()
+    task.build_loss()
+    task.build_model()
 
 
 def test_an_unknown_split_names_the_nearest(pretraining_config: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "load_arrays",
     "save_arrays",
     "batches_of",
+    "items_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,17 @@ def batches_of(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str,
         yield batch
     if empty:
         raise NothingEvaluated("the test set is empty: nothing to evaluate")
+
+
+def items_of(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the items that the batches of a loader were stacked from, under a progress bar.
+
+    Raises:
+        NothingEvaluated: after the last one, if there was none.
+    """
+    for batch in batches_of(dataloader):
+        for row in range(len(batch["video_id"])):
+            yield {key: value[row] for key, value in batch.items()}
 
 
 def decode_texts(config: Any, batch: Mapping[str, Any]) -> list[str]:

@@ -11,10 +11,11 @@ from mmpt.evaluators.base import Metric
 from mmpt.evaluators.metrics import wilson_interval
 from mmpt.utils.errors import DataError
 
-__all__ = ["COINActionSegmentationMetric", "QAMetric", "bootstrap_interval", "runs_of"]
+__all__ = ["COINActionSegmentationMetric", "QAMetric", "bootstrap_interval", "right_alone", "runs_of"]
 
 _OVERLAP = 0.5
 _RESAMPLES = 1000
+_CELLS_AT_ONCE = 2**20
 _SEED = 43211
 
 
@@ -36,6 +37,9 @@ class COINActionSegmentationMetric(Metric):
         Y_true: npt.ArrayLike = (),
         lengths: npt.ArrayLike | None = None,
         background: int = 0,
+        skipped: int = 0,
+        skipped_segments: int = 0,
+        cut_segments: int = 0,
         **_: Any,
     ) -> dict[str, Any]:
         """Compute the metrics of predicted and true classes.
@@ -45,6 +49,9 @@ class COINActionSegmentationMetric(Metric):
             Y_true: the true ones.
             lengths: seconds of each video; without it all seconds are one video, and there are no intervals.
             background: the class of a second without a step.
+            skipped: videos of the test set that are left out; this number and the next two are only passed on.
+            skipped_segments: annotated segments that are left out.
+            cut_segments: annotated segments that are cut where the features end.
 
         Raises:
             DataError: if there is no second, or the numbers of seconds differ.
@@ -68,7 +75,7 @@ class COINActionSegmentationMetric(Metric):
             metrics["frame_acc_ci"] = list(bootstrap_interval(*everywhere))
             if step.any():
                 metrics["frame_acc_no_bg_ci"] = list(bootstrap_interval(*of_steps))
-        return metrics
+        return metrics | {"skipped": skipped, "skipped_segments": skipped_segments, "cut_segments": cut_segments}
 
     def print_computed_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Return ``frame accuracy: ...``."""
@@ -129,8 +136,13 @@ def _chosen(scores: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, float]:
     rows, options = np.arange(len(true)), (~np.isneginf(scores)).sum(axis=1)
     if not ((true >= 0) & (true < scores.shape[1])).all() or np.isneginf(scores[rows, true]).any():
         raise DataError("a right answer is none of the options of its question")
-    best = scores[rows, true]
-    return (scores >= best[:, None]).sum(axis=1) == 1, float((1 / options).mean())
+    return right_alone(scores, true), float((1 / options).mean())
+
+
+def right_alone(scores: npt.ArrayLike, true: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return of which questions (N,) the right option scores higher than every other one, of scores (N, O)."""
+    table, right = np.asarray(scores), np.asarray(true, dtype=np.int64)
+    return (table >= table[np.arange(len(right)), right][:, None]).sum(axis=1) == 1
 
 
 def runs_of(classes: npt.ArrayLike) -> list[tuple[int, int, int]]:
@@ -151,13 +163,19 @@ def bootstrap_interval(hits: npt.ArrayLike, trials: npt.ArrayLike, seed: int = _
         hits: successes of each group.
         trials: trials of each group; not all may be 0.
         seed: of the 1000 draws; the same data give the same interval.
+
+    The draws are made in blocks: memory does not grow with their number times that of the groups.
     """
     hit, trial = np.asarray(hits, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(trial), np.full(len(trial), 1 / len(trial)), size=_RESAMPLES)
-    total = drawn @ trial
-    shares = (drawn @ hit)[total > 0] / total[total > 0]
-    low, high = np.quantile(shares, [0.025, 0.975])
+    even = np.full(len(trial), 1 / len(trial))
+    block = max(1, _CELLS_AT_ONCE // len(trial))
+    sums = []
+    for start in range(0, _RESAMPLES, block):
+        drawn = rng.multinomial(len(trial), even, size=min(block, _RESAMPLES - start))
+        sums.append(drawn @ np.stack([hit, trial], axis=1))
+    right, total = np.concatenate(sums).T
+    low, high = np.quantile(right[total > 0] / total[total > 0], [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -5,7 +5,7 @@ Shapes: T seconds of the video, W windows, M seconds of a window, C classes, H h
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.base import EvalOptions, Predictor, batches_of, load_arrays, save_arrays
+from mmpt.evaluators.base import EvalOptions, Predictor, items_of, load_arrays, save_arrays
 from mmpt.evaluators.classification_metrics import runs_of
 from mmpt.models.embedding import evaluating
 from mmpt.processors.base import Aligner, AlignerOptions, TextProcessor
@@ -27,7 +27,8 @@ __all__ = ["COINPredictor", "COINZSPredictor", "Rule", "ZeroShotOptions", "label
 
 logger = logging.getLogger(__name__)
 
-_ARRAYS = ("Y_pred", "Y_true", "lengths", "ids", "background")
+_LEFT_OUT = ("skipped", "skipped_segments", "cut_segments")
+_ARRAYS = ("Y_pred", "Y_true", "lengths", "ids", "background", *_LEFT_OUT)
 _AT_ONCE = 256
 
 
@@ -42,9 +43,10 @@ class COINPredictor(Predictor):
     """Average the logits of the windows that hold a second, and take its best class, of those that have a name.
 
     Items are those of :class:`~mmpt.processors.coin.COINActionSegmentationAligner`; the meta processor says what the
-    classes are (``labels``, ``background``). Writes to ``eval.save_path``: ``merged.npz`` with ``Y_pred`` and
+    classes are (``labels``, ``background``), and how much of the data it left out (``left_out``). Writes to ``eval.save_path``: ``merged.npz`` with ``Y_pred`` and
     ``Y_true`` int64 (seconds of all videos, one video after another), ``lengths`` int64 and ``ids`` of the videos,
-    and ``background``; and ``predictions.json`` with the predicted and annotated segments of each video.
+    ``background``, and the numbers ``skipped`` (videos without features), ``skipped_segments`` and ``cut_segments``
+    (those that end after the features); and ``predictions.json`` with the predicted and annotated segments of each video.
     """
 
     kind = "segmentation"
@@ -52,7 +54,7 @@ class COINPredictor(Predictor):
     def predict(
         self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
     ) -> dict[str, Any]:
-        """Label every second and return ``Y_pred``, ``Y_true``, ``lengths``, ``ids`` and ``background``.
+        """Label every second and return what ``merged.npz`` holds.
 
         Raises:
             DataError: if the data do not say what the classes are, or the model has fewer.
@@ -63,7 +65,7 @@ class COINPredictor(Predictor):
         ids: list[str] = []
         with evaluating(model), torch.inference_mode():
             rule = self.rule(model, labels, background, device)
-            for video in _videos(batches_of(dataloader)):
+            for video in items_of(dataloader):
                 predicted.append(rule.decide(_merged(rule.score, video, device)))
                 true.append(video["video_targets"].numpy().astype(np.int64))
                 ids.append(str(video["video_id"]))
@@ -73,6 +75,7 @@ class COINPredictor(Predictor):
             "lengths": np.array([len(classes) for classes in true], dtype=np.int64),
             "ids": np.array(ids, dtype=str),
             "background": background,
+            **_left_out(dataloader),
         }
         self._save(outputs, labels, output_file)
         return outputs
@@ -95,7 +98,7 @@ class COINPredictor(Predictor):
     def load(self, output_file: str = "merged") -> dict[str, Any]:
         """Read the saved classes."""
         stored = load_arrays(self.save_path / f"{output_file}.npz", _ARRAYS)
-        return {**stored, "background": int(stored["background"])}
+        return {**stored, **{name: int(stored[name]) for name in ("background", *_LEFT_OUT)}}
 
     def _save(self, outputs: Mapping[str, Any], labels: Sequence[str], output_file: str) -> None:
         arrays = {name: np.asarray(outputs[name]) for name in _ARRAYS}
@@ -136,6 +139,10 @@ class COINZSPredictor(COINPredictor):
     best label wins if it exceeds ``eval.background_threshold``, else the second is background. Needs a model that
     encodes texts and the seconds of a video (``encode_text``, ``encode_video_frames``). Files as
     :class:`COINPredictor`.
+
+    The labels are those of the whole list, of all its subsets, where the published list came from the testing subset;
+    a label that is not tested can still be predicted, and sets the threshold like any other. In COIN itself the two
+    are the same set, as far as we know; how many labels the tested videos lack is logged.
     """
 
     config_options: ClassVar[dict[str, type]] = {"eval": ZeroShotOptions, "dataset": AlignerOptions}
@@ -147,6 +154,22 @@ class COINZSPredictor(COINPredictor):
         self.automatic = given == "auto"
         if given not in ("auto", "none"):
             self.threshold = _number(given)
+
+    def predict(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
+    ) -> dict[str, Any]:
+        """Label every second, as :class:`COINPredictor`, and log how many labels the tested videos lack."""
+        labels, background = _classes_of(dataloader)
+        tested = {number for _, segments in _meta_of(dataloader).data for number in segments["label"]}
+        classes = [number for number, name in enumerate(labels) if name and number != background]
+        outside = [number for number in classes if number not in tested]
+        logger.info(
+            "%d of %d labels are in no tested video%s; they count as the others do",
+            len(outside),
+            len(classes),
+            f" (for example {labels[outside[0]]!r})" if outside else "",
+        )
+        return super().predict(model, dataloader, device, output_file)
 
     def rule(self, model: Any, labels: Sequence[str], background: int, device: torch.device) -> Rule:
         """Return scores against the labels' names, and the threshold of the background."""
@@ -217,19 +240,22 @@ def _number(given: str) -> float:
     return value
 
 
+def _meta_of(dataloader: Any) -> Any:
+    return getattr(getattr(dataloader, "dataset", None), "meta_processor", None)
+
+
+def _left_out(dataloader: Any) -> dict[str, int]:
+    """Return how much of the test set could not be used; 0 where the data do not say."""
+    numbers = getattr(_meta_of(dataloader), "left_out", {})
+    return {name: int(numbers.get(name, 0)) for name in _LEFT_OUT}
+
+
 def _classes_of(dataloader: Any) -> tuple[list[str], int]:
-    meta = getattr(getattr(dataloader, "dataset", None), "meta_processor", None)
+    meta = _meta_of(dataloader)
     labels = getattr(meta, "labels", None)
     if not labels:
         raise DataError(f"dataset.meta_processor: {type(meta).__name__} does not say what the classes are (labels)")
     return list(labels), int(getattr(meta, "background", 0))
-
-
-def _videos(batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the items that batches were stacked from."""
-    for batch in batches:
-        for row in range(len(batch["video_id"])):
-            yield {key: value[row] for key, value in batch.items()}
 
 
 def _merged(

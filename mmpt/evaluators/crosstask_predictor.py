@@ -1,14 +1,14 @@
 """CrossTask: find the second of a video at which each step of its task happens."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
-from mmpt.evaluators.base import EvalOptions, Predictor, batches_of, load_arrays, save_arrays
+from mmpt.evaluators.base import EvalOptions, Predictor, items_of, load_arrays, save_arrays
 from mmpt.evaluators.step_localization import log_softmax, one_hot, ordered_frames
 from mmpt.models.embedding import evaluating
 from mmpt.processors.annotations import AnnotationOptions, SkipReport
@@ -74,7 +74,7 @@ class CrossTaskPredictor(Predictor):
         located: list[LocatedSteps] = []
         skipped: list[str] = []
         skips = SkipReport("the test set", self.max_missing, "videos")
-        for item in _items(dataloader):
+        for item in items_of(dataloader):
             seconds, steps = int(item["video_len"]), len(item["steps"])
             if seconds < steps:
                 skips.add("with fewer seconds than steps", f"{item['video_id']}: {seconds} s, {steps} steps")
@@ -147,13 +147,6 @@ def _locate(model: torch.nn.Module, item: Mapping[str, Any], device: torch.devic
         return LocatedSteps(task, video, steps, ordered_frames(-scores), scores, targets)
     except DataError as error:
         raise DataError(f"task {task}, video {video}: {error}") from error
-
-
-def _items(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the videos of the batches of a loader, each without its batch dimension."""
-    for batch in batches_of(dataloader):
-        for row in range(len(batch["video_id"])):
-            yield {key: value[row] for key, value in batch.items()}
 
 
 def _record(located: LocatedSteps) -> dict[str, Any]:

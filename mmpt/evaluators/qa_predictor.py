@@ -6,24 +6,39 @@ Shapes: B videos, O options of each, H hidden.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.base import Predictor, batches_of, decode_texts, save_arrays
+from mmpt.evaluators.base import Predictor, batches_of, decode_texts, load_arrays, save_arrays
+from mmpt.evaluators.classification_metrics import right_alone
 from mmpt.models.embedding import evaluating
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
 
-__all__ = ["QAPredictor"]
+__all__ = ["QAPredictor", "read_answers"]
 
 logger = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024
+_SCORES = "scores.npz"
+#: Options whose scores are written to predictions.json where all questions have the same options.
+_BEST = 5
+
+
+class _Answer(NamedTuple):
+    """One question, and the score of each of its options, float32 (O,)."""
+
+    video_id: str
+    question: str
+    options: Sequence[str]
+    answer: int
+    scores: npt.NDArray[np.float32]
 
 
 class QAPredictor(Predictor):
@@ -31,7 +46,12 @@ class QAPredictor(Predictor):
 
     Writes to ``eval.save_path``: ``merged.npy``, int64 (questions,), the index of the predicted option, and
     ``predictions.json``, for every question its ``video_id``, ``question`` and ``options``, the ``answer``,
-    ``prediction`` and the ``scores`` of the options.
+    ``prediction``, whether that is ``correct`` (the right option scores higher than every other, so that ties count
+    against the model, as in the metric) and the ``scores`` of the options.
+
+    Where all questions have the same options, as in classification, that file is ``{"options", "questions"}``: the
+    options once, and per question only the scores of the best five and of the right one, by index. All scores are
+    then in ``scores.npz`` (``scores``, float32 (questions, options)).
     """
 
     kind = "choice"
@@ -51,27 +71,43 @@ class QAPredictor(Predictor):
             ConfigError: if the model cannot score texts against videos.
             DataError: if a batch holds no questions, or a score is not finite; names the video.
         """
-        records: list[dict[str, Any]] = []
+        answers: list[_Answer] = []
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}
         with evaluating(model), torch.no_grad():
             for batch in batches_of(dataloader):
-                records.extend(self._records(batch, self._scores(model, batch, device)))
-        outputs = _outputs(records)
+                answers.extend(self._answers(batch, self._scores(model, batch, device), known))
+        outputs = _outputs(answers)
         save_arrays(self.save_path / f"{output_file}.npy", prediction=outputs["outputs"])
+        records = _records(answers, outputs, shared=len(known) == 1 and len(answers) > 1)
+        if isinstance(records, dict):
+            save_arrays(self.save_path / _SCORES, scores=outputs["scores"])
         write_json(self.save_path / "predictions.json", records)
-        logger.info("%d questions", len(records))
+        logger.info("%d questions", len(answers))
         return outputs
 
     def load(self, output_file: str = "merged") -> dict[str, Any]:
         """Read the saved predictions."""
         path = self.save_path / "predictions.json"
-        records = read_json(path)
+        records, shared = _read(path)
+        scores = list(load_arrays(self.save_path / _SCORES, ["scores"])["scores"]) if shared else None
         try:
-            return _outputs(records)
-        except (TypeError, KeyError, ValueError) as error:
+            rows = scores or [np.array(list(record["scores"].values()), np.float32) for record in records]
+            return _outputs(
+                [
+                    _Answer(record["video_id"], record["question"], record["options"], record["answer"], row)
+                    for record, row in zip(records, rows, strict=True)
+                ]
+            )
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise DataError(f"{path}: holds no predictions ({error!r}); run the test again") from error
 
-    def _records(self, batch: Mapping[str, Any], scores: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
-        """Return what ``predictions.json`` says of every question of a batch."""
+    def _answers(
+        self,
+        batch: Mapping[str, Any],
+        scores: npt.NDArray[np.float32],
+        known: dict[tuple[str, ...], tuple[str, ...]],
+    ) -> list[_Answer]:
+        """Return the answers to the questions of a batch; of ``known`` options, no second copy is kept."""
         answers = batch["answers"].reshape(-1).tolist()
         names = batch.get("video_id") or [str(row) for row in range(len(scores))]
         width = scores.shape[1]
@@ -80,22 +116,16 @@ class QAPredictor(Predictor):
         if options is None:
             texts = decode_texts(self.config, batch)
             options = [texts[start : start + width] for start in range(0, len(texts), width)]
-        records = []
+        found = []
         for row, (name, answer, question) in enumerate(zip(names, answers, questions, strict=True)):
             real = scores[row][~np.isneginf(scores[row])]
             if not np.isfinite(real).all():
                 raise DataError(f"video {name}: a score is not finite: {real.tolist()}")
-            records.append(
-                {
-                    "video_id": str(name),
-                    "question": str(question),
-                    "options": [str(option) for option in options[row]][: len(real)],
-                    "answer": int(answer),
-                    "prediction": int(real.argmax()),
-                    "scores": [float(score) for score in real],
-                }
-            )
-        return records
+            if not 0 <= answer < len(real):
+                raise DataError(f"video {name}: the right answer {answer} is none of its {len(real)} options")
+            texts = tuple(str(option) for option in options[row])[: len(real)]
+            found.append(_Answer(str(name), str(question), known.setdefault(texts, texts), answer, real))
+        return found
 
     @staticmethod
     def _scores(model: Any, batch: Mapping[str, Any], device: torch.device) -> npt.NDArray[np.float32]:
@@ -139,15 +169,65 @@ def _score_jointly(model: Any, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vma
     return torch.stack(columns, dim=1)
 
 
-def _outputs(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the arrays of saved predictions."""
-    width = max(len(record["scores"]) for record in records)
-    scores = np.full((len(records), width), -np.inf, dtype=np.float32)
-    for row, record in zip(scores, records, strict=True):
-        row[: len(record["scores"])] = record["scores"]
+def _outputs(answers: Sequence[_Answer]) -> dict[str, Any]:
+    """Return the arrays that the metric needs."""
+    scores = np.full((len(answers), max(len(answer.scores) for answer in answers)), -np.inf, dtype=np.float32)
+    for row, answer in zip(scores, answers, strict=True):
+        row[: len(answer.scores)] = answer.scores
     return {
-        "outputs": np.array([record["prediction"] for record in records], dtype=np.int64),
-        "targets": np.array([record["answer"] for record in records], dtype=np.int64),
+        "outputs": scores.argmax(axis=1).astype(np.int64),
+        "targets": np.array([answer.answer for answer in answers], dtype=np.int64),
         "scores": scores,
-        "ids": np.array([record["video_id"] for record in records], dtype=str),
+        "ids": np.array([answer.video_id for answer in answers], dtype=str),
     }
+
+
+def _records(
+    answers: Sequence[_Answer], outputs: Mapping[str, Any], shared: bool
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """Return the content of ``predictions.json``."""
+    records = []
+    correct = right_alone(outputs["scores"], outputs["targets"])
+    for answer, prediction, right in zip(answers, outputs["outputs"].tolist(), correct.tolist(), strict=True):
+        record: dict[str, Any] = {"video_id": answer.video_id, "question": answer.question}
+        scores: Any = answer.scores.tolist()
+        if shared:
+            best = np.argsort(-answer.scores, kind="stable")[:_BEST].tolist()
+            scores = {str(number): scores[number] for number in dict.fromkeys([*best, answer.answer])}
+        else:
+            record["options"] = list(answer.options)
+        record |= {"answer": answer.answer, "prediction": prediction, "correct": right, "scores": scores}
+        records.append(record)
+    return {"options": list(answers[0].options), "questions": records} if shared else records
+
+
+def read_answers(path: str | Path) -> list[dict[str, Any]]:
+    """Read the ``predictions.json`` of :class:`QAPredictor`: a record per question, all of one form.
+
+    Each has its ``options`` (one list for all where they are shared) and ``scores``, option index -> score, of all
+    options or, where they are shared, of the best and the right one.
+
+    Raises:
+        DataError: if the file is missing or damaged; names it.
+    """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """Return the records of a file, and whether they share their options."""
+    content = read_json(path)
+    shared = isinstance(content, dict)
+    try:
+        records = [{**record, "options": content["options"]} for record in content["questions"]] if shared else content
+        for record in records:
+            given = record["scores"]
+            scores = given.items() if shared else enumerate(given)
+            record["scores"] = {int(number): float(score) for number, score in scores}
+            absent = {"video_id", "question", "options", "answer", "prediction", "correct"} - record.keys()
+            if absent or record["answer"] not in record["scores"]:
+                raise KeyError(*sorted(absent), "answer")
+        if not records:
+            raise ValueError("no questions")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: holds no predictions ({error!r}); run the test again") from error
+    return records, shared

@@ -24,7 +24,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: What a table shows of each kind of metric: metrics.json name -> (heading, "share" | "rank" | "number" | "text").
+#: What a table shows of each kind of metric: metrics.json name -> (heading, "share" | "rank" | "number" | "count" | "text").
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "RetrievalMetric": {
         "R1": ("R@1", "share"),
@@ -134,7 +134,7 @@ def cell_parts(metrics: Mapping[str, Any], name: str, kind: str) -> tuple[str, t
     value = metrics.get(name)
     if value is None:
         return "-", None
-    if kind == "text":
+    if kind in ("text", "count"):
         return str(value), None
     if kind != "share":
         return (f"{value:.1f}" if kind == "rank" else f"{value:.4g}"), None
@@ -150,12 +150,16 @@ def _cell(metrics: Mapping[str, Any], name: str, kind: str) -> str:
 def columns_of(*results: Result) -> dict[str, tuple[str, str]]:
     """Return the columns of results of one kind of metric: those that any of them has a number for.
 
-    For a kind of the user's own, all plain numbers of the first result.
+    For a kind of the user's own, all plain numbers of the first result. ``skipped``, the number of items that were
+    left out of a test, is a column where that happened.
     """
+    skipped = any(result.metrics.get("skipped") for result in results)
     known = COLUMNS.get(results[0].metric)
     if known is None:
-        return {name: (name, "number") for name, value in results[0].metrics.items() if isinstance(value, float)}
-    return {name: column for name, column in known.items() if any(name in result.metrics for result in results)}
+        columns = {name: (name, "number") for name, value in results[0].metrics.items() if isinstance(value, float)}
+    else:
+        columns = {name: column for name, column in known.items() if any(name in r.metrics for r in results)}
+    return columns | ({"skipped": ("skipped", "count")} if skipped else {})
 
 
 def counted_as(metric: str) -> str:

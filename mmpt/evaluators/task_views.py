@@ -17,6 +17,7 @@ from mmpt.evaluators import page
 from mmpt.evaluators.classification_metrics import runs_of
 from mmpt.evaluators.crosstask_predictor import LocatedSteps, read_located_steps
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, spread
+from mmpt.evaluators.qa_predictor import read_answers
 from mmpt.evaluators.results import Result
 from mmpt.evaluators.timelines import (
     LocalisedVideo,
@@ -63,14 +64,14 @@ class QAView(TaskView):
     title = "Example answers"
     note = (
         "Questions spread evenly over the test set, from those answered right and those answered wrong. "
-        f"✓ is the right option, ✗ a wrong choice; of more than {_SHOWN_OPTIONS} options, those that scored highest."
+        f"✓ is the right option, ✗ a wrong choice; of more than {_SHOWN_OPTIONS} options, those that scored highest. "
+        "A right option that only ties with another (✗, too) is no right answer."
     )
 
     def __init__(self, result: Result, thumbnails: Thumbnails | None = None) -> None:
         super().__init__(result)
-        path = result.run_dir / "predictions.json"
-        answers = _records(read_json(path), path, ("video_id", "question", "options", "answer", "prediction", "scores"))
-        wrong = np.array([answer["answer"] != answer["prediction"] for answer in answers], dtype=np.int64)
+        answers = read_answers(result.run_dir / "predictions.json")
+        wrong = np.array([not answer["correct"] for answer in answers], dtype=np.int64)
         self.right, self.wrong = (
             [_answer(answers[row], thumbnails) for row in rows] for rows in choose_queries(1 + wrong)
         )
@@ -87,8 +88,9 @@ class QAView(TaskView):
 def _answer(answer: Mapping[str, Any], thumbnails: Thumbnails | None) -> str:
     """Return the card of a question."""
     right, chosen, scores = answer["answer"], answer["prediction"], answer["scores"]
-    shown = {right, *sorted(range(len(scores)), key=lambda number: -scores[number])[: _SHOWN_OPTIONS - 1], chosen}
-    marks = {chosen: "wrong", right: "right"}
+    shown = {right, *sorted(scores, key=lambda number: -scores[number])[: _SHOWN_OPTIONS - 1], chosen}
+    tied = [number for number in shown if scores[number] == scores[right]] if chosen == right else []
+    marks = {**dict.fromkeys([chosen, *tied], "wrong"), right: "right"}
     options = [(str(answer["options"][number]), marks.get(number, "")) for number in sorted(shown)]
     video = str(answer["video_id"])
     return page.options_card(video, _frames(video, thumbnails), str(answer["question"]), options)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.modules.masking import IGNORED
+
 __all__ = ["MFMMLM", "MTM", "MTMOptions"]
 
 
@@ -75,7 +77,7 @@ def _frame_loss(logits: Tensor) -> Tensor:
 
 
 def _token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    targets = labels[labels != -100]
+    targets = labels[labels != IGNORED]
     if len(targets) != len(logits):
         raise ValueError(f"{len(targets)} labelled tokens, but scores of {len(logits)}")
     return F.cross_entropy(logits, targets, reduction="sum")

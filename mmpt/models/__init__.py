@@ -3,8 +3,22 @@
 Registered models are importable from here by their public names: ``from mmpt.models import MMFusionSeparate``.
 """
 
+from typing import Any
+
 from mmpt.utils.registry import lazy_names
 
 __all__: list[str] = []
 
-__getattr__, __dir__ = lazy_names("model", __name__)
+_registered, _names = lazy_names("model", __name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MMPTModel":  # its published place; it stands on top of all models
+        from mmpt.api import MMPTModel
+
+        return MMPTModel
+    return _registered(name)
+
+
+def __dir__() -> list[str]:
+    return [*_names(), "MMPTModel"]

@@ -21,6 +21,7 @@ from mmpt.models.fusion import SequenceOptions, tiny_fusion_config
 from mmpt.models.single_encoder import SingleEncoderModel, SingleEncoderOptions
 from mmpt.modules.attention_masks import text_generation_mask
 from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode, read_decoding_options
+from mmpt.modules.masking import IGNORED
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.seeds import item_generator
 from mmpt.utils.tokenizers import special_ids
@@ -107,7 +108,7 @@ class MMFusionNLG(SingleEncoderModel):
         if text_label is None:
             labelled = cmasks.bool() & (torch.arange(caps.shape[1], device=caps.device) >= PROMPT_LENGTH - 1)
         else:
-            labelled = text_label != -100
+            labelled = text_label != IGNORED
         # As caps: [CLS], then what follows the video.
         text = torch.cat([states[:, :1], states[:, 1 + vmasks.shape[1] :]], dim=1)
         return {"logits": cast(Any, self.mm_encoder).next_words(text[labelled])}

@@ -14,8 +14,7 @@ __all__ = ["DecodingOptions", "read_decoding_options"]
 _LENGTH = "not supported: set model.max_decode_length"
 #: Arguments of ``generate`` that this section does not take. Their names are near those of others, of which none means
 #: the same: no other key is suggested.
-_REFUSED = dict.fromkeys(
-    """
+_NAMES = """
     bad_words_ids begin_suppress_tokens bos_token_id constraints decoder_start_token_id diversity_penalty dola_layers
     encoder_no_repeat_ngram_size encoder_repetition_penalty eos_token_id epsilon_cutoff eta_cutoff
     exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_decoder_ids forced_eos_token_id
@@ -23,9 +22,8 @@ _REFUSED = dict.fromkeys(
     output_attentions output_hidden_states output_logits output_scores pad_token_id penalty_alpha
     prefix_allowed_tokens_fn prompt_lookup_num_tokens remove_invalid_values renormalize_logits return_dict_in_generate
     sequence_bias stop_strings stopping_criteria suppress_tokens token_healing typical_p watermarking_config
-    """.split(),
-    "not supported",
-)
+"""
+_REFUSED = dict.fromkeys(_NAMES.split(), "not supported")
 _REFUSED |= {
     "max_length": _LENGTH,
     "max_new_tokens": _LENGTH,

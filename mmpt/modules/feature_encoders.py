@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmpt.utils.devices import pick_device
-from mmpt.utils.errors import ConfigError
+from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import file_sha256, resolve_path
 from mmpt.utils.registry import resolve
 
@@ -29,7 +29,38 @@ __all__ = [
     "S3DEncoder",
     "SmallConv3dEncoder",
     "build_encoder",
+    "frames_to_video",
 ]
+
+
+# Resizing by cubic splines overshoots [0, 1] a little; values of 0 to 255, or standardised ones, lie beyond.
+_OVERSHOOT = 0.25
+
+
+def frames_to_video(frames: Tensor) -> Tensor:
+    """Bring seconds of frames to the layout and range that networks take.
+
+    Args:
+        frames: (seconds, frames, height, width, 3) RGB, uint8, or float in [0, 1].
+
+    Returns:
+        (seconds, 3, frames, height, width) float32 in [0, 1].
+
+    Raises:
+        DataError: if the values are of another type or far outside of that range.
+    """
+    video = frames.permute(0, 4, 1, 2, 3).float()
+    if frames.dtype == torch.uint8:
+        return video.div_(255.0)
+    if not frames.is_floating_point():
+        raise DataError(f"frames are {frames.dtype}: give uint8, or float in [0, 1]")
+    low, high = video.aminmax() if video.numel() else (0.0, 1.0)
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # nor is NaN
+        raise DataError(
+            f"float frames have values from {float(low):.4g} to {float(high):.4g}, expected [0, 1]: give uint8, or "
+            "divide by 255; they are not to be standardised"
+        )
+    return video
 
 
 class FeatureEncoder(ABC):
@@ -103,8 +134,7 @@ class FeatureEncoder(ABC):
         if frames.dtype != np.uint8 or frames.shape[1:] != expected:
             raise ValueError(f"{self.name} takes uint8 (seconds, {expected}), not {frames.dtype} {frames.shape}")
         with torch.inference_mode(), _limited_threads(self.cpu_threads):
-            video = torch.from_numpy(frames).to(self.device).permute(0, 4, 1, 2, 3).float().div_(255.0)
-            features = self.encode(video).float()
+            features = self.encode(frames_to_video(torch.from_numpy(frames).to(self.device))).float()
             if self.l2_normalize:
                 features = F.normalize(features, dim=1)
         return features.cpu().numpy()

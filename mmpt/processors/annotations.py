@@ -1,6 +1,7 @@
 """What the processors of annotated corpora share: reading their lists, and leaving out what has no features."""
 
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -14,9 +15,22 @@ from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import read_options
 
-__all__ = ["AnnotationOptions", "SkipReport", "features_of", "missing_field", "read_records", "safe_video_id"]
+__all__ = [
+    "BAD_TIMES",
+    "AnnotationOptions",
+    "SkipReport",
+    "features_of",
+    "missing_field",
+    "read_records",
+    "safe_video_id",
+    "segment_times",
+    "whole_seconds",
+]
 
 logger = logging.getLogger(__name__)
+
+#: Why a segment is left out of which :func:`segment_times` says nothing.
+BAD_TIMES = "whose times are not 0 <= start < end"
 
 _EXAMPLES = 3
 _NO_FILE_NAME = re.compile(r"[/\\\x00]|^\.|^$")
@@ -110,6 +124,27 @@ def safe_video_id(video_id: Any, source: str | os.PathLike[str]) -> str:
     if not isinstance(video_id, str) or _NO_FILE_NAME.search(video_id):
         raise DataError(f"{source}: {video_id!r} is not a video id: a file name without folders was expected")
     return video_id
+
+
+def segment_times(pair: Any) -> tuple[float, float] | None:
+    """Return start and end of an annotated segment, in seconds; None if they are no times that touch a second.
+
+    They must be two finite numbers (or text that is one) with 0 <= start <= end. Of an instant, only one inside a
+    second touches it: 4.5 to 4.5 does, 4 to 4 does not (:func:`whole_seconds`).
+    """
+    try:
+        start, end = (float(value) for value in pair) if not isinstance(pair, str) else (math.nan, math.nan)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not 0 <= start <= end < math.inf:
+        return None
+    first, stop = whole_seconds(start, end)
+    return (start, end) if first < stop else None
+
+
+def whole_seconds(start: float, end: float) -> tuple[int, int]:
+    """Return the seconds that a segment touches: floor(start), and ceil(end), the first one after it."""
+    return math.floor(start), math.ceil(end)
 
 
 def missing_field(source: str | os.PathLike[str], what: str, name: str, present: Iterable[Any]) -> DataError:

@@ -8,7 +8,6 @@ Shapes: T seconds of the video, W windows, M seconds of a window, D feature widt
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of, missing_field, safe_video_id
+from mmpt.modules.masking import IGNORED
+from mmpt.processors.annotations import (
+    BAD_TIMES,
+    AnnotationOptions,
+    SkipReport,
+    features_of,
+    missing_field,
+    safe_video_id,
+    segment_times,
+    whole_seconds,
+)
 from mmpt.processors.base import Aligner, AlignerOptions, MetaProcessor, SplitOptions, TextProcessor
 from mmpt.processors.class_names import BACKGROUND_NAME, list_classes, read_class_names, whole_number
 from mmpt.processors.windows import WindowOptions, Windows, video_only_text
@@ -27,7 +36,6 @@ from mmpt.utils.files import read_json
 from mmpt.utils.options import read_options
 
 __all__ = [
-    "IGNORED",
     "COINActionSegmentationAligner",
     "COINActionSegmentationMetaProcessor",
     "COINActionSegmentationTextProcessor",
@@ -38,8 +46,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Target of a position without video.
-IGNORED = -100
 _SUBSETS = {"train": "training", "valid": "testing", "test": "testing"}
 
 
@@ -69,7 +75,8 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
 
     Training takes the subset "training", validation and test "testing"; with ``val_holdout``, validation takes that
     share of "training". Videos without features are left out and counted, and so are segments without a second
-    inside the features; segments that end after the features are cut there (``cut_segments`` counts them).
+    inside the features; segments that end after the features are cut there. ``left_out`` says how many
+    (``skipped`` videos, ``skipped_segments``, ``cut_segments``).
 
     ``labels`` are the names of the classes, by class id: ids are those of the file, ``""`` names an id that the file
     does not use, and ``"O"`` is the background. ``num_labels`` is their number.
@@ -93,7 +100,6 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
         subset = "training" if self.split == "valid" and self.val_holdout else _SUBSETS[self.split]
         names = [name for name, video in database.items() if video["subset"] == subset]
         names = [name for name, used in zip(names, self.in_split(names), strict=True) if used]
-        self.cut_segments = 0
         self._read_videos(names, database, features_of(config))
 
     @property
@@ -120,7 +126,7 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
         """Fill ``data``."""
         videos = SkipReport(self.path, self.options.max_missing, "videos")
         segments = SkipReport(self.path, self.options.max_missing, "segments")
-        total = 0
+        total, self.cut_segments = 0, 0
         for name in names:
             if store is not None and name not in store:
                 videos.add("without features", name)
@@ -135,6 +141,11 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
         videos.close(len(names))
         if total:
             segments.close(total)
+        self.left_out = {
+            "skipped": len(videos),
+            "skipped_segments": len(segments),
+            "cut_segments": self.cut_segments,
+        }
         if self.cut_segments:
             logger.info("%s: %d of %d segments are cut where the features end", self.path, self.cut_segments, total)
 
@@ -144,14 +155,15 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
         """Return the usable segments of a video whose features have so many seconds (None: not known)."""
         kept: dict[str, list[Any]] = {"start": [], "end": [], "label": []}
         for segment in annotation:
-            times = _times(segment.get("segment"))
+            times = segment_times(segment.get("segment"))
             if times is None:
-                skips.add("whose times are not 0 <= start < end", f"{name} {segment.get('segment')}")
+                skips.add(BAD_TIMES, f"{name} {segment.get('segment')}")
                 continue
-            if seconds is not None and math.floor(times[0]) >= seconds:
+            first, stop = whole_seconds(*times)
+            if seconds is not None and first >= seconds:
                 skips.add("that begin after the features end", f"{name} {segment['segment']}")
                 continue
-            self.cut_segments += seconds is not None and math.ceil(times[1]) > seconds
+            self.cut_segments += seconds is not None and stop > seconds
             for key, value in zip(kept, (*times, _label_id(segment, f"{self.path}: video {name!r}")), strict=True):
                 kept[key].append(value)
         return kept
@@ -225,7 +237,8 @@ def second_targets(segments: Mapping[str, Sequence[Any]], seconds: int, backgrou
         for start, end, label in rows:
             if label < 0:
                 raise ValueError(f"label {label} is negative")
-            targets[max(math.floor(start), 0) : max(math.ceil(end), 0)] = label
+            first, stop = whole_seconds(start, end)
+            targets[max(first, 0) : max(stop, 0)] = label
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected segments with start, end and label lists ({error!r})") from error
     return targets
@@ -274,12 +287,3 @@ def _label_id(segment: Any, where: str) -> int:
     if not isinstance(segment, dict) or "id" not in segment:
         raise missing_field(f"{where}: segment", "key", "id", segment if isinstance(segment, dict) else [])
     return whole_number(segment["id"], f"{where}: label id")
-
-
-def _times(segment: Any) -> tuple[float, float] | None:
-    """Return start and end of a segment in seconds; None if they are not 0 <= start < end."""
-    try:
-        start, end = (float(value) for value in segment)
-    except (TypeError, ValueError):
-        return None
-    return (start, end) if 0 <= start < end < math.inf else None

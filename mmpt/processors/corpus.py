@@ -6,6 +6,7 @@ The file is JSON Lines, CSV, TSV or Parquet with the columns ``video``, ``start`
 
 import dataclasses
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from mmpt.utils.options import read_options
 __all__ = ["CorpusMetaProcessor", "CorpusOptions", "CorpusVideoProcessor"]
 
 logger = logging.getLogger(__name__)
+
+_TOO_LATE = "that begin after the features end"
 
 
 @dataclass
@@ -59,7 +62,7 @@ class CorpusMetaProcessor(MetaProcessor):
     A clip is a video, or ``(video, start, end)`` in whole seconds, rounded outwards. Rows with a ``split`` are of
     that split alone; ``val_holdout`` applies where no row is marked for validation, and validation has no file.
     ``labels`` are the names of the classes, by class id, and ``num_labels`` their number; None where the task has
-    none.
+    none. ``left_out`` says of segmentation how many videos and segments could not be used (as COIN).
     """
 
     config_options: ClassVar[dict[str, type]] = {"dataset": CorpusOptions}
@@ -135,6 +138,14 @@ class CorpusMetaProcessor(MetaProcessor):
             elif self.items == "segmentation" and seconds.get(row.video, 1) > 0:
                 usable.append(dataclasses.replace(row, label=""))  # the video itself can be used
         skips.close(len(rows))
+        self.left_out = {
+            "skipped": sum(seconds.get(video, 1) < 1 for video in {row.video for row in rows}),
+            "skipped_segments": skips.counts[_TOO_LATE],
+            "cut_segments": sum(
+                bool(row.label and row.end) and math.ceil(row.end or 0) > seconds.get(row.video, math.inf)
+                for row in usable
+            ),
+        }
         return usable
 
     def _build(self, rows: Sequence[CorpusRow]) -> list[tuple[Any, Any]]:
@@ -229,7 +240,7 @@ def _reason(row: CorpusRow, seconds: int | None) -> str:
     if seconds == 0:
         return "whose features hold no second"
     if seconds is not None and row.start is not None and int(row.start) >= seconds:
-        return "that begin after the features end"
+        return _TOO_LATE
     if row.options and row.options.count(row.options[row.answer]) > 1:
         return "whose right option is there twice"
     return ""

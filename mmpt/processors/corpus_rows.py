@@ -4,6 +4,7 @@ import difflib
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from mmpt.utils.errors import ConfigError, DataError, nearest
 __all__ = ["FIELDS", "KINDS", "CorpusRow", "read_corpus"]
 
 logger = logging.getLogger(__name__)
+
+#: A whole number as pandas writes it into text where a column of whole numbers has gaps.
+_WHOLE_FLOAT = re.compile(r"(-?\d+)\.0+")
+_LARGEST_EXACT = 2**53
 
 
 @dataclass(frozen=True)
@@ -191,26 +196,43 @@ def _options(value: Any, where: str) -> tuple[str, ...]:
     return options
 
 
+def _whole(value: Any) -> int | None:
+    """Return a whole number, also of a float that is one (pandas writes 1 as 1.0 beside gaps); else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST_EXACT or value % 1:
+        return None
+    return int(value)
+
+
+def _label(value: Any, where: str) -> str:
+    """Return the name of a class; 3, 3.0 and the text 3.0 are all class "3", whatever kind of file they are in."""
+    number = _whole(value)
+    text = str(number) if number is not None else _text(value, where)
+    whole = _WHOLE_FLOAT.fullmatch(text)
+    return str(int(whole[1])) if whole else text
+
+
 def _answer(value: Any, options: Sequence[str], where: str, typed: bool) -> int:
-    """Return the index of the right option, given as that index (from 0) or as the option's text.
+    """Return the index of the right option, given as that index (from 0; 1.0 is 1) or as the option's text.
 
     In a file without types, a number may be either; it is refused where the two readings differ.
     """
     readings: set[int] = set()
+    number = _whole(value)
     if isinstance(value, str):
         text = value.strip()
         readings = {index for index, option in enumerate(options) if option == text}
         if len(readings) > 1:
             raise DataError(f"{where}: {text!r} is the text of {len(readings)} options; give the index (from 0)")
-        if not typed and text.isdecimal() and len(text) < 9 and int(text) < len(options):
-            readings.add(int(text))
+        index = _WHOLE_FLOAT.sub(r"\1", text)
+        if not typed and index.isdecimal() and len(index) < 9 and int(index) < len(options):
+            readings.add(int(index))
         if len(readings) > 1:
             raise DataError(
                 f"{where}: {text!r} is the text of one option and the index of another; "
                 'write JSON Lines, where 1 is an index and "1" a text'
             )
-    elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(options):
-        readings = {value}
+    elif number is not None and 0 <= number < len(options):
+        readings = {number}
     if not readings:
         hint = nearest(value, options) if isinstance(value, str) else ""
         raise DataError(
@@ -233,6 +255,6 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "text": _text,
     "question": _text,
     "options": _options,
-    "label": _text,
+    "label": _label,
     "split": _split,
 }

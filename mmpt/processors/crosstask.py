@@ -89,8 +89,9 @@ class StepVideo(NamedTuple):
 class CrossTaskMetaProcessor(MetaProcessor):
     """List ``(StepVideo, names of the steps)`` of one split (the module says how it is drawn).
 
-    Videos without features or annotation are left out after the split is drawn, and counted. Related tasks of which
-    no video is annotated, as in the public release, cannot be trained on; that is logged and is no fault.
+    Videos without features or annotation are left out after the split is drawn, and counted, and so are annotated
+    segments that are none. Related tasks of which no video is annotated, as in the public release, cannot be trained
+    on; that is logged and is no fault. Of the task lists, only tasks whose videos are used must be right.
     """
 
     config_options: ClassVar[dict[str, type]] = {"dataset": CrossTaskOptions}
@@ -165,18 +166,23 @@ class CrossTaskMetaProcessor(MetaProcessor):
     def _read(self, pairs: Iterable[tuple[str, str]], store: Any) -> None:
         """Read the annotations of the videos of the split into ``data``."""
         skips = SkipReport(self._file("train_csv_path"), self.options.max_missing, "videos")
-        number = 0
+        segments = SkipReport(self._folder, self.options.max_missing, "segments")
+        number = read = 0
         for name, video in pairs:
             number += 1
-            file, task = self._folder / annotation_name(name, video), self.tasks[name]
+            file = self._folder / annotation_name(name, video)
             if not file.is_file():
                 skips.add("without an annotation", file.name)
             elif store is not None and video not in store:
                 skips.add("without features", video)
             else:
-                item = StepVideo(video, name, task.steps, read_segments(file, task))
+                task = self.tasks[name].usable()
+                item = StepVideo(video, name, task.steps, read_segments(file, task, segments))
+                read += len(item.segments)
                 self.data.append((item, task.steps))
         skips.close(number)
+        if read or len(segments):
+            segments.close(read + len(segments))
 
 
 class CrossTaskTextProcessor(TextProcessor):

@@ -6,7 +6,6 @@
 * ``annotations/<task>_<video>.csv``: lines ``step,start,end``, the first step being 1, times in seconds.
 """
 
-import math
 import os
 import zlib
 from collections.abc import Collection, Sequence
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmpt.processors.annotations import safe_video_id
+from mmpt.processors.annotations import BAD_TIMES, SkipReport, safe_video_id, segment_times, whole_seconds
 from mmpt.utils.errors import DataError
 
 __all__ = [
@@ -33,11 +32,18 @@ _RECORD_LINES = 5
 
 
 class StepTask(NamedTuple):
-    """One task: its id, title and the names of its steps in order."""
+    """One task: its id, title and the names of its steps in order; ``fault`` says why its record cannot be used."""
 
     task: str
     title: str
     steps: tuple[str, ...]
+    fault: str = ""
+
+    def usable(self) -> "StepTask":
+        """Return the task itself; DataError if there is a fault in its record, which names file, line and task."""
+        if self.fault:
+            raise DataError(self.fault)
+        return self
 
 
 class Segment(NamedTuple):
@@ -51,9 +57,12 @@ class Segment(NamedTuple):
 def read_tasks(path: str | os.PathLike[str]) -> dict[str, StepTask]:
     """Read the tasks of a task list, by id.
 
+    A record that is incomplete, or whose steps are not as many as it says (the name of a step cannot hold a comma),
+    gives a task with a ``fault``, and the next record is the one after the blank line: only who uses such a task
+    needs to know.
+
     Raises:
-        DataError: if the file is missing or empty, a record is incomplete, an id occurs twice or the steps are not
-            as many as the record says; names file, line and task.
+        DataError: if the file is missing or lists no tasks; names it.
     """
     lines = _read_lines(path)
     tasks: dict[str, StepTask] = {}
@@ -62,28 +71,34 @@ def read_tasks(path: str | os.PathLike[str]) -> dict[str, StepTask]:
         if not lines[position]:
             position += 1
             continue
-        record = lines[position : position + _RECORD_LINES]
-        where = f"{path}: line {position + 1}: task {record[0]!r}"
-        if len(record) < _RECORD_LINES:
-            raise DataError(f"{where}: its record has {len(record)} lines; expected id, title, url, number, steps")
-        if record[0] in tasks:
-            raise DataError(f"{where} is listed twice")
-        tasks[record[0]] = StepTask(record[0], record[1], _steps(record[3], record[4], where))
-        position += _RECORD_LINES
-        if position < len(lines) and lines[position]:
-            raise DataError(f"{path}: line {position + 1}: a blank line was expected after the five lines of {where}")
+        task, position = _read_task(path, lines, position)
+        if task.task in tasks:
+            task = task._replace(steps=(), fault=f"{path}: task {task.task!r} is listed twice")
+        tasks[task.task] = task
     if not tasks:
         raise DataError(f"{path}: lists no tasks")
     return tasks
 
 
-def _steps(number: str, names: str, where: str) -> tuple[str, ...]:
-    steps = tuple(name.strip() for name in names.split(","))
-    if not number.isdecimal():
-        raise DataError(f"{where}: {number!r} is not a number of steps")
-    if len(steps) != int(number) or not all(steps):
-        raise DataError(f"{where}: should have {number} steps, but lists {len(steps)}: {names!r}")
-    return steps
+def _read_task(path: str | os.PathLike[str], lines: Sequence[str], position: int) -> tuple[StepTask, int]:
+    """Return the task whose record begins at a line, and the line after it."""
+    record, after = lines[position : position + _RECORD_LINES], position + _RECORD_LINES
+    names: tuple[str, ...] = ()
+    if len(record) < _RECORD_LINES:
+        fault = f"its record has {len(record)} lines; expected id, title, url, number, steps"
+    elif not record[3].isdecimal():
+        fault = f"{record[3]!r} is not a number of steps"
+    elif any(lines[after : after + 1]):
+        fault = f"a blank line was expected after its five lines, not {lines[after]!r}"
+    else:
+        names = tuple(name.strip() for name in record[4].split(","))
+        wrong = len(names) != int(record[3]) or not all(names)
+        fault = f"should have {record[3]} steps, but lists {len(names)}: {record[4]!r}" if wrong else ""
+    if not names:
+        after = next((number for number in range(position, len(lines)) if not lines[number]), len(lines))
+    title = record[1] if len(record) > 1 else ""
+    where = f"{path}: line {position + 1}: task {record[0]!r}"
+    return StepTask(record[0], title, () if fault else names, fault and f"{where}: {fault}"), after
 
 
 def read_video_list(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -113,28 +128,38 @@ def annotation_name(task: str, video: str) -> str:
     return f"{task}_{video}.csv"
 
 
-def read_segments(path: str | os.PathLike[str], task: StepTask) -> tuple[Segment, ...]:
-    """Read the annotated steps of a video.
+def read_segments(path: str | os.PathLike[str], task: StepTask, skips: SkipReport) -> tuple[Segment, ...]:
+    """Read the annotated steps of a video; lines that are no ``step,start,end`` of the task are left out and counted.
 
     Raises:
-        DataError: if the file is missing, a line is not ``step,start,end``, a step is none of the task's or a time
-            is wrong; names file, line and task.
+        DataError: if the file cannot be read; names it.
     """
     segments = []
     for number, line in enumerate(_read_lines(path), 1):
         if not line:
             continue
-        where = f"{path}: line {number}"
-        try:
-            step, start, end = (float(value) for value in line.split(","))
-        except ValueError as error:
-            raise DataError(f"{where}: {line!r} is not 'step,start,end'") from error
-        if step not in range(1, len(task.steps) + 1):
-            raise DataError(f"{where}: task {task.task} has steps 1 to {len(task.steps)}, not {line.split(',')[0]}")
-        if not 0 <= start <= end < math.inf:
-            raise DataError(f"{where}: task {task.task}: a step cannot last from {start} to {end} seconds")
-        segments.append(Segment(int(step) - 1, start, end))
+        step, *pair = line.split(",")
+        times = segment_times(pair)
+        index = _step_index(step, len(task.steps))
+        if len(pair) != 2 or index is None or times is None:
+            reason = "that are not 'step,start,end'"
+            if len(pair) == 2 and index is None:
+                reason = "of a step that the task does not have"
+            elif len(pair) == 2:
+                reason = BAD_TIMES
+            skips.add(reason, f"{Path(path).name}, line {number}: {line!r}, steps 1 to {len(task.steps)}")
+        else:
+            segments.append(Segment(index, *times))
     return tuple(segments)
+
+
+def _step_index(text: str, steps: int) -> int | None:
+    """Return the index of a step that is numbered from 1; None if there is no such step."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) - 1 if number in range(1, steps + 1) else None
 
 
 def step_targets(segments: Sequence[Segment], seconds: int, steps: int) -> np.ndarray:
@@ -144,7 +169,8 @@ def step_targets(segments: Sequence[Segment], seconds: int, steps: int) -> np.nd
     """
     targets = np.zeros((seconds, steps), dtype=np.float32)
     for step, start, end in segments:
-        targets[math.floor(start) : math.ceil(end), step] = 1
+        first, stop = whole_seconds(start, end)
+        targets[first:stop, step] = 1
     return targets
 
 

@@ -3,6 +3,7 @@
 Shapes: O options of a question, L text positions, M seconds, D feature width.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _OPTION = re.compile(r"a([1-9]\d*)")
+#: Sets of options that a process keeps tokenised and laid out: those of classification are the same for all items.
+_KEPT = 8
 
 
 class Choice(NamedTuple):
@@ -132,40 +135,47 @@ class MSRVTTQATextProcessor(TextProcessor):
             raise ConfigError(f"dataset.sampled_options: {self.sampled} leaves no choice (2 or more)")
 
     def __call__(self, text_id: Sequence[Any], rng: np.random.Generator | None = None) -> Choice:
-        """Return the ids of a question ``(answer, options)`` or :class:`Choice`."""
-        choice = self._draw(Choice(*text_id), rng)
-        ids = self._ids([choice.question, *choice.options])
-        texts = (choice.question, *choice.options)
-        return Choice(choice.answer, ids[1:], ids[0], choice.slots, texts)
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            verbose=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
+        """Return the ids of a question ``(answer, options)`` or :class:`Choice`; equal options share theirs."""
+        choice = Choice(*text_id)
+        kept = self._draw(len(choice.options), choice.answer, rng)
+        ids = _option_ids(self.tokenizer, tuple(choice.options))
+        return Choice(
+            kept.index(choice.answer) if choice.answer in kept else choice.answer,
+            [ids[index] for index in kept],
+            super().__call__(choice.question) if choice.question else [],
+            min(choice.slots, self.sampled) if self.sampled is not None and rng is not None else choice.slots,
+            (choice.question, *(choice.options[index] for index in kept)),
         )
-        return encoded["input_ids"]
 
-    def _draw(self, choice: Choice, rng: np.random.Generator | None) -> Choice:
-        """Return the question with ``sampled_options`` of its options, the right one among them, in their order."""
-        if self.sampled is None or rng is None:
-            return choice
-        choice = choice._replace(slots=min(choice.slots, self.sampled))
-        number = len(choice.options)
-        if number <= self.sampled:
-            return choice
-        others = [index for index in range(number) if index != choice.answer]
-        kept = sorted([choice.answer, *rng.choice(others, self.sampled - 1, replace=False).tolist()])
-        options = tuple(choice.options[index] for index in kept)
-        return choice._replace(answer=kept.index(choice.answer), options=options)
+    def _draw(self, number: int, answer: int, rng: np.random.Generator | None) -> Sequence[int]:
+        """Return the options that are kept: ``sampled_options`` of them, the right one among them, in their order."""
+        if self.sampled is None or rng is None or number <= self.sampled:
+            return range(number)
+        others = [index for index in range(number) if index != answer]
+        return sorted([answer, *rng.choice(others, self.sampled - 1, replace=False).tolist()])
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _option_ids(tokenizer: Any, options: tuple[str, ...]) -> list[list[int]]:
+    """Return the ids of each option; shared, so they must not be changed."""
+    encoded = tokenizer(
+        list(options),
+        add_special_tokens=False,
+        verbose=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return encoded["input_ids"]
 
 
 class MSRVTTQAAligner(DSAligner):
     """Align the first ``max_video_len`` seconds of a video with every option of a question."""
 
     config_options: ClassVar[dict[str, type]] = {"dataset": AlignerOptions}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._laid_out: dict[tuple[tuple[str, ...], int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(
         self, video_id: Any, video_feature: Any, text_feature: Any, rng: np.random.Generator | None = None
@@ -190,16 +200,31 @@ class MSRVTTQAAligner(DSAligner):
         choice = Choice(*text_feature)
         if not 0 <= choice.answer < len(choice.options):
             raise DataError(f"video {video_id}: {choice.answer} is no index of its {len(choice.options)} options")
-        room = self.max_text_len - max(map(len, choice.options))
-        question = list(choice.question or [])[: max(room, 0)]
-        options = [question + list(option) for option in choice.options]
-        item = super().__call__(video_id, video_feature, options[0])
-        rows = max(choice.slots, len(options))
-        texts = [self._build_text_seq(option) for option in [*options, *[[]] * (rows - len(options))]]
-        item["caps"], item["cmasks"] = (torch.stack(parts) for parts in zip(*texts, strict=True))
+        item = super().__call__(video_id, video_feature, choice.options[0])
+        item["caps"], item["cmasks"] = self._texts(choice)
         item["answers"] = torch.tensor([choice.answer])
         if choice.slots:
-            item["option_mask"] = torch.arange(rows) < len(options)
+            item["option_mask"] = torch.arange(len(item["caps"])) < len(choice.options)
         if self.split == "test" and choice.texts:
             item["question"], item["options"] = choice.texts[0], list(choice.texts[1:])
         return item
+
+    def _texts(self, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``caps`` and ``cmasks`` of a question; those of the last few different ones are kept."""
+        rows = max(choice.slots, len(choice.options))
+        if not choice.texts:  # nothing to know it by again
+            return self._lay_out(choice, rows)
+        key = choice.texts, rows
+        if key not in self._laid_out:
+            if len(self._laid_out) >= _KEPT:
+                del self._laid_out[next(iter(self._laid_out))]
+            self._laid_out[key] = self._lay_out(choice, rows)
+        caps, cmasks = self._laid_out[key]
+        return caps.clone(), cmasks.clone()  # an item is its receiver's to change
+
+    def _lay_out(self, choice: Choice, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        room = self.max_text_len - max(map(len, choice.options))
+        question = list(choice.question or [])[: max(room, 0)]
+        options = [question + list(option) for option in choice.options]
+        caps, cmasks = zip(*map(self._build_text_seq, [*options, *[[]] * (rows - len(options))]), strict=True)
+        return torch.stack(caps), torch.stack(cmasks)

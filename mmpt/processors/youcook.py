@@ -1,7 +1,6 @@
 """YouCook2: clips cut out of videos, each with one caption; for retrieval from lists of clips."""
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,12 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmpt.processors.annotations import (
+    BAD_TIMES,
     AnnotationOptions,
     SkipReport,
     features_of,
     missing_field,
     read_records,
     safe_video_id,
+    segment_times,
+    whole_seconds,
 )
 from mmpt.processors.base import MetaProcessor, SplitOptions, VideoProcessor
 from mmpt.utils.errors import ConfigError, DataError
@@ -185,10 +187,7 @@ def _segment(annotation: Mapping[str, Any], path: Any, clip_id: str) -> tuple[in
             f"{path}: clip {clip_id!r} has neither segment nor start and end; "
             "set dataset.trainval_annotation to the file that has them"
         )
-    try:
-        start, end = (float(value) for value in pair)
-    except (TypeError, ValueError) as error:
-        raise UnusableClipError("whose segment is not two numbers") from error
-    if not (math.isfinite(start) and math.isfinite(end)) or start < 0 or end <= start:
-        raise UnusableClipError("whose segment is empty")
-    return math.floor(start), math.ceil(end)
+    times = segment_times(pair)
+    if times is None:
+        raise UnusableClipError(BAD_TIMES)
+    return whole_seconds(*times)

@@ -132,6 +132,7 @@ def validate(config: DictConfig, source: str) -> list[str]:
         try:
             for section, options in declared_options(kind, name).items():
                 if dataclasses.is_dataclass(options):
+                    _check_refused(config, section, options)
                     read_options(section_of(config, section), options)  # type: ignore[arg-type]
         except ConfigError as error:
             raise ConfigError(f"{source}: {key}: {error}") from error
@@ -139,6 +140,14 @@ def validate(config: DictConfig, source: str) -> list[str]:
     if unused:
         logger.info("%s: not read by any class it names: %s", source, ", ".join(unused))
     return unused
+
+
+def _check_refused(config: DictConfig, section: str, options: Any) -> None:
+    """Refuse the keys that options know by name and do not take (their mapping ``refused``, key to reason)."""
+    refused = getattr(options, "refused", {})
+    for key in section_of(config, section) or ():
+        if key in refused:
+            raise ConfigError(f"{section}.{key}: {refused[key]}" if section else f"{key}: {refused[key]}")
 
 
 def _check_keys(config: DictConfig, source: str) -> list[str]:

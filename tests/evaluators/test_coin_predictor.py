@@ -141,6 +141,37 @@ def test_evaluator_writes_the_record_and_repeats_it_offline(config, tmp_path):
     assert evaluator() == metrics
 
 
+def test_what_the_data_leave_out_is_in_the_record(config, tmp_path):
+    np.save(tmp_path / "feat" / "first.npy", np.zeros((5, 512), np.float16))  # [0, 3) remains, [5.5, 8) is behind
+    np.save(tmp_path / "feat" / "second.npy", np.zeros((3, 512), np.float16))  # [0, 4) is cut
+    (tmp_path / "feat" / "third.npy").unlink()
+    config["dataset"]["max_missing"] = 0.5
+    evaluator = Evaluator(config)
+    metrics = evaluator.evaluate(Linear(), loader_of(config), device="cpu")
+    assert {name: metrics[name] for name in ("count", "skipped", "skipped_segments", "cut_segments")} == {
+        "count": 2,
+        "skipped": 1,
+        "skipped_segments": 1,
+        "cut_segments": 1,
+    }
+    assert evaluator() == metrics
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["metrics"] == metrics
+
+
+def test_zero_shot_says_how_many_labels_are_not_tested(config, tmp_path, caplog):
+    content = json.loads((tmp_path / "COIN.json").read_text())
+    content["database"]["other"] = {
+        "subset": "training",
+        "annotation": [{"id": 9, "label": "b c d e", "segment": [0, 1]}],
+    }
+    (tmp_path / "COIN.json").write_text(json.dumps(content))
+    model = Known([[2.0, 0.2, 0.0], [0.5, 1.0, 0.3], [0.2, 0.0, 1.0]])
+    model.encode_text = lambda caps, cmasks: torch.eye(512)[: len(caps)]
+    with caplog.at_level("INFO"):
+        zero_shot(config, model, background_threshold="none")
+    assert "1 of 4 labels are in no tested video (for example 'b c d e')" in caplog.text
+
+
 def test_fewer_classes_than_the_data_are_refused(config):
     with pytest.raises(DataError, match="the model has 4 classes, but the data have 5"):
         COINPredictor(config)(Linear(4), loader_of(config), device="cpu")

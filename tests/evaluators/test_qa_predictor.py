@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from mmpt.datasets.mmdataset import MMDataset
 from mmpt.evaluators import Evaluator
 from mmpt.evaluators.base import NothingEvaluated
-from mmpt.evaluators.qa_predictor import QAPredictor
+from mmpt.evaluators.qa_predictor import QAPredictor, read_answers
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.registry import resolve_class
 
@@ -106,10 +106,60 @@ class TestQAPredictor:
         saved = np.load(tmp_path / "eval" / "merged.npy", allow_pickle=False)
         assert saved.dtype == np.int64 and saved.tolist() == scores.argmax(1).tolist() == outputs["outputs"].tolist()
         records = json.loads((tmp_path / "eval" / "predictions.json").read_text())
-        assert list(records[3]) == ["video_id", "question", "options", "answer", "prediction", "scores"]
+        assert list(records[3]) == [*("video_id", "question", "options", "answer", "prediction", "correct", "scores")]
         assert records[3]["video_id"] == "-v3" and records[3]["options"] == ITEMS[3]["options"]
         assert records[3]["question"] == "which, 3?" and records[3]["answer"] == 3
         assert records[3]["scores"] == pytest.approx(scores[3], rel=1e-5)
+
+    def test_options_that_all_questions_share_are_written_once(self, tmp_path):
+        words = list(range(10, 40))
+        items = [question(i, words, 3 * i) for i in range(6)]
+        predictor = QAPredictor(config(tmp_path))
+        outputs = predictor(Model(), loader(items), device="cpu")
+        content = json.loads((tmp_path / "eval" / "predictions.json").read_text())
+        assert content["options"] == [f"word {word}" for word in words] and len(content["questions"]) == 6
+        for row, record in enumerate(content["questions"]):
+            best = np.argsort(-outputs["scores"][row])[:5].tolist()
+            assert {int(number) for number in record["scores"]} == {*best, 3 * row}
+            assert "options" not in record and record["prediction"] == best[0]
+            assert record["correct"] == (best[0] == 3 * row)
+        for name, value in predictor.load().items():
+            assert value.tolist() == outputs[name].tolist() and value.dtype == outputs[name].dtype
+        read = read_answers(tmp_path / "eval" / "predictions.json")
+        assert read[5]["options"] is read[0]["options"] and read[5]["scores"][15] == outputs["scores"][5, 15]
+        metric = Evaluator(config(tmp_path))()
+        assert metric["acc"] == np.mean([record["correct"] for record in content["questions"]])
+        (tmp_path / "eval" / "scores.npz").unlink()
+        with pytest.raises(DataError, match=r"scores\.npz: no such file"):
+            predictor.load()
+        content["questions"].pop()
+        np.savez(tmp_path / "eval" / "scores.npz", scores=outputs["scores"])
+        (tmp_path / "eval" / "predictions.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match="holds no predictions"):
+            predictor.load()
+
+    def test_equal_options_are_kept_once_in_memory(self, tmp_path):
+        predictor, known = QAPredictor(config(tmp_path)), {}
+        for number in range(3):
+            batch = MMDataset.collater([question(number, [10, 11], 0, options=["".join("ab"), "c"])])
+            (one,) = predictor._answers(batch, np.zeros((1, 2), np.float32), known)
+            assert one.options is next(iter(known))
+        assert len(known) == 1
+
+    @pytest.mark.parametrize(("words", "correct"), [([10, 10, 11], False), ([10, 12, 11], True)])
+    def test_a_tie_is_not_correct(self, tmp_path, words, correct):
+        model = Model()
+        with torch.no_grad():
+            model.table[10] = ITEMS[0]["vfeats"][ITEMS[0]["vmasks"]].mean(0) * 100
+        evaluator = Evaluator(config(tmp_path))
+        metrics = evaluator.evaluate(model, loader([question(0, words, 0)]), device="cpu")
+        (record,) = json.loads((tmp_path / "eval" / "predictions.json").read_text())
+        assert record["prediction"] == record["answer"] == 0
+        assert record["correct"] is correct and metrics["acc"] == float(correct)
+
+    def test_a_right_answer_that_is_no_option(self, tmp_path):
+        with pytest.raises(DataError, match="video -v0: the right answer 2 is none of its 2 options"):
+            QAPredictor(config(tmp_path))(Model(), loader([question(0, [10, 11], 2, slots=4)]), device="cpu")
 
     def test_what_is_loaded_is_what_was_predicted(self, tmp_path):
         items = [*ITEMS, question(11, [10, 11], 1, slots=5)]
@@ -188,7 +238,7 @@ class TestQAPredictor:
         with pytest.raises(DataError, match="no such file"):
             predictor.load()
         (tmp_path / "eval").mkdir()
-        for content in ("{", "[]", "{}", '[{"scores": [1]}]', "[1]"):
+        for content in ("{", "[]", "{}", '{"options": [], "questions": [1]}', '[{"scores": [1]}]', "[1]"):
             (tmp_path / "eval" / "predictions.json").write_text(content)
             with pytest.raises(DataError, match="predictions.json"):
                 predictor.load()

@@ -1,12 +1,14 @@
 """Frame accuracy and its companions, against worked examples and plain recounting."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmpt.evaluators import classification_metrics
 from mmpt.evaluators.classification_metrics import COINActionSegmentationMetric, bootstrap_interval, runs_of
 from mmpt.utils.errors import DataError
 
@@ -115,6 +117,26 @@ def test_interval_is_over_videos_and_repeats():
     assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / 200) ** 0.5, rel=0.15)
     assert bootstrap_interval([3, 3], [3, 3]) == (1.0, 1.0)
     assert bootstrap_interval([1, 0], [1, 0]) == (1.0, 1.0)  # draws without any trial say nothing
+
+
+@pytest.mark.parametrize("cells", [1, 777, 10_000])
+def test_blocks_do_not_change_the_interval(monkeypatch, cells):
+    rng = np.random.default_rng(1)
+    trials = rng.integers(0, 40, 60)
+    hits = rng.binomial(trials, 0.3)
+    drawn = np.random.default_rng(7).multinomial(60, np.full(60, 1 / 60), size=1000)
+    expected = np.quantile((drawn @ hits) / (drawn @ trials), [0.025, 0.975])
+    monkeypatch.setattr(classification_metrics, "_CELLS_AT_ONCE", cells)
+    assert bootstrap_interval(hits, trials, seed=7) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+def test_many_videos_take_little_memory():
+    trials = np.full(20_000, 3)
+    tracemalloc.start()
+    bootstrap_interval(trials // 2, trials)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
 
 
 @pytest.mark.parametrize(

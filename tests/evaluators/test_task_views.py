@@ -42,6 +42,7 @@ def write_qa(folder):
             "options": [f"option {row} {number}" for number in range(5)],
             "answer": row % 5,
             "prediction": row % 5 if row % 4 else (row + 1) % 5,
+            "correct": bool(row % 4),
             "scores": [0.0, 0.1, 0.2, 0.3, 0.4],
         }
         for row in range(8)
@@ -128,6 +129,18 @@ class TestTable:
         assert "METEOR" in rows[0]
         assert "25.0" in rows[3] and " - " in rows[2]
 
+    def test_skipped_items_are_a_column_where_there_are_any(self, tmp_path):
+        metrics = METRICS["CrossTaskMetric"]
+        for name, number in (("a", 0), ("b", 12345)):
+            write_json(
+                tmp_path / name / "metrics.json",
+                {"metrics": {**metrics, "skipped": number}, "metric": "CrossTaskMetric"},
+            )
+        results = collect_results([tmp_path / "a", tmp_path / "b"], {str(tmp_path / n): n for n in "ab"})[0]
+        rows = [line.split() for line in results_table(results).splitlines()]
+        assert rows[0][-2:] == ["skipped", "videos"] and rows[3][-2:] == ["12345", "2"] and rows[2][-2:] == ["0", "2"]
+        assert "skipped" not in results_table([one for one in results if not one.metrics["skipped"]])
+
 
 class TestViews:
     def test_answers(self, runs):
@@ -142,11 +155,25 @@ class TestViews:
 
     def test_of_many_options_the_best_and_the_right_one_are_shown(self, runs):
         record = {"video_id": "v", "question": "", "answer": 0, "prediction": 39}
-        record |= {"options": [f"label {number}" for number in range(40)], "scores": list(range(40))}
+        record |= {"correct": False, "scores": list(range(40))}
+        options = [f"label {number}" for number in range(40)]
+        for content in (
+            [{**record, "options": options}],
+            {"options": options, "questions": [record | {"scores": {str(n): n for n in (0, *range(35, 40))}}]},
+        ):
+            write_json(runs / "QAMetric" / "predictions.json", content)
+            html = "".join(view_of(result_of(runs, "QAMetric")).parts())
+            shown = [number for number in range(40) if f">label {number}<" in html]
+            assert shown == [0, 35, 36, 37, 38, 39]
+
+    def test_a_tie_is_an_answer_that_is_wrong(self, runs):
+        record = {"video_id": "v", "question": "", "answer": 0, "prediction": 0, "correct": False}
+        record |= {"options": ["a", "b", "c"], "scores": [0.5, 0.1, 0.5]}
         write_json(runs / "QAMetric" / "predictions.json", [record])
         html = "".join(view_of(result_of(runs, "QAMetric")).parts())
-        shown = [number for number in range(40) if f">label {number}<" in html]
-        assert shown == [0, 35, 36, 37, 38, 39]
+        assert "answered wrong" in html and "answered right" not in html
+        assert '<li class="right" data-mark="✓">a</li>' in html and '<li class="wrong" data-mark="✗">c</li>' in html
+        assert '<li class="" data-mark="">b</li>' in html
 
     def test_captions(self, runs):
         view = view_of(result_of(runs, "NLGMetric"))

@@ -5,6 +5,7 @@ names. So a project's classes, files and checkpoints fit together.
 """
 
 import math
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,23 @@ def test_every_job_of_a_project(name: str) -> None:
     run_jobs(name)
 
 
+def test_the_full_test_of_msrvtt_asks_every_caption_and_trains_on_none_of_its_videos() -> None:
+    records = read_json("data/msrvtt/MSRVTT_data.json")["sentences"]
+    for name in ("retri/vtt_full", "mtm/vtt_full"):
+        trained, tested, asked = set(), set(), set()
+        for job in expand_project(f"projects/{name}.yaml").jobs:
+            task = config_task(job.config)
+            task.build_dataset()
+            if task.test_data is not None:
+                asked = set(task.test_data.meta_processor.data)
+                tested = {video for video, _ in asked}
+            else:
+                trained = {video for data in (task.train_data, task.val_data) for video, _ in data.meta_processor.data}
+        assert asked == {(each["video_id"], each["caption"]) for each in records if each["video_id"] in tested}
+        assert len(tested) == 20 and len(asked) > 2 * len(tested)
+        assert len(trained) == 10 and not trained & tested
+
+
 @pytest.mark.parametrize("name", DEMO)
 def test_every_job_of_a_demo(name: str, demo_data: None) -> None:
     run_jobs(name)
@@ -149,7 +167,9 @@ def train_a_step(job: Job) -> None:
     task = config_task(job.config, seed=1)
     task.build_dataset()
     task.build_loss()
-    model = FairseqMMModel(task.build_model())
+    task.build_model()
+    begins = bool(OmegaConf.select(job.config, "fairseq.checkpoint.reset_optimizer"))
+    model = FairseqMMModel.build_model(Namespace(reset_optimizer=begins), Namespace(mmtask=task))
     if job.reads is not None:
         state = load_state_dict_file(job.reads)
         model.load_state_dict({f"mmmodel.{key}": value for key, value in state.items()})

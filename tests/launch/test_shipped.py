@@ -63,6 +63,27 @@ def test_the_largest_project_lists_every_job_once() -> None:
     assert sorted(names) == sorted({job.name for job in project.jobs})
 
 
+def test_variants_of_a_pretraining_differ_in_what_they_vary_alone() -> None:
+    videoclip, clip_level, milnce = (
+        expand_project(f"projects/retri/{name}.yaml").jobs[0].config for name in ("videoclip", "clip_level", "milnce")
+    )
+    clips = videoclip.dataset.num_video_per_batch * videoclip.dataset.clip_per_video
+    assert clip_level.fairseq.dataset.batch_size == clips
+    assert milnce.fairseq.dataset.batch_size * milnce.dataset.num_candidates == clips
+    for variant in (clip_level, milnce):
+        videos = variant.fairseq.dataset.batch_size / variant.dataset.subsampling
+        assert videos == videoclip.dataset.num_video_per_batch
+    assert milnce.loss.loss_cls != clip_level.loss.loss_cls == videoclip.loss.loss_cls
+    for variant in (clip_level, milnce):
+        assert variant.model == videoclip.model
+        for group in ("common", "optimization"):
+            assert variant.fairseq[group] == videoclip.fairseq[group]
+        for key in ("train_path", "val_path", "vfeat_dir", "tfeat_dir", "bert_name", "max_video_len", "max_len"):
+            assert variant.dataset[key] == videoclip.dataset[key]
+    for key in ("sampled_min_len", "sampled_max_len", "sampled_video_min_len", "sampled_video_max_len"):
+        assert clip_level.dataset[key] == videoclip.dataset[key]
+
+
 def test_the_demo_projects_share_the_jobs_that_make_their_data() -> None:
     """So whichever runs second finds them done: same folder, same settings."""
     shared = []

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmpt.losses import NLGLoss
 from mmpt.models.base import VideoTextModel
-from mmpt.models.captioning import MMFusionNLG
+from mmpt.models.captioning import PROMPT_LENGTH, MMFusionNLG
 from mmpt.models.vlm import MMFusionMTM
 from mmpt.modules.attention_masks import joint_token_types, text_generation_mask
 from mmpt.modules.masking import shift_for_generation
@@ -137,13 +137,33 @@ def test_greedy_follows_the_likeliest_word_of_the_whole_sequence() -> None:
     assert len({tuple(ids) for ids in written}) > 1
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"num_beams": 3, "length_penalty": 0.0}, {"do_sample": True}]
+)
+def test_a_text_scores_what_training_says_of_its_labels(options: dict) -> None:
+    model, given = build(std=0.15), videos([5, 8, 1, 3])
+    nn.init.constant_(model.mm_encoder.cls["predictions"].bias[PAD : PAD + 1], -99.0)  # no text is trained to have it
+    found = model.generate_hypotheses(**given, options=options)
+    labelled = texts([text.ids for text in found])
+    with torch.no_grad():
+        logits = model(**given, **labelled)["logits"]
+    labels = labelled["text_label"]
+    words = labels[labels != -100]
+    likelihoods = logits.log_softmax(-1).gather(1, words[:, None])[:, 0].split([len(text.ids) + 1 for text in found])
+    for text, parts in zip(found, likelihoods, strict=True):
+        total = parts.sum() if text.finished else parts[:-1].sum()
+        length = (PROMPT_LENGTH + len(text.ids)) ** options.get("length_penalty", 1.0)
+        assert text.score == pytest.approx(float(total) / length, abs=1e-4)
+    assert len({tuple(text.ids) for text in found}) > 1
+
+
 def test_beam_search_finds_the_best_of_all_texts() -> None:
     model, given = build(std=0.15, max_decode_length=5), videos([5, 2])
     assert model.max_new_tokens == 2
     others = [word for word in range(64) if word != SEP]
     candidates = [[SEP], *([word, SEP] for word in others), *map(list, itertools.product(others, repeat=2))]
     with torch.no_grad():
-        found = model.generate_hypotheses(**given, options={"num_beams": 64})
+        found = model.generate_hypotheses(**given, options={"num_beams": 64, "early_stopping": "never"})
         for row, hypothesis in enumerate(found):
             video = {key: value[row : row + 1].repeat_interleave(len(others) + 1, 0) for key, value in given.items()}
             caps = torch.tensor([[CLS, SEP, CLS, word] for word in [*others, PAD]])
@@ -153,7 +173,9 @@ def test_beam_search_finds_the_best_of_all_texts() -> None:
 
             def score(ids: list[int], first=first, second=second) -> float:
                 total = first[0, ids[0]]
-                return float(total + second[others.index(ids[0]), ids[1]]) / 2 if len(ids) > 1 else float(total)
+                if len(ids) > 1:
+                    total = total + second[others.index(ids[0]), ids[1]]
+                return float(total) / (PROMPT_LENGTH + sum(word != SEP for word in ids))
 
             best = max(candidates, key=score)
             assert hypothesis.ids == [word for word in best if word != SEP]

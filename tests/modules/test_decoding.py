@@ -1,5 +1,6 @@
 """Decoding: beam search against all sequences there are, batches against single rows, and what each option does."""
 
+import dataclasses
 import itertools
 import math
 
@@ -22,15 +23,22 @@ class Table:
     ``scores`` (N, V) of a text are those of the generator seeded with the row's number and the text.
     """
 
-    def __init__(self, rows: int, words: int, sharpness: float = 2.0, first: int = 0) -> None:
-        self.words, self.sharpness = words, sharpness
+    def __init__(
+        self, rows: int, words: int, sharpness: float = 2.0, first: int = 0, seed: int = 7, end: float = 0.0
+    ) -> None:
+        self.words, self.sharpness, self.seed, self.end = words, sharpness, seed, end
         self.texts: list[tuple[int, ...]] = [(first + row,) for row in range(rows)]
         self.tokens = 0
         self.calls = 0
 
     def scores(self, text: tuple[int, ...]) -> np.ndarray:
-        rng = np.random.default_rng([7, *text])
-        return self.sharpness * rng.standard_normal(self.words)
+        scores = self.sharpness * np.random.default_rng([self.seed, *text]).standard_normal(self.words)
+        scores[END] += self.end
+        return scores
+
+    def log_probabilities(self, text: tuple[int, ...]) -> np.ndarray:
+        scores = self.scores(text)
+        return scores - math.log(np.exp(scores).sum())
 
     def step(self, last: torch.Tensor, state: "Table") -> torch.Tensor:
         assert state is self and len(last) == len(self.texts)
@@ -43,19 +51,21 @@ class Table:
 
 
 START = 1
+PROMPT = 3
 
 
-def run(rows: int, words: int, max_tokens: int, table: Table | None = None, rngs=None, **options) -> list[Hypothesis]:
+def run(
+    rows: int, words: int, max_tokens: int, table: Table | None = None, rngs=None, prompt: int = PROMPT, **options
+) -> list[Hypothesis]:
     table = table or Table(rows, words)
-    start = torch.full((rows,), START)
-    return decode(table.step, table, start, DecodingOptions(**options), end=END, max_tokens=max_tokens, rngs=rngs)
+    bounds = {"end": END, "max_tokens": max_tokens, "prompt": prompt}
+    return decode(table.step, table, torch.full((rows,), START), DecodingOptions(**options), **bounds, rngs=rngs)
 
 
 def log_probability(table: Table, row: int, text: tuple[int, ...]) -> float:
     total = 0.0
     for position, word in enumerate(text):
-        scores = table.scores((row, START, *text[:position]))
-        total += scores[word] - math.log(np.exp(scores).sum())
+        total += table.log_probabilities((row, START, *text[:position]))[word]
     return total
 
 
@@ -66,15 +76,23 @@ def all_texts(words: int, max_tokens: int) -> list[tuple[int, ...]]:
     return texts + list(itertools.product(others, repeat=max_tokens))
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, 0.5, -1.0])
-@pytest.mark.parametrize(("words", "max_tokens"), [(3, 4), (4, 3), (2, 5)])
-def test_with_enough_beams_the_best_of_all_texts_is_found(words: int, max_tokens: int, penalty: float) -> None:
-    rows = 4
-    table = Table(rows, words)
-    found = run(rows, words, max_tokens, num_beams=(words - 1) ** max_tokens + words, length_penalty=penalty)
-    for row, hypothesis in enumerate(found):
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.sampled_from([(3, 4), (4, 3), (2, 5), (5, 1)]),
+    penalty=st.sampled_from([0.0, 1.0, 2.0, 0.5, -1.0]),
+    prompt=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_with_enough_beams_the_best_of_all_texts_is_found(
+    size: tuple[int, int], penalty: float, prompt: int, seed: int
+) -> None:
+    (words, max_tokens), rows = size, 3
+    table = Table(rows, words, seed=seed)
+    options = {"num_beams": (words - 1) ** max_tokens + words, "length_penalty": penalty, "early_stopping": "never"}
+    for row, hypothesis in enumerate(run(rows, words, max_tokens, table=table, prompt=prompt, **options)):
         scored = {
-            text: log_probability(table, row, text) / len(text) ** penalty for text in all_texts(words, max_tokens)
+            text: log_probability(table, row, text) / (prompt + sum(word != END for word in text)) ** penalty
+            for text in all_texts(words, max_tokens)
         }
         best = max(scored, key=scored.__getitem__)
         assert hypothesis.finished == (best[-1] == END)
@@ -84,43 +102,108 @@ def test_with_enough_beams_the_best_of_all_texts_is_found(words: int, max_tokens
 
 def test_the_penalty_chooses_between_short_and_long() -> None:
     lengths = {
-        penalty: np.mean([len(text.ids) for text in run(12, 4, 4, num_beams=90, length_penalty=penalty)])
+        penalty: np.mean(
+            [len(text.ids) for text in run(12, 4, 4, num_beams=90, early_stopping="never", length_penalty=penalty)]
+        )
         for penalty in (-2.0, 0.0, 2.0)
     }
     assert lengths[-2.0] <= lengths[0.0] < lengths[2.0]
 
 
-def plain_beam_search(table: Table, row: int, beams: int, max_tokens: int, penalty: float) -> tuple[list[int], float]:
-    """Search with lists, to the end, for the same definition: the likeliest 2 K continuations of each step."""
+def plain_beam_search(
+    table: Table, row: int, beams: int, max_tokens: int, penalty: float, prompt: int, early_stopping: bool | str
+) -> tuple[list[int], float, int]:
+    """Search for one text with lists, as the published loop does; return it, its score and the steps that it took."""
     running: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-    finished: list[tuple[float, tuple[int, ...]]] = []
-    for length in range(1, max_tokens + 1):
-        grown = []
-        for total, text in running:
-            scores = table.scores((row, START, *text))
-            logs = scores - math.log(np.exp(scores).sum())
-            grown += [(total + logs[word], (*text, word)) for word in range(table.words)]
+    pool: list[tuple[float, tuple[int, ...]]] = []
+
+    def add(total: float, text: tuple[int, ...]) -> None:
+        pool.append((total / (prompt + len(text)) ** penalty, text))
+        if early_stopping != "never":  # which keeps all
+            pool.sort()
+            del pool[:-beams]
+
+    for current in range(prompt, prompt + max_tokens):
+        grown = [
+            (total + log, (*text, word))
+            for total, text in running
+            for word, log in enumerate(table.log_probabilities((row, START, *text)))
+        ]
         grown = sorted(grown, reverse=True)[: 2 * beams]
-        finished += [(total / length**penalty, text[:-1]) for total, text in grown[:beams] if text[-1] == END]
+        for total, text in grown[:beams]:
+            if text[-1] == END:
+                add(total, text[:-1])
         running = [(total, text) for total, text in grown if text[-1] != END][:beams]
-    finished += [(total / max_tokens**penalty, text) for total, text in running]
-    score, text = max(finished)
-    return list(text), score
+        enough = len(pool) >= beams and early_stopping != "never"
+        if enough and (early_stopping or min(pool)[0] >= grown[0][0] / current**penalty):
+            break
+    else:
+        for total, text in running:
+            add(total, text)
+    score, text = max(pool)
+    return list(text), score, current - prompt + 1
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("early_stopping", [False, True, "never"])
+@pytest.mark.parametrize("beams", [1, 2, 3, 5])
+@settings(max_examples=15, deadline=None)
 @given(
-    beams=st.integers(2, 6),
-    words=st.integers(2, 7),
-    max_tokens=st.integers(1, 7),
-    penalty=st.sampled_from([0.0, 1.0, 1.7, -0.5]),
+    seed=st.integers(0, 999),
+    max_tokens=st.integers(1, 8),
+    penalty=st.sampled_from([0.0, 0.6, 1.0, 1.7, 3.0, -0.5]),
+    prompt=st.integers(1, 4),
+    end=st.sampled_from([0.0, 2.0]),
 )
-def test_narrow_search_equals_a_plain_one(beams: int, words: int, max_tokens: int, penalty: float) -> None:
-    found = run(5, words, max_tokens, num_beams=beams, length_penalty=penalty)
-    table = Table(5, words)
-    for row, hypothesis in enumerate(found):
-        ids, score = plain_beam_search(table, row, beams, max_tokens, penalty)
-        assert hypothesis.ids == ids and hypothesis.score == pytest.approx(score, abs=1e-4)
+def test_search_equals_a_plain_one(
+    beams: int, early_stopping: bool | str, seed: int, max_tokens: int, penalty: float, prompt: int, end: float
+) -> None:
+    rows, words = 3, 11  # at least 2 K words: the published loop has as many candidates
+    table = Table(rows, words, seed=seed, end=end)
+    options = {"num_beams": beams, "length_penalty": penalty, "early_stopping": early_stopping}
+    found = run(rows, words, max_tokens, table=table, prompt=prompt, **options)
+    asked = (beams, max_tokens, penalty, prompt, early_stopping)
+    wanted = [plain_beam_search(table, row, *asked) for row in range(rows)]
+    if beams == 1 and early_stopping == "never":  # greedy ends with its text
+        wanted = [plain_beam_search(table, row, *asked[:-1], False) for row in range(rows)]
+    assert [text.ids for text in found] == [ids for ids, _, _ in wanted]
+    assert [text.score for text in found] == pytest.approx([score for _, score, _ in wanted], abs=1e-4)
+    steps = max(number for _, _, number in wanted)
+    assert table.calls <= steps if early_stopping == "never" else table.calls == steps
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -0.5])
+def test_narrow_search_in_a_small_vocabulary_ends_at_the_best_of_its_texts(penalty: float) -> None:
+    for words, beams in ((2, 3), (3, 4), (4, 3)):
+        found = run(5, words, 6, num_beams=beams, length_penalty=penalty, early_stopping="never")
+        for row, hypothesis in enumerate(found):
+            ids, score, _ = plain_beam_search(Table(5, words), row, beams, 6, penalty, PROMPT, "never")
+            assert hypothesis.ids == ids and hypothesis.score == pytest.approx(score, abs=1e-4)
+
+
+def test_a_penalty_of_length_ends_no_search_before_a_better_text() -> None:
+    table = Table(1, 3)
+    sure = np.log([1 - 2e-9, 1e-9, 1e-9])
+    table.scores = lambda text: sure if len(text) > 2 else np.log([0.2, 0.75, 0.05])  # type: ignore[method-assign]
+    (text,) = run(1, 3, 40, table=table, num_beams=2, early_stopping="never", length_penalty=-1.0)
+    # "" has log 0.2 times its length 3, which is below log 0.75 times 4, though not below log 0.75 times 43.
+    assert text.ids == [1] and text.score == pytest.approx(math.log(0.75) * 4, abs=1e-5)
+    assert table.calls == 2
+
+
+def test_a_worked_example_of_score_and_end() -> None:
+    # Word 0 is the end; after one word it is all but certain.
+    table = Table(1, 3)
+    sure = np.log([1 - 2e-9, 1e-9, 1e-9])
+    table.scores = lambda text: sure if len(text) > 2 else np.log([0.5, 0.3, 0.2])  # type: ignore[method-assign]
+    for penalty, ids, score in (
+        # The prompt counts, the end does not: "" has length 3 and "1" has length 4.
+        (1.0, [], math.log(0.5) / 3),
+        (3.0, [1], math.log(0.3) / 4**3),
+        (0.0, [], math.log(0.5)),
+    ):
+        (text,) = run(1, 3, 5, table=table, num_beams=2, length_penalty=penalty)
+        assert text.ids == ids and text.finished and text.score == pytest.approx(score, abs=1e-6)
+        table.texts = [(0,)]
 
 
 def test_greedy_takes_the_likeliest_word_until_the_end() -> None:
@@ -131,7 +214,7 @@ def test_greedy_takes_the_likeliest_word_until_the_end() -> None:
             text = (*text, int(table.scores((row, START, *text)).argmax()))
         assert hypothesis.finished == (END in text)
         assert hypothesis.ids == [word for word in text if word != END]
-        assert hypothesis.score == pytest.approx(log_probability(table, row, text) / len(text), abs=1e-5)
+        assert hypothesis.score == pytest.approx(log_probability(table, row, text) / (PROMPT + len(hypothesis.ids)))
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}, {"no_repeat_ngram_size": 2}])
@@ -150,17 +233,36 @@ def test_finished_rows_cost_nothing_and_hopeless_searches_end() -> None:
     assert table.tokens == sum(lengths) and table.calls == max(lengths)
     sure = Table(2, 5)
     sure.scores = lambda text: np.array([9.0, 0, 0, 0, 0])  # type: ignore[method-assign]
-    assert [text.ids for text in run(2, 5, 50, table=sure, num_beams=4, length_penalty=0.0)] == [[], []]
+    options = {"num_beams": 4, "length_penalty": 0.0, "early_stopping": "never"}
+    assert [text.ids for text in run(2, 5, 50, table=sure, **options)] == [[], []]
     assert sure.calls == 1
 
 
-def test_early_stopping_ends_at_as_many_finished_texts_as_beams() -> None:
-    calls = {}
-    for early in (False, True):
-        table = Table(8, 4, sharpness=0.3)
-        run(8, 4, 30, table=table, num_beams=3, early_stopping=early, length_penalty=2.0)
-        calls[early] = table.calls
-    assert calls[True] < calls[False] == 30
+def test_early_stopping_says_how_long_to_look_for_better_texts() -> None:
+    calls, scores = {}, {}
+    for early in (True, False, "never"):
+        table = Table(8, 7, sharpness=1.0, end=1.0)
+        found = run(8, 7, 30, table=table, num_beams=3, early_stopping=early, length_penalty=1.5)
+        calls[early], scores[early] = table.calls, np.array([text.score for text in found])
+    assert calls[True] < calls[False] < calls["never"] == 30
+    assert (scores[True] <= scores[False]).all() and (scores[False] <= scores["never"]).all()
+    assert scores[True].sum() < scores[False].sum() < scores["never"].sum()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_repetition_penalty_makes_words_that_are_there_less_likely(beams: int) -> None:
+    pytest.importorskip("transformers")
+
+    def repeated(penalty: float) -> int:
+        options = {"num_beams": beams, "min_length": 10, "repetition_penalty": penalty}
+        found = run(8, 12, 11, table=Table(8, 12, sharpness=1.0), **options)
+        return sum(len(text.ids) - len(set(text.ids)) for text in found)
+
+    assert repeated(50.0) < repeated(1.0) < repeated(0.05)
+    # Worked: of [2.0, 1.9, -3] the first word is taken, then halved, then the second one is.
+    table = Table(1, 3)
+    table.scores = lambda text: np.array([-3.0, 2.0, 1.9])  # type: ignore[method-assign]
+    assert run(1, 3, 2, table=table, repetition_penalty=2.0)[0].ids == [1, 2]
 
 
 def test_sampling_draws_from_the_models_distribution_and_repeats_by_seed() -> None:
@@ -225,6 +327,12 @@ def test_nothing_to_generate_gives_empty_texts() -> None:
         ({"top_k": -1}, r"gen_param\.top_k"),
         ({"length_penalty": math.nan}, r"gen_param\.length_penalty"),
         ({"num_beams": "many"}, "num_beams"),
+        ({"repetition_penalty": 0.0}, r"gen_param\.repetition_penalty: must be positive"),
+        ({"early_stopping": "always"}, r"gen_param\.early_stopping: must be true, false or never, not always"),
+        ({"num_return_sequences": 2}, r"gen_param\.num_return_sequences: not supported\. Keys are num_beams, "),
+        ({"bad_words_ids": [[3]]}, r"gen_param\.bad_words_ids: not supported"),
+        ({"num_beam_groups": 2}, r"gen_param\.num_beam_groups: not supported"),
+        ({"max_length": 20}, r"gen_param\.max_length: not supported: set model\.max_decode_length"),
     ],
 )
 def test_wrong_keys_and_values_are_named(section: dict, message: str) -> None:
@@ -235,3 +343,5 @@ def test_wrong_keys_and_values_are_named(section: dict, message: str) -> None:
 def test_options_of_a_config_and_none() -> None:
     assert read_decoding_options(None) == DecodingOptions()
     assert read_decoding_options({"num_beams": 5, "length_penalty": 2}).length_penalty == 2.0
+    assert read_decoding_options({"early_stopping": "never"}).early_stopping == "never"
+    assert not DecodingOptions.refused.keys() & {field.name for field in dataclasses.fields(DecodingOptions)}

@@ -156,7 +156,7 @@ def test_videos_without_features_are_counted(files, caplog):
 def test_segments_beyond_the_features(files, caplog):
     caplog.set_level(logging.INFO)
     meta = COINActionSegmentationMetaProcessor(config(files, split="test"))
-    assert meta.cut_segments == 1
+    assert meta.left_out == {"skipped": 0, "skipped_segments": 0, "cut_segments": 1}
     assert "1 of 2 segments are cut where the features end" in caplog.text
     wrong = [(1, "a", (10.0, 12.0)), (1, "a", (3, 3)), (1, "a", (5, 2)), (1, "a", (-1, 2)), (1, "a", ("x", 2))]
     good = [(1, "a", (0, 1))] * 3

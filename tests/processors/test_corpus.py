@@ -285,12 +285,18 @@ WRONG = [
     ("qa", {"answer": 2}, "column 'answer': 2 is neither an index 0 .. 1 nor the text of an option"),
     ("qa", {"answer": -1}, "column 'answer': -1 is neither"),
     ("qa", {"answer": True}, "column 'answer': True is neither"),
-    ("qa", {"answer": 0.0}, "column 'answer': 0.0 is neither"),
+    ("qa", {"answer": 0.5}, "column 'answer': 0.5 is neither"),
+    ("qa", {"answer": 2.0}, "column 'answer': 2.0 is neither"),
+    ("qa", {"answer": float("nan")}, "column 'answer': nan is neither"),
     ("qa", {"answer": "xx1"}, "column 'answer': 'xx1' is neither.*Did you mean 'xx'"),
     ("qa", {"answer": None}, "column 'answer': has no value, and qa needs one"),
     ("qa", {"options": ["x", "x", "y"], "answer": "x"}, "column 'answer': 'x' is the text of 2 options"),
     ("qa", {"question": 3}, "column 'question': expected text"),
-    ("classification", {"label": 3}, "column 'label': expected text"),
+    ("classification", {"label": 3.5}, "column 'label': expected text"),
+    ("classification", {"label": True}, "column 'label': expected text"),
+    ("classification", {"label": 1e300}, "column 'label': expected text"),
+    ("classification", {"label": float("nan")}, "column 'label': expected text"),
+    ("classification", {"label": [3]}, "column 'label': expected text"),
     ("segmentation", {"start": None, "end": None}, "column 'start': has no value, and segmentation needs one"),
     ("segmentation", {"label": "O"}, r"column 'label': 'O' is class 0 .*dataset.background"),
 ]
@@ -314,6 +320,10 @@ def test_wrong_values_are_named_with_line_and_column(folder, items, change, mess
         ({"options": "0|1|2", "answer": "2"}, (2, ("0", "1", "2"))),
         ({"options": "2|3|1", "answer": "3"}, (1, ("2", "3", "1"))),
         ({"options": "2|3|1", "answer": "1"}, "'1' is the text of one option and the index of another"),
+        ({"options": "x|y", "answer": "1.0"}, (1, ("x", "y"))),
+        ({"options": "x|1.0|y", "answer": "1.0"}, (1, ("x", "1.0", "y"))),
+        ({"options": "1.0|x|y", "answer": "1.0"}, "'1.0' is the text of one option and the index of another"),
+        ({"options": "x|y", "answer": "0.5"}, "'0.5' is neither an index"),
         ({"options": "x|y", "answer": "2"}, "'2' is neither an index"),
         ({"options": "x", "answer": "0"}, "two options or more"),
     ],
@@ -326,6 +336,39 @@ def test_options_and_answers_in_a_file_without_types(folder, cells, expected):
     else:
         ((_, choice),) = meta("qa", folder, [row], "a.csv").data
         assert choice[:2] == expected
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.parquet"])
+@pytest.mark.parametrize("number", [3, 3.0, "3", "3.0", "3.000"])
+@pytest.mark.parametrize("items", ["classification", "segmentation"])
+def test_whole_numbers_are_the_same_class_in_every_format(folder, name, number, items):
+    times = {"start": 1, "end": 2, "split": "test"}
+    texts = isinstance(number, str)
+    rows = [{"video": "b", "label": label, **times} for label in (number, type(number)(12), str(7) if texts else 7)]
+    found = meta(items, folder, rows, name)
+    assert found.labels == ["O", "12", "3", "7"][items == "classification" :]
+    answers = [choice.answer for _, choice in found.data] if items == "classification" else found.data[0][1]["label"]
+    assert [found.labels[number] for number in answers] == ["3", "12", "7"]
+
+
+def test_numbers_as_pandas_writes_them_beside_gaps(folder):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    rows = [
+        {"video": "b", "options": "x|y|z", "answer": 2, "label": 4, "text": "t"},
+        {"video": "b", "options": "x|y|z", "answer": 0, "label": -1, "text": "t"},
+        {"video": "b", "text": "t"},  # the gap that makes floats of answers and labels
+    ]
+    frame = pandas.DataFrame(rows)
+    assert frame["answer"].dtype == float
+    frame.to_csv(folder / "a.csv", index=False)
+    frame.to_json(folder / "a.jsonl", orient="records", lines=True)
+    frame.to_parquet(folder / "a.parquet")
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        found = meta("qa", folder, None, name, max_missing=0.5)
+        assert [choice.answer for _, choice in found.data] == [2, 0], name
+        found = meta("classification", folder, None, name, max_missing=0.5)
+        assert found.labels == ["-1", "4"] and [choice.answer for _, choice in found.data] == [1, 0], name
 
 
 def test_a_text_that_is_a_number_is_a_text_where_there_are_types(folder):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt.datasets.mmdataset import MMDataset
+from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import VideoProcessor
 from mmpt.processors.crosstask import CrossTaskAligner, CrossTaskMetaProcessor, CrossTaskTextProcessor, StepVideo
 from mmpt.processors.crosstask_files import (
@@ -109,19 +110,42 @@ class TestFiles:
             ("\n3\n", "\n4\n", r"line 1: task '105222': should have 4 steps, but lists 3"),
             ("\n2\n", "\ntwo\n", r"line 7: task '16815': 'two' is not a number of steps"),
             ("add coffee,", ",", r"task '16815': should have 2 steps"),
-            ("\n2\nadd coffee,press coffee\n\n", "", r"task '16815': its record has 3 lines"),
-            ("16815", "105222", r"line 7: task '105222' is listed twice"),
-            ("into cup\n", "into cup\nand more", r"line 6: a blank line was expected"),
-            (PRIMARY, "\n", "lists no tasks"),
+            ("\n2\nadd coffee,press coffee\n", "\n", r"line 7: task '16815': '' is not a number of steps"),
+            ("\n16815\n", "\n105222\n", r"task '105222' is listed twice"),
+            ("into cup\n", "into cup\nand more\n", r"task '105222': a blank line .* not 'and more'"),
         ],
     )
-    def test_damaged_tasks(self, tmp_path, old, new, message):
+    def test_damaged_records_spoil_their_task_alone(self, tmp_path, old, new, message):
         path = tmp_path / "tasks.txt"
         assert old in PRIMARY
-        path.write_text(PRIMARY.replace(old, new))
+        path.write_text(PRIMARY.replace(old, new) + RELATED)
+        tasks = read_tasks(path)
+        faults = [task for task in tasks.values() if task.fault]
+        assert len(faults) == 1 and not faults[0].steps
         with pytest.raises(DataError, match=message) as error:
-            read_tasks(path)
+            faults[0].usable()
         assert str(path) in str(error.value)
+        # the records after it are read as if it were not there
+        assert tasks["40567"].usable() == StepTask("40567", "Grill Steak", ("season steak", "flip steak"))
+        assert tasks["113766"].steps == ("pour water",)
+
+    def test_a_record_that_is_cut_at_the_end_of_the_file(self, tmp_path):
+        path = tmp_path / "tasks.txt"
+        path.write_text(PRIMARY + "7\nMake Tea\nhttps://x")
+        tasks = read_tasks(path)
+        assert [task.fault == "" for task in tasks.values()] == [True, True, False]
+        with pytest.raises(DataError, match="task '7': its record has 3 lines"):
+            tasks["7"].usable()
+
+    def test_a_record_without_its_url(self, tmp_path):
+        path = tmp_path / "tasks.txt"
+        path.write_text(PRIMARY.replace("https://www.wikihow.com/Make-a-Latte", ""))
+        assert read_tasks(path)["16815"].usable().steps == ("add coffee", "press coffee")
+
+    def test_an_empty_list_of_tasks(self, tmp_path):
+        (tmp_path / "tasks.txt").write_text("\n\n")
+        with pytest.raises(DataError, match=r"tasks\.txt: lists no tasks"):
+            read_tasks(tmp_path / "tasks.txt")
 
     def test_video_list(self, tmp_path):
         path = tmp_path / "videos.csv"
@@ -149,26 +173,33 @@ class TestFiles:
 
     def test_segments(self, tmp_path):
         path = tmp_path / "1_a.csv"
-        path.write_bytes(b"1,0.5,2\r\n3,7.99,9.01\r\n\r\n1,4,4")
-        segments = read_segments(path, StepTask("1", "t", ("a", "b", "c")))
-        assert segments == (Segment(0, 0.5, 2.0), Segment(2, 7.99, 9.01), Segment(0, 4.0, 4.0))
+        path.write_bytes(b"1,0.5,2\r\n3,7.99,9.01\r\n\r\n1,4.5,4.5")
+        skips = SkipReport(tmp_path, what="segments")
+        segments = read_segments(path, StepTask("1", "t", ("a", "b", "c")), skips)
+        assert segments == (Segment(0, 0.5, 2.0), Segment(2, 7.99, 9.01), Segment(0, 4.5, 4.5)) and not len(skips)
         targets = step_targets(segments, 9, 3)
         assert targets.dtype == np.float32
-        assert np.argwhere(targets).tolist() == [[0, 0], [1, 0], [7, 2], [8, 2]]  # the video ends at 9 s
+        # the video ends at 9 s; an instant marks the second it lies in
+        assert np.argwhere(targets).tolist() == [[0, 0], [1, 0], [4, 0], [7, 2], [8, 2]]
 
-    @pytest.mark.parametrize("line", ["0,1,2", "4,1,2", "1.5,1,2", "nan,1,2"])
-    def test_a_step_that_the_task_does_not_have(self, tmp_path, line):
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            *((line, "of a step that the task does not have") for line in ("0,1,2", "4,1,2", "1.5,1,2", "nan,1,2")),
+            *((line, "of a step that the task does not have") for line in ("inf,1,2", "x,1,2", ",1,2")),
+            *((line, "that are not 'step,start,end'") for line in ("1,2", "1,2,3,4", "1")),
+            *((line, "whose times are not") for line in ("1,a,2", "1,3,2", "1,-1,2", "1,nan,2", "1,1,inf", "1,4,4")),
+            ("2,9.0,8.9", "whose times are not"),
+        ],
+    )
+    def test_damaged_segments_are_counted(self, tmp_path, line, reason):
         path = tmp_path / "1_a.csv"
-        path.write_text("1,0,1\n" + line)
-        with pytest.raises(DataError, match=r"1_a\.csv: line 2: task 23 has steps 1 to 3, not"):
-            read_segments(path, StepTask("23", "t", ("a", "b", "c")))
-
-    @pytest.mark.parametrize("line", ["1,2", "1,2,3,4", "1,a,2", "1,3,2", "1,-1,2", "1,nan,2", "1,1,inf"])
-    def test_damaged_segments(self, tmp_path, line):
-        path = tmp_path / "1_a.csv"
-        path.write_text(line)
-        with pytest.raises(DataError, match=r"1_a\.csv: line 1"):
-            read_segments(path, StepTask("23", "t", ("a", "b", "c")))
+        path.write_text(f"1,0,1\n{line}\n2,1,2\n")
+        skips = SkipReport(tmp_path, what="segments")
+        found = read_segments(path, StepTask("23", "t", ("a", "b", "c")), skips)
+        assert found == (Segment(0, 0.0, 1.0), Segment(1, 1.0, 2.0))
+        assert f"1 of 3 segments are left out: 1 {reason}" in skips.log(3)
+        assert f"1_a.csv, line 2: {line!r}" in skips.log(3)
 
 
 class TestSplit:
@@ -212,6 +243,33 @@ class TestSplit:
         with caplog.at_level(logging.INFO):
             assert "steak" not in dict(map(reversed, videos(files, "train")))
         assert "1 videos of 1 related tasks are left aside: these tasks are not annotated" in caplog.text
+
+    def test_a_task_matters_only_where_it_is_used(self, files):
+        before = {split: videos(files, split) for split in ("train", "test", "valid")}
+        (files / "related.txt").write_text(RELATED.replace("\n2\nseason", "\n3\nseason"))  # without annotations
+        assert {split: videos(files, split) for split in before} == before
+        (files / "related.txt").write_text(RELATED.replace("\n1\npour water", "\n1\npour water, hot"))
+        assert videos(files, "test") == before["test"] and videos(files, "valid") == before["valid"]
+        with pytest.raises(DataError, match=r"related\.txt: line 1: task '113766': should have 1 steps, but lists 2"):
+            videos(files, "train")
+
+    def test_damaged_segments_are_counted_over_the_split(self, files, caplog):
+        task, name = videos(files, "test")[0]
+        file = files / "annotations" / f"{task}_{name}.csv"
+        file.write_text("1,0,1\n" * 8 + "2,9.0,8.9\n")
+        before = videos(files, "train")
+        with pytest.raises(DataError, match=rf"1 of 10 segments are left out: 1 whose times .*{file.name}, line 9"):
+            videos(files, "test")
+        with caplog.at_level(logging.WARNING):
+            items = CrossTaskMetaProcessor(config(files, "test", max_missing=0.1)).data
+        assert "1 of 10 segments are left out" in caplog.text
+        assert [len(item.segments) for item, _ in items if item.video_id == name] == [8]
+        assert videos(files, "train") == before, "the other splits do not read that file"
+
+    def test_videos_on_which_nothing_is_annotated(self, files):
+        for file in (files / "annotations").iterdir():
+            file.write_text("\n")
+        assert len(videos(files, "test")) == 2
 
     def test_related_tasks_are_optional(self, files):
         assert videos(files, "train", related_path=None) == [

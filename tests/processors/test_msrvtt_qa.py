@@ -182,6 +182,31 @@ def test_an_answer_that_is_no_option_and_empty_features(files):
         aligner("v", np.zeros((0, 2), np.float32), (1, [[5], [6]]))
 
 
+def test_shared_options_are_tokenised_and_laid_out_once(files, monkeypatch):
+    section = config(files)
+    text, aligner = MSRVTTQATextProcessor(section), MSRVTTQAAligner(section)
+    labels, feature = ("a dog", "b", "who runs", "c d"), np.zeros((2, 2), np.float32)
+    first = aligner("v", feature, text(Choice(2, labels)))
+    calls = []
+    build_row = aligner._build_text_seq
+    monkeypatch.setattr(aligner, "_build_text_seq", lambda ids: calls.append(ids) or build_row(ids))
+    for answer in range(4):
+        choice = text(Choice(answer, tuple(list(labels))))
+        assert choice.options[0] is text(Choice(0, labels)).options[0] and choice.answer == answer
+        item = aligner("v", feature, choice)
+        assert torch.equal(item["caps"], first["caps"]) and torch.equal(item["cmasks"], first["cmasks"])
+        assert item["answers"].tolist() == [answer] and item["options"] == list(labels)
+        item["caps"].zero_()  # an item belongs to who gets it
+    assert len(calls) == 4, "only the caption that the base class lays out for itself"
+    # another question, another number of rows and other options are laid out anew
+    assert aligner("v", feature, text(Choice(0, labels, "who")))["caps"][1, 2] == ids("who")[0]
+    assert aligner("v", feature, text(Choice(0, labels, slots=6)))["caps"].shape == (6, 8)
+    assert aligner("v", feature, text(Choice(0, labels[::-1])))["caps"][3].tolist() == first["caps"][0].tolist()
+    for number in range(50):
+        aligner("v", feature, text(Choice(0, (*labels, "e " * number))))
+    assert len(aligner._laid_out) <= 8
+
+
 def test_training_may_see_a_draw_of_the_options(files):
     options = tuple("abcdefgh")
     text = MSRVTTQATextProcessor(config(files, "train", sampled_options=3))

@@ -91,13 +91,13 @@ def test_records_may_carry_their_own_times(files):
     ("segment", "reason"),
     [
         ([10, 12], "begins after the features end"),
-        ([4, 4], "segment is empty"),
-        ([5, 3], "segment is empty"),
-        ([-1, 3], "segment is empty"),
-        ([float("nan"), 3], "segment is empty"),
-        (["a", 3], "not two numbers"),
-        ([1], "not two numbers"),
-        (None, "not two numbers"),
+        ([4, 4], "times are not 0 <= start < end"),
+        ([5, 3], "times are not 0 <= start < end"),
+        ([-1, 3], "times are not 0 <= start < end"),
+        ([float("nan"), 3], "times are not 0 <= start < end"),
+        (["a", 3], "times are not 0 <= start < end"),
+        ([1], "times are not 0 <= start < end"),
+        (None, "times are not 0 <= start < end"),
     ],
 )
 def test_unusable_segments_are_counted(files, segment, reason, caplog):

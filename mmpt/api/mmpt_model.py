@@ -1,0 +1,259 @@
+"""MMPTModel: a trained model together with the network that makes its video features.
+
+Shapes: B batch, T seconds of video, M = ``dataset.max_video_len``, D feature width, L text positions, H hidden.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
+from mmpt.modules.s3d import load_s3d
+from mmpt.processors.base import Aligner, AlignerOptions
+from mmpt.tasks.task import config_task
+from mmpt.utils.checkpoint import LoadReport, load_checkpoint
+from mmpt.utils.config import apply_overrides, load_config, read_yaml
+from mmpt.utils.errors import CheckpointError, ConfigError, DataError
+from mmpt.utils.files import resolve_path
+from mmpt.utils.options import read_options, section_of
+from mmpt.utils.schema import validate
+from mmpt.utils.tokenizers import load_tokenizer
+
+__all__ = ["S3D_WEIGHTS", "MMPTModel"]
+
+#: Where the published snippet has the weights of S3D.
+S3D_WEIGHTS = "pretrained_models/s3d_howto100m.pth"
+# Seconds that S3D takes at a time; as many more would only need more memory.
+_SECONDS_AT_A_TIME = 8
+
+
+class MMPTModel(nn.Module):
+    """A model of videos and texts, and the encoder of its video seconds.
+
+    Inputs may be on any device; they are moved to the model's. S3D is frozen: it stays in eval mode.
+
+    Args:
+        config: the config of a job.
+        model: the model that it names; attribute ``model``.
+        video_encoder: S3D, or None where features are given; attribute ``video_encoder``.
+        l2_normalize: scale features to unit length, as extraction does for the features of training. The published
+            snippet left that out, and gave the model inputs that it was not trained on; False computes its numbers.
+    """
+
+    def __init__(
+        self, config: Any, model: nn.Module, video_encoder: nn.Module | None, l2_normalize: bool = True
+    ) -> None:
+        super().__init__()
+        self.max_video_len: int = read_options(section_of(config, "dataset"), AlignerOptions).max_video_len
+        self.model: Any = model
+        self.video_encoder = video_encoder
+        self.l2_normalize = l2_normalize
+        #: What was loaded from the checkpoint and what was not, by :meth:`from_pretrained`.
+        self.load_report: LoadReport | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        config: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] = "checkpoint_best.pt",
+        *,
+        s3d_weights: str | os.PathLike[str] | None = S3D_WEIGHTS,
+        l2_normalize: bool = True,
+        overrides: Sequence[str] = (),
+    ) -> tuple["MMPTModel", Any, Aligner]:
+        """Build the model of a job and load its weights, strictly but for the keys that its class declares.
+
+        Args:
+            config: YAML of a job, ``projects/retri/videoclip/how2.yaml``. Where it does not exist, its project
+                (``projects/retri/videoclip.yaml``) is expanded in memory.
+            checkpoint: a file with its folder, or a name alone, which is looked up in ``eval.save_path``, then in
+                ``fairseq.checkpoint.save_dir``, then beside ``fairseq.common_eval.path``.
+            s3d_weights: local file of S3D's weights, or None to work on extracted features alone.
+            l2_normalize: as in the class.
+            overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
+
+        Returns:
+            The model, in eval mode on the CPU; its tokenizer; and an aligner, which lays out token ids.
+
+        Raises:
+            ConfigError: if the config is wrong or neither it nor its project exists.
+            CheckpointError: if weights are missing or do not fit.
+        """
+        settings = _read_job(Path(config), overrides)
+        weights = _find_checkpoint(settings, Path(checkpoint), str(config))
+        video_encoder = None if s3d_weights is None else _load_video_encoder(s3d_weights)
+        # As in a test, the checkpoint replaces all weights: those of dataset.bert_name are not needed.
+        OmegaConf.update(settings, "dataset.split", "test", force_add=True)
+        model = config_task(settings).build_model()
+        report = load_checkpoint(model, weights)
+        aligner = Aligner(settings.dataset)
+        built = cls(settings, model, video_encoder, l2_normalize)
+        built.load_report = report
+        text = read_options(settings.dataset, AlignerOptions)
+        return built.eval(), load_tokenizer(text.bert_name, text.use_fast), aligner
+
+    def train(self, mode: bool = True) -> "MMPTModel":
+        """Set the mode of the model; S3D stays in eval mode, or a batch would change its statistics."""
+        super().train(mode)
+        if self.video_encoder is not None:
+            self.video_encoder.eval()
+        return self
+
+    def forward(
+        self,
+        video_frames: Tensor,
+        caps: Tensor,
+        cmasks: Tensor,
+        return_score: bool = False,
+        vmasks: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Compare videos with texts.
+
+        Args:
+            video_frames: (B, T, 30, height, width, 3) RGB, uint8 or float in [0, 1]: T seconds of 30 frames each.
+                224 x 224 is what S3D was trained on.
+            caps: int64 (B, L), of ``aligner._build_text_seq``.
+            cmasks: (B, L).
+            return_score: whether to return scores in place of the model's outputs.
+            vmasks: (B, T), true where a second is real, for videos of different lengths; all are by default.
+
+        Returns:
+            ``score`` (B,), the dot product of each video with its text; or what the model returns, ``pooled_video``
+            and ``pooled_text`` (B, H) for a model that compares.
+
+        Raises:
+            DataError: if an input has a wrong shape or range, or a video more than ``max_video_len`` seconds.
+            ConfigError: if there is no S3D, or scores are asked for of a model without them.
+        """
+        vfeats, vmasks = self.encode_frames(video_frames, vmasks)
+        outputs = self.model(caps=caps.to(vfeats.device), cmasks=cmasks.to(vfeats.device), vfeats=vfeats, vmasks=vmasks)
+        if not return_score:
+            return outputs
+        if not {"pooled_video", "pooled_text"} <= set(outputs):
+            raise ConfigError(f"model.model_cls: {type(self.model).__name__} gives {', '.join(outputs)}, and no score")
+        video, text = outputs["pooled_video"], outputs["pooled_text"]
+        if len(video) != len(text):
+            raise DataError(f"{len(video)} videos and {len(text)} texts have no pairwise scores: give equally many")
+        return {"score": (video * text).sum(-1)}
+
+    def encode_frames(self, video_frames: Tensor, vmasks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Make the features of videos: frames and masks as in :meth:`forward`.
+
+        Returns:
+            ``vfeats`` float32 (B, M, D), zeros where there is no second, and ``vmasks`` bool (B, M).
+
+        Raises:
+            DataError, ConfigError: as :meth:`forward`.
+        """
+        if self.video_encoder is None:
+            raise ConfigError("this model was built without S3D (s3d_weights=None): use encode_video on features")
+        self._check_frames(video_frames)
+        shape = video_frames.shape[:2]
+        given = torch.ones(shape, dtype=torch.bool) if vmasks is None else vmasks.bool()
+        if given.shape != shape:
+            raise DataError(f"vmasks has shape {tuple(given.shape)}, expected {tuple(shape)}: one value per second")
+        seconds = video_frames[given.to(video_frames.device)]
+        if not len(seconds):
+            raise DataError("there is no second of video to encode")
+        encoded = torch.cat([self._encode_seconds(part) for part in seconds.split(_SECONDS_AT_A_TIME)])
+        masks = F.pad(given.to(encoded.device), (0, self.max_video_len - shape[1]))
+        vfeats = encoded.new_zeros(*masks.shape, encoded.shape[1])
+        vfeats[masks] = encoded
+        return vfeats, masks
+
+    def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Tensor:
+        """Encode extracted features (B, up to M, D), masks (B, up to M), to (B, H), without a text.
+
+        Raises:
+            ConfigError: if the model sees video and text only together; names the key that separates them.
+        """
+        device = self._device
+        return self.model.encode_video(vfeats.to(device).float(), vmasks.to(device))
+
+    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
+        """Encode texts (B, L), with masks, to (B, H), without a video.
+
+        Raises:
+            ConfigError: as :meth:`encode_video`.
+        """
+        device = self._device
+        return self.model.encode_text(caps.to(device), cmasks.to(device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _encode_seconds(self, frames: Tensor) -> Tensor:
+        assert self.video_encoder is not None
+        with torch.no_grad():
+            features = self.video_encoder(frames_to_video(frames.to(self._device)))["video_embedding"].float()
+        return F.normalize(features, dim=1) if self.l2_normalize else features
+
+    def _check_frames(self, frames: Tensor) -> None:
+        fps = S3DEncoder.fps
+        if frames.ndim != 6 or frames.shape[2] != fps or frames.shape[5] != 3:
+            raise DataError(
+                f"video_frames has shape {tuple(frames.shape)}, expected (batch, seconds, {fps}, height, width, 3): "
+                f"{fps} frames a second"
+            )
+        if frames.shape[1] > self.max_video_len:
+            raise DataError(
+                f"video_frames has {frames.shape[1]} seconds, but the model takes dataset.max_video_len: "
+                f"{self.max_video_len}. Cut the video into parts"
+            )
+
+
+def _read_job(path: Path, overrides: Sequence[str]) -> DictConfig:
+    """Read the config of a job from its file, else from its project's."""
+    if resolve_path(path).exists():
+        return load_config(path, overrides)
+    project = resolve_path(path.parent.parent / f"{path.parent.name}.yaml")
+    if path.parent.name and project.is_file() and "base_dir" in read_yaml(project):
+        # The one import upwards: projects are the launcher's, and a model can be had before it has run.
+        from mmpt.launch.project import expand_project
+
+        jobs = {job.name: job.config for job in expand_project(project).jobs}
+        if path.name in jobs:
+            config = apply_overrides(jobs[path.name], overrides)
+            validate(config, str(path))
+            return config
+        raise ConfigError(f"{path}: {project} expands to no such job, but to {', '.join(jobs)}")
+    raise ConfigError(
+        f"{path}: no such file, nor a project {project} that expands to it. "
+        "Write the files of a project with: python locallaunch.py PROJECT.yaml --dryrun"
+    )
+
+
+def _find_checkpoint(config: DictConfig, checkpoint: Path, source: str) -> Path:
+    """Return the file of a checkpoint that is given by path, or by name in one of the folders that a config names."""
+    if checkpoint.name != str(checkpoint):
+        return checkpoint
+    evaluated = OmegaConf.select(config, "fairseq.common_eval.path")
+    folders = (
+        OmegaConf.select(config, "eval.save_path"),
+        OmegaConf.select(config, "fairseq.checkpoint.save_dir"),
+        Path(evaluated).parent if evaluated else None,
+    )
+    files = [Path(folder) / checkpoint for folder in folders if folder]
+    for file in files:
+        if resolve_path(file).is_file():
+            return file
+    raise CheckpointError(
+        f"{source}: no checkpoint {' or '.join(map(str, files)) or checkpoint}. Run the training that writes it, or "
+        "name another with its folder: checkpoint='FOLDER/FILE'"
+    )
+
+
+def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:
+    if not resolve_path(weights).is_file():
+        raise CheckpointError(
+            f"{weights}: no such file. Frames need a local copy of S3D's weights (pretrained_models/README.md): name "
+            "it with s3d_weights=FILE. Extracted features do not: s3d_weights=None"
+        )
+    return load_s3d(weights)

@@ -4,7 +4,7 @@ Shapes: B batch, T seconds of video, M = ``dataset.max_video_len``, D feature wi
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.modules.s3d import load_s3d
 from mmpt.processors.base import Aligner, AlignerOptions
 from mmpt.tasks.task import config_task
-from mmpt.utils.checkpoint import LoadReport, load_checkpoint
+from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
 from mmpt.utils.config import apply_overrides, load_config, read_yaml
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -90,8 +90,12 @@ class MMPTModel(nn.Module):
         video_encoder = None if s3d_weights is None else _load_video_encoder(s3d_weights)
         # As in a test, the checkpoint replaces all weights: those of dataset.bert_name are not needed.
         OmegaConf.update(settings, "dataset.split", "test", force_add=True)
+        state = load_state_dict_file(weights)
+        for key, size in _sizes(state).items():
+            if OmegaConf.select(settings, key) is None:
+                OmegaConf.update(settings, key, size, force_add=True)
         model = config_task(settings).build_model()
-        report = load_checkpoint(model, weights)
+        report = load_into(model, state, source=str(weights))
         aligner = Aligner(settings.dataset)
         built = cls(settings, model, video_encoder, l2_normalize)
         built.load_report = report
@@ -257,3 +261,14 @@ def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:
             "it with s3d_weights=FILE. Extracted features do not: s3d_weights=None"
         )
     return load_s3d(weights)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the sizes that a training takes from its data: width of the features and number of classes."""
+    found = {}
+    for name, tensor in state.items():
+        if name.endswith("videomlp.linear1.weight"):
+            found["model.input_dim"] = tensor.shape[1]
+        if name.endswith("_encoder.classifier.weight"):
+            found["model.num_labels"] = tensor.shape[0]
+    return found

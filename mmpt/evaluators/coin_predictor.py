@@ -43,10 +43,11 @@ class COINPredictor(Predictor):
     """Average the logits of the windows that hold a second, and take its best class, of those that have a name.
 
     Items are those of :class:`~mmpt.processors.coin.COINActionSegmentationAligner`; the meta processor says what the
-    classes are (``labels``, ``background``), and how much of the data it left out (``left_out``). Writes to ``eval.save_path``: ``merged.npz`` with ``Y_pred`` and
-    ``Y_true`` int64 (seconds of all videos, one video after another), ``lengths`` int64 and ``ids`` of the videos,
-    ``background``, and the numbers ``skipped`` (videos without features), ``skipped_segments`` and ``cut_segments``
-    (those that end after the features); and ``predictions.json`` with the predicted and annotated segments of each video.
+    classes are (``labels``, ``background``), and how much of the data it left out (``left_out``). Writes to
+    ``eval.save_path``: ``merged.npz`` with ``Y_pred`` and ``Y_true`` int64 (seconds of all videos, one video after
+    another), ``lengths`` int64 and ``ids`` of the videos, ``background``, and the numbers ``skipped`` (videos without
+    features), ``skipped_segments`` and ``cut_segments`` (those that end after the features); and
+    ``predictions.json`` with the predicted and annotated segments of each video.
     """
 
     kind = "segmentation"

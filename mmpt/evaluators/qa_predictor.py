@@ -123,8 +123,8 @@ class QAPredictor(Predictor):
                 raise DataError(f"video {name}: a score is not finite: {real.tolist()}")
             if not 0 <= answer < len(real):
                 raise DataError(f"video {name}: the right answer {answer} is none of its {len(real)} options")
-            texts = tuple(str(option) for option in options[row])[: len(real)]
-            found.append(_Answer(str(name), str(question), known.setdefault(texts, texts), answer, real))
+            given = tuple(str(option) for option in options[row])[: len(real)]
+            found.append(_Answer(str(name), str(question), known.setdefault(given, given), answer, real))
         return found
 
     @staticmethod

@@ -24,7 +24,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: What a table shows of each kind of metric: metrics.json name -> (heading, "share" | "rank" | "number" | "count" | "text").
+#: What a table shows of each kind of metric: metrics.json name -> (heading, kind), the kind being "share", "rank",
+#: "number", "count" or "text".
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "RetrievalMetric": {
         "R1": ("R@1", "share"),

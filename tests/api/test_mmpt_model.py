@@ -264,3 +264,13 @@ def test_inputs_on_the_cpu_reach_a_model_on_the_gpu() -> None:
         expected = model(frames_of(2, 2), *texts, vmasks=vmasks)["pooled_video"]
         found = model.cuda()(frames_of(2, 2), *texts, vmasks=vmasks)["pooled_video"]
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_sizes_that_training_took_from_its_data_come_from_the_checkpoint(folder: Path) -> None:
+    job = "projects/retri/videoclip/coin_videoclip.yaml"
+    trained = apply_overrides(config_of(job), ["model.input_dim=24", "model.num_labels=7"])
+    where = folder / "of_other_sizes"
+    save_checkpoint(trained, where)
+    model, _, _ = MMPTModel.from_pretrained(job, where / "checkpoint_best.pt", s3d_weights=None)
+    encoder = model.model.video_encoder
+    assert (encoder.videomlp.linear1.in_features, encoder.classifier.out_features) == (24, 7)

@@ -191,7 +191,7 @@ def test_shared_options_are_tokenised_and_laid_out_once(files, monkeypatch):
     build_row = aligner._build_text_seq
     monkeypatch.setattr(aligner, "_build_text_seq", lambda ids: calls.append(ids) or build_row(ids))
     for answer in range(4):
-        choice = text(Choice(answer, tuple(list(labels))))
+        choice = text(Choice(answer, (*labels,)))
         assert choice.options[0] is text(Choice(0, labels)).options[0] and choice.answer == answer
         item = aligner("v", feature, choice)
         assert torch.equal(item["caps"], first["caps"]) and torch.equal(item["cmasks"], first["cmasks"])

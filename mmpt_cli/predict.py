@@ -74,7 +74,7 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
         raise ConfigError("dataset.split: 'test' (and dataset.test_path) is needed to evaluate")
     loader = DataLoader(
         data,
-        batch_size=batch_size,
+        batch_size=1 if getattr(getattr(data, "aligner", None), "whole_videos", False) else batch_size,
         num_workers=data_workers(config),
         collate_fn=data.collater,
     )

@@ -202,6 +202,7 @@ class Aligner:
     """
 
     config_options: ClassVar[dict[str, type]] = {"dataset": AlignerOptions}
+    whole_videos: ClassVar[bool] = False  # an item is a whole video in windows, a batch one item
 
     def __init__(self, config: Any) -> None:
         options = read_options(config, AlignerOptions)

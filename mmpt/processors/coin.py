@@ -181,6 +181,7 @@ class COINActionSegmentationAligner(Aligner):
     """Cut a video and the class of each of its seconds into windows. Serves any segmentation of seconds."""
 
     config_options: ClassVar[dict[str, type]] = {"dataset": SegmentationOptions}
+    whole_videos = True
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -197,6 +197,7 @@ class CrossTaskAligner(Aligner):
     """Align a whole video, cut into windows, with the names of all steps of its task."""
 
     config_options: ClassVar[dict[str, type]] = {"dataset": CrossTaskAlignerOptions}
+    whole_videos = True
 
     def __init__(self, config: Any) -> None:
         """Read the sizes; ConfigError if windows are longer than the model takes or leave seconds out."""

@@ -81,6 +81,12 @@ class Task:
                 raise ConfigError(f"dataset.{kind} is not set")
             parts.append(build(kind, str(section[kind]), section))
         meta, video, text, aligner = parts
+        batch_size = OmegaConf.select(self.config, "fairseq.dataset.batch_size")
+        if getattr(aligner, "whole_videos", False) and batch_size not in (None, 1):
+            raise ConfigError(
+                f"fairseq.dataset.batch_size is {batch_size}: with {type(aligner).__name__} an item is a whole video, "
+                "so it must be 1; fairseq.optimization.update_freq: [N] trains on N videos an update"
+            )
         dataset = MMDataset(meta, video, text, aligner, seed=self.seed)
         logger.info("%s: %d items", split, len(dataset))
         self._check_width(dataset)

@@ -268,3 +268,13 @@ def test_learns_classes_that_the_features_show(cls, corpus):
 
 def windows_of(dataset):
     return {key: value for key, value in dataset[0].items() if key in ("caps", "cmasks", "vfeats", "vmasks")}
+
+
+@BOTH
+def test_several_videos_in_a_batch_are_refused_before_anything_is_read(cls, corpus):
+    config = task_config(corpus, cls, train_path=str(corpus / "COIN.json"))
+    config = OmegaConf.merge(config, {"fairseq": {"dataset": {"batch_size": 4}}})
+    with pytest.raises(
+        ConfigError, match=r"fairseq\.dataset\.batch_size is 4.*COINActionSegmentationAligner.*must be 1"
+    ):
+        Task(config).build_dataset()

@@ -1,6 +1,7 @@
 """fairseq's task ``mmtask``: a thin wrapper of :class:`mmpt.tasks.task.Task`."""
 
 import logging
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,8 @@ class FairseqMMTask(LegacyFairseqTask):
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         make_checkpoints_safe()
+        # fairseq pins memory everywhere; without a GPU torch says at every epoch that it does not.
+        warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
         _check_restore_file(args)
         self.config = load_config(args.taskconfig)
         self.mmtask = config_task(self.config, seed=args.seed)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip("fairseq")
+pytestmark = pytest.mark.filterwarnings("ignore:.pin_memory. argument is set as true")
 
 from fairseq.data import EpochBatchIterator
 

@@ -82,7 +82,7 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     model = task.build_model(checkpoint=str(checkpoint))
     metrics = evaluator.evaluate(model, loader, device=chosen)
     where = evaluator.predictor.save_path / "metrics.json"
-    return [evaluator.metric.print_computed_metrics(metrics), *_details(metrics), f"wrote {where}"]
+    return [evaluator.metric.print_computed_metrics(metrics), *_details(metrics, str(config.metric)), f"wrote {where}"]
 
 
 def _checkpoint(config: DictConfig) -> Path:
@@ -111,13 +111,16 @@ def _batch_size(config: DictConfig) -> int:
     return value
 
 
-def _details(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a line on the uncertainty of the main metric, and one on the other direction where there is one."""
+def _details(metrics: Mapping[str, Any], metric: str) -> list[str]:
+    """Return lines on the uncertainty of the main number, what guessing gives, and the other direction of retrieval."""
+    from mmpt.evaluators.results import baselines_of, counted_as
+
     main = next(iter(metrics))
     lines = []
     if f"{main}_ci" in metrics:
         low, high = metrics[f"{main}_ci"]
-        lines.append(f"95% interval of {main}: {low:.4f} - {high:.4f} ({metrics['count']} queries)")
+        lines.append(f"95% interval of {main}: {low:.4f} - {high:.4f} ({metrics['count']} {counted_as(metric)})")
+    lines += [f"{title}: {value:.4f}" for title, value in baselines_of(metrics).items()]
     if "v2t_R1" in metrics:
         recalls = " - ".join(f"R@{k}: {metrics[f'v2t_R{k}']:.4f}" for k in (1, 5, 10))
         lines.append(f"video to text: {recalls} - Median R: {metrics['v2t_MR']}")

@@ -35,6 +35,9 @@ __all__ = [
 
 #: Inches that fill the page.
 WIDTH = 10.6
+_PANELS_IN_A_ROW = 3
+#: Factor between the usual losses of training and validation from which one scale would flatten a curve.
+_FAR = 1.5
 _RANK_EDGES = (1, 2, 6, 11, 21, 51, 101, 501)
 
 
@@ -110,40 +113,76 @@ def style_axes(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = 
 
 
 def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
-    """Draw training and validation loss over updates, one panel per training run.
+    """Draw training and validation loss over updates: one panel per training run, up to three in a row.
 
-    The curves are labelled with their batch sizes: a contrastive loss grows with the pairs of a batch.
+    A panel says its batch sizes, as a contrastive loss grows with the pairs of a batch. Where that puts the two
+    curves far apart, validation has an axis of its own at the right.
     """
     shown = {name: log for name, log in logs.items() if log}
-    figure = blank_figure(WIDTH if len(shown) == 2 else max(6.4, 4.6 * len(shown)), 3.4)
+    columns = min(_PANELS_IN_A_ROW, max(1, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
+    figure = blank_figure(WIDTH if columns > 1 else 6.4, 3.1 * rows + 0.4)
+    handles: dict[str, Any] = {}
     for position, (name, log) in enumerate(shown.items()):
-        axes = figure.add_subplot(1, len(shown), position + 1)
-        train = log.inner if len(log.inner) else log.epochs
-        label = _loss_label("training", log.train_batch)
-        if len(train) > 30:  # the mean of a tenth of the run, over the raw values
-            axes.plot(train.updates, train.values, color=theme.series[0], linewidth=0.8, alpha=0.35)
-            axes.plot(*_smoothed(train.updates, train.values), color=theme.series[0], linewidth=2, label=label)
-        else:
-            axes.plot(train.updates, train.values, color=theme.series[0], linewidth=2, label=label)
+        axes = figure.add_subplot(rows, columns, position + 1)
+        style_axes(axes, theme, name, "updates", "loss" if position % columns == 0 else "")
+        handles |= _training_curve(axes, log, theme)
         if len(log.valid):
-            marker = "o" if len(log.valid) <= 40 else None
-            label = _loss_label("validation", log.valid_batch)
-            line = {"marker": marker, "markersize": 4, "linewidth": 1.6, "label": label}
-            axes.plot(log.valid.updates, log.valid.values, color=theme.series[1], **line)
-            best = int(np.nanargmin(log.valid.values)) if np.isfinite(log.valid.values).any() else None
-            if best is not None:
-                text = f"best {log.valid.values[best]:.3g}"
-                place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 8.5}
-                point = (log.valid.updates[best], log.valid.values[best])
-                axes.annotate(text, point, color=theme.series[1], **place)
-        style_axes(axes, theme, name, "updates", "loss" if position == 0 else "")
+            handles |= _validation_curve(_own_scale(axes, theme) if _far_apart(log) else axes, log, theme)
         axes.margins(y=0.15)
-        axes.legend(frameon=False, labelcolor=theme.text, fontsize=9, loc="upper right")
+        sizes = [
+            f"{kind} {size}"
+            for kind, size in (("training", log.train_batch), ("validation", log.valid_batch))
+            if size is not None
+        ]
+        if sizes:
+            axes.text(0, 1.02, f"batch: {', '.join(sizes)}", transform=axes.transAxes, color=theme.muted, fontsize=8.5)
+            axes.set_title(name, loc="left", color=theme.text, fontsize=11, fontweight="bold", pad=20)
+    if handles:
+        place = {"loc": "outside lower left", "ncols": len(handles), "fontsize": 9}
+        figure.legend(handles.values(), handles, frameon=False, labelcolor=theme.text, **place)
     return figure
 
 
-def _loss_label(curve: str, batch: int | None) -> str:
-    return curve if batch is None else f"{curve}, {batch} pairs a batch"
+def _training_curve(axes: Any, log: TrainingLog, theme: Theme) -> dict[str, Any]:
+    train = log.inner if len(log.inner) else log.epochs
+    updates, values = train.updates, train.values
+    if len(train) > 30:  # the mean of a tenth of the run, over the raw values
+        axes.plot(updates, values, color=theme.series[0], linewidth=0.8, alpha=0.35)
+        updates, values = _smoothed(updates, values)
+    return {"training": axes.plot(updates, values, color=theme.series[0], linewidth=2)[0]}
+
+
+def _validation_curve(axes: Any, log: TrainingLog, theme: Theme) -> dict[str, Any]:
+    valid, colour = log.valid, theme.series[1]
+    marker = "o" if len(valid) <= 40 else None
+    (line,) = axes.plot(valid.updates, valid.values, color=colour, marker=marker, markersize=4, linewidth=1.6)
+    if np.isfinite(valid.values).any():
+        best = int(np.nanargmin(valid.values))
+        place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 8.5}
+        point = (valid.updates[best], valid.values[best])
+        axes.annotate(f"best {valid.values[best]:.3g}", point, color=colour, **place)
+    axes.margins(y=0.15)
+    return {"validation": line}
+
+
+def _far_apart(log: TrainingLog) -> bool:
+    """Tell whether batches of different sizes put the losses of a run a factor apart."""
+    if log.train_batch == log.valid_batch:
+        return False
+    train = log.inner if len(log.inner) else log.epochs
+    usual = [float(np.nanmedian(curve.values)) for curve in (train, log.valid) if np.isfinite(curve.values).any()]
+    return len(usual) == 2 and min(usual) > 0 and max(usual) > _FAR * min(usual)
+
+
+def _own_scale(axes: Any, theme: Theme) -> Any:
+    """Return axes over others, with a scale at the right in the colour of the validation curve."""
+    twin = axes.twinx()
+    for spine in twin.spines.values():
+        spine.set_visible(False)
+    twin.tick_params(axis="y", colors=theme.series[1], labelsize=9, length=0)
+    axes.tick_params(axis="y", colors=theme.series[0])
+    return twin
 
 
 def _smoothed(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

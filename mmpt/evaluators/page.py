@@ -119,10 +119,14 @@ def chart(draw: Callable[[Theme], Any], description: str) -> str:
 
 
 def example_card(example: Example) -> str:
-    """Return one query with its best videos, each as a strip of frames; the right one is framed."""
+    """Return one query with its best videos, each as a strip of frames; the right one is framed.
+
+    Where no video has frames, names and scores are all; where some have, the others are empty tiles.
+    """
     hit = example.rank == 1
     verdict = "found first" if hit else f"right video at rank {example.rank}"
-    videos = "".join(_video(item, position) for position, item in enumerate(example.shown, 1))
+    pictures = any(item.frames is not None for item in example.shown)
+    videos = "".join(_video(item, position, pictures) for position, item in enumerate(example.shown, 1))
     return (
         f"<div class=card><p class=query><span>“{html.escape(example.query)}”</span>"
         f'<span class="rank{" hit" if hit else ""}">{verdict}</span></p><div class=found>{videos}</div></div>'
@@ -147,7 +151,8 @@ def caption_card(video_id: str, frames: Frames, said: str, references: Sequence[
 
 def _beside(video_id: str, frames: Frames, texts: str) -> str:
     name = f"<div class=caption>{html.escape(video_id)}</div>"
-    return f"<div class='card beside'><div class=video>{_strip(frames)}{name}</div><div class=texts>{texts}</div></div>"
+    strip = "" if frames is None else _strip(frames)
+    return f"<div class='card beside'><div class=video>{strip}{name}</div><div class=texts>{texts}</div></div>"
 
 
 def _strip(frames: Frames) -> str:
@@ -156,11 +161,11 @@ def _strip(frames: Frames) -> str:
     return f'<div class="strip{"" if images else " empty"}">{images}</div>'
 
 
-def _video(item: Shown, position: int) -> str:
+def _video(item: Shown, position: int, pictures: bool) -> str:
     kinds = ["video", *(["right"] if item.right else []), *(["apart"] if item.place != position else [])]
     mark = "✓ " if item.right else ""
     return (
-        f'<div class="{" ".join(kinds)}">{_strip(item.frames)}'
+        f'<div class="{" ".join(kinds)}">{_strip(item.frames) if pictures else ""}'
         f"<div class=caption>{mark}{item.place}. {html.escape(item.video_id)}<br>score {item.score:.2f}</div></div>"
     )
 

@@ -20,7 +20,15 @@ from mmpt.evaluators import page
 from mmpt.evaluators.base import NothingEvaluated
 from mmpt.evaluators.figures import loss_curves, to_bytes
 from mmpt.evaluators.gallery import Thumbnails
-from mmpt.evaluators.results import Result, cell_parts, collect_results, columns_of, counted_as
+from mmpt.evaluators.results import (
+    HEADLINES,
+    Result,
+    baselines_of,
+    cell_parts,
+    collect_results,
+    columns_of,
+    counted_as,
+)
 from mmpt.evaluators.retrieval_view import RetrievalView, read_retrieval, retrieval_figures, retrieval_sections
 from mmpt.evaluators.setting import FINE_TUNED, UNKNOWN
 from mmpt.evaluators.task_views import TaskView, task_sections, view_of
@@ -46,6 +54,7 @@ class Report:
     views: list[RetrievalView] = field(default_factory=list)
     task_views: list[TaskView] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    pictures: bool = False
 
 
 def build_report(
@@ -71,7 +80,7 @@ def build_report(
     results, missing = collect_results(tests, names)
     if not results:
         raise NothingEvaluated(f"{title}: no test has a metrics.json yet; run the project first")
-    report = Report(title, results, missing)
+    report = Report(title, results, missing, pictures=videos is not None)
     for folder in map(Path, trainings):
         if (folder / "log.txt").is_file():
             log = read_training_log(folder / "log.txt")
@@ -108,7 +117,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
 def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every figure of the report as a PNG, for documents; return their paths."""
     drawn: dict[str, Any] = {"loss_curves": loss_curves(report.logs)} if report.logs else {}
-    drawn |= retrieval_figures(report.views)
+    drawn |= retrieval_figures(report.views, report.pictures)
     for view in report.task_views:
         drawn |= view.figures()
     paths = []
@@ -126,10 +135,11 @@ def render(report: Report) -> str:
         drawn = page.chart(functools.partial(loss_curves, report.logs), "loss over updates")
         note = (
             "Training loss at every log interval (faint: raw, strong: running mean) and loss on held-out videos. "
-            "A pair competes with the others of its batch, so losses of different batch sizes are not comparable."
+            "A pair competes with the others of its batch, so losses of different batch sizes are not comparable: "
+            "where they lie far apart, the held-out loss has a scale of its own, at the right."
         )
         body.append(page.section("Training", note, drawn))
-    body += [*retrieval_sections(report.views), *task_sections(report.task_views)]
+    body += [*retrieval_sections(report.views, report.pictures), *task_sections(report.task_views)]
     body.append(_settings(report))
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     notes = "".join(f"<br>{html.escape(problem)}" for problem in report.problems)
@@ -144,7 +154,10 @@ def _summary(report: Report) -> str:
         parts.append(_counted(len(report.logs), "training run"))
     if days:
         parts.append("measured " + days[0] + (f" to {days[-1]}" if len(days) > 1 else ""))
-    return f"<p class=note>{html.escape(', '.join(parts))}</p>"
+    text = ", ".join(parts)
+    if not report.pictures and (report.views or any(view.pictured for view in report.task_views)):
+        text += ". The examples have no pictures: --videos DIR, the folder of the videos, adds them."
+    return f"<p class=note>{html.escape(text)}</p>"
 
 
 def _counted(count: int, what: str) -> str:
@@ -154,10 +167,14 @@ def _counted(count: int, what: str) -> str:
 def _tiles(report: Report) -> str:
     tiles = []
     for result in report.results[:_TILES]:
-        main = next(iter(result.metrics))
-        heading, kind = columns_of(result).get(main, (main, "number"))
+        columns = columns_of(result)
+        names = [name for name in HEADLINES.get(result.metric, ()) if name in result.metrics]
+        main, *more = names or [next(iter(result.metrics))]
+        heading, kind = columns.get(main, (main, "number"))
         shown = cell_parts(result.metrics, main, kind)[0] + ("<small> %</small>" if kind == "share" else "")
-        label = html.escape(heading if result.setting == UNKNOWN else f"{heading}, {result.setting}")
+        beside = [f"{columns[name][0]} {cell_parts(result.metrics, name, columns[name][1])[0]}" for name in more]
+        parts = [heading, *beside, *([] if result.setting == UNKNOWN else [result.setting])]
+        label = html.escape(", ".join(parts))
         tiles.append(
             f"<div class=tile><div class=value>{shown}</div><div class=label>{label}</div>"
             f"<div class=aside>{html.escape(_aside(result))}</div></div>"
@@ -173,6 +190,7 @@ def _aside(result: Result) -> str:
     if "candidates" in result.metrics:
         candidates = result.metrics["candidates"]
         facts.append(f"{candidates} videos, chance {100 / candidates:.2g} %")
+    facts += [f"{title} {100 * value:.1f} %" for title, value in baselines_of(result.metrics).items()]
     return " · ".join(facts)
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt.evaluators.setting import setting_of
+from mmpt.evaluators.setting import FINE_TUNED, ZERO_SHOT, setting_of
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json
 
 __all__ = [
     "COLUMNS",
+    "HEADLINES",
     "Result",
+    "baselines_of",
     "cell_parts",
     "collect_results",
     "columns_of",
@@ -25,7 +27,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 #: What a table shows of each kind of metric: metrics.json name -> (heading, kind), the kind being "share", "rank",
-#: "number", "count" or "text".
+#: "score" (four decimals, as public tables and the console line have it), "number", "count" or "text".
+#: Tables show the kinds of metric in this order.
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "RetrievalMetric": {
         "R1": ("R@1", "share"),
@@ -39,11 +42,12 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "QAMetric": {"acc": ("accuracy", "share"), "chance": ("chance", "share")},
     "NLGMetric": {
         "Bleu_1": ("BLEU-1", "share"),
+        "Bleu_2": ("BLEU-2", "share"),
         "Bleu_3": ("BLEU-3", "share"),
         "Bleu_4": ("BLEU-4", "share"),
         "METEOR": ("METEOR", "share"),
         "ROUGE_L": ("ROUGE-L", "share"),
-        "CIDEr": ("CIDEr", "number"),
+        "CIDEr": ("CIDEr", "score"),
         "tokenizer": ("tokenizer", "text"),
     },
     "COINActionSegmentationMetric": {
@@ -56,6 +60,14 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "recall": ("recall", "share"),
         "recall_chance_ordered": ("chance", "share"),
     },
+}
+#: The numbers that stand for a kind of metric, where those are not its first.
+HEADLINES: dict[str, tuple[str, ...]] = {"NLGMetric": ("Bleu_4", "CIDEr")}
+#: Shares that need no look at a video, by their name in metrics.json: what a result is to be held against.
+_BASELINES = {
+    "chance": "chance",
+    "background_share": "all background",
+    "recall_chance_ordered": "in order at random",
 }
 #: What ``count`` counts, for kinds of metric whose items are no queries.
 _COUNTED = {
@@ -100,7 +112,8 @@ def collect_results(
         names: test name of a folder, by its path; default is the end of the path.
 
     Returns:
-        ``(results, folders without one)``; results in the order of the folders.
+        ``(results, folders without one)``. Results are ordered by kind of metric as in :data:`COLUMNS`; within
+        one, tests of one test set are neighbours, zero-shot before fine-tuned, and else keep the order of the folders.
 
     Raises:
         DataError: if a metrics.json is damaged.
@@ -122,7 +135,24 @@ def collect_results(
             found.append(Result(name, file.parent, record))
         # what is only found below a folder has no order of its own: oldest first
         results += sorted(found, key=lambda result: str(result.record.get("date")))
-    return results, missing
+    return _ordered(results), missing
+
+
+def _ordered(results: Sequence[Result]) -> list[Result]:
+    """Order results alike, whether their folders come in the order of a file, of a run or of their dates."""
+    kinds = list(dict.fromkeys([*COLUMNS, *(result.metric for result in results)]))
+    test_sets = list(dict.fromkeys(map(_test_set, results)))
+    settings = {ZERO_SHOT: 0, FINE_TUNED: 1}
+
+    def place(result: Result) -> tuple[int, int, int]:
+        return kinds.index(result.metric), test_sets.index(_test_set(result)), settings.get(result.setting, 2)
+
+    return sorted(results, key=place)
+
+
+def _test_set(result: Result) -> str:
+    config = result.record.get("config") or {}
+    return str((config.get("dataset") or {}).get("test_path"))
 
 
 def _name_of(folder: Path) -> str:
@@ -138,7 +168,7 @@ def cell_parts(metrics: Mapping[str, Any], name: str, kind: str) -> tuple[str, t
     if kind in ("text", "count"):
         return str(value), None
     if kind != "share":
-        return (f"{value:.1f}" if kind == "rank" else f"{value:.4g}"), None
+        return format(value, {"rank": ".1f", "score": ".4f"}.get(kind, ".4g")), None
     interval = metrics.get(f"{name}_ci")
     return f"{100 * value:.1f}", (f"{100 * interval[0]:.1f}", f"{100 * interval[1]:.1f}") if interval else None
 
@@ -161,6 +191,11 @@ def columns_of(*results: Result) -> dict[str, tuple[str, str]]:
     else:
         columns = {name: column for name, column in known.items() if any(name in r.metrics for r in results)}
     return columns | ({"skipped": ("skipped", "count")} if skipped else {})
+
+
+def baselines_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return what guessing gives (shares), by what to call it: of the metrics, those that measure no model."""
+    return {title: metrics[name] for name, title in _BASELINES.items() if metrics.get(name) is not None}
 
 
 def counted_as(metric: str) -> str:

@@ -23,6 +23,8 @@ __all__ = ["RetrievalView", "read_retrieval", "retrieval_figures", "retrieval_se
 
 _MOST_QUERIES = 5000
 _HEATMAP_SIDE = 120
+_FRAMED = "Frames run left to right, top to bottom; the right video is framed"
+_MARKED = "The right video has a ✓"
 
 
 @dataclass
@@ -57,22 +59,22 @@ def read_retrieval(result: Result, thumbnails: Thumbnails | None) -> RetrievalVi
     return RetrievalView(result.name, found, len(arrays["video"]), scores, *examples)
 
 
-def retrieval_figures(views: Sequence[RetrievalView]) -> dict[str, Any]:
-    """Return the figures of some tests for documents, by name."""
+def retrieval_figures(views: Sequence[RetrievalView], pictures: bool = True) -> dict[str, Any]:
+    """Return the figures of some tests for documents, by name; example retrievals only where there are pictures."""
     drawn: dict[str, Any] = {}
     for candidates, group in _by_candidates(views).items():
         drawn[f"ranks_{candidates}"] = rank_histogram({view.name: view.ranks for view in group}, candidates)
     for view in views:
         stem = view.name.replace("/", "_")
         drawn[f"similarity_{stem}"] = similarity_heatmap(view.scores, title=view.name)
-        if view.good or view.bad:
+        if pictures and (view.good or view.bad):
             drawn[f"retrievals_{stem}"] = retrieval_gallery([*view.good, *view.bad], title=view.name)
     return drawn
 
 
-def retrieval_sections(views: Sequence[RetrievalView]) -> list[str]:
-    """Return the HTML sections of some tests."""
-    return [_distributions(views), _examples(views)] if views else []
+def retrieval_sections(views: Sequence[RetrievalView], pictures: bool = True) -> list[str]:
+    """Return the HTML sections of some tests; ``pictures`` says whether there are frames of the videos."""
+    return [_distributions(views), _examples(views, pictures)] if views else []
 
 
 def _by_candidates(views: Sequence[RetrievalView]) -> dict[int, list[RetrievalView]]:
@@ -95,7 +97,7 @@ def _distributions(views: Sequence[RetrievalView]) -> str:
     return page.section("Ranks and similarities", note, *charts, f"<div class=pair>{''.join(maps)}</div>")
 
 
-def _examples(views: Sequence[RetrievalView]) -> str:
+def _examples(views: Sequence[RetrievalView], pictures: bool) -> str:
     parts = []
     for view in views:
         for heading, examples in (("found first", view.good), ("missed", view.bad)):
@@ -104,7 +106,7 @@ def _examples(views: Sequence[RetrievalView]) -> str:
                 parts.extend(page.example_card(example) for example in examples)
     note = (
         "Queries spread evenly over the test set, from those answered right and from the nearest miss to the worst "
-        "rank. Frames run left to right, top to bottom; the right video is framed, and set apart where it is not "
+        f"rank. {_FRAMED if pictures else _MARKED}, and set apart where it is not "
         "among the first five. Scores are dot products of text and video embedding."
     )
     return page.section("Example retrievals", note, *parts)

@@ -45,6 +45,8 @@ class TaskView(ABC):
 
     title: ClassVar[str] = ""
     note: ClassVar[str] = ""
+    #: Whether it shows frames, where there is a folder of videos.
+    pictured: ClassVar[bool] = False
 
     def __init__(self, result: Result) -> None:
         self.name = result.name
@@ -61,6 +63,7 @@ class TaskView(ABC):
 class QAView(TaskView):
     """Questions answered right and wrong: the video, the options, which is right and which was chosen."""
 
+    pictured = True
     title = "Example answers"
     note = (
         "Questions spread evenly over the test set, from those answered right and those answered wrong. "
@@ -99,6 +102,7 @@ def _answer(answer: Mapping[str, Any], thumbnails: Thumbnails | None) -> str:
 class CaptionView(TaskView):
     """Generated captions beside what annotators wrote."""
 
+    pictured = True
     title = "Example captions"
     note = "Clips spread evenly over the test set: the generated caption, and below it what annotators wrote."
 

@@ -1,7 +1,7 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format typecheck bench clean python
+.PHONY: help install demo demo-vlm test test-fast lint format typecheck bench clean python
 
 # The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
 USABLE := import ensurepip, os, sys, sysconfig; \
@@ -24,6 +24,10 @@ install:  ## create .venv with the pinned requirements; does nothing if that is 
 demo: install  ## from generated videos to a table of results, on the CPU
 	@$(BIN)/python locallaunch.py projects/demo.yaml
 	@echo "The report: $(CURDIR)/$(DEMO_REPORT)"
+
+demo-vlm: install  ## VLM on the same generated videos, on the CPU
+	@$(BIN)/python locallaunch.py projects/demo_vlm.yaml
+	@echo "The report: $(CURDIR)/runs/demo_vlm/report.html"
 
 test: install  ## every test, the slow ones too
 	@$(BIN)/python -m pytest -m '' -n 2 --dist loadfile

@@ -11,7 +11,7 @@ from mmpt.launch.commands import JOB_TYPES, printable
 from mmpt.launch.graph import stages
 from mmpt.launch.local import Runner
 from mmpt.launch.project import Job, Project, expand_project, is_project, job_from_yaml, write_jobs
-from mmpt.launch.state import JobFailed
+from mmpt.launch.state import JobFailed, ProjectFailed
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import MMPTError
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _launch_project(expand_project(path, arguments.override), runner, arguments)
             else:
                 _launch_job(job_from_yaml(path, arguments.override), runner, arguments)
-    except JobFailed as error:
+    except (JobFailed, ProjectFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.returncode if error.returncode > 0 else 128 - error.returncode
     except MMPTError as error:
@@ -89,6 +89,8 @@ def _launch_project(project: Project, runner: Runner, arguments: argparse.Namesp
             print(f"stage {number}/{len(order)}")
             for job in stage:
                 _print_command(job, runner, overridden=False)
+        for line in runner.missing(order):
+            print(f"note: {line}")
         return
     runner.check(order)
     ran = runner.run_stages(order, arguments.parallel)

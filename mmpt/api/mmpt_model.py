@@ -244,7 +244,7 @@ def _find_checkpoint(config: DictConfig, checkpoint: Path, source: str) -> Path:
         OmegaConf.select(config, "fairseq.checkpoint.save_dir"),
         Path(evaluated).parent if evaluated else None,
     )
-    files = [Path(folder) / checkpoint for folder in folders if folder]
+    files = list(dict.fromkeys(Path(folder) / checkpoint for folder in folders if folder))
     for file in files:
         if resolve_path(file).is_file():
             return file

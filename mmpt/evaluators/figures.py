@@ -36,8 +36,8 @@ __all__ = [
 #: Inches that fill the page.
 WIDTH = 10.6
 _PANELS_IN_A_ROW = 3
-#: Factor between the usual losses of training and validation from which one scale would flatten a curve.
-_FAR = 1.5
+#: A curve that fills less than this share of a scale's height is flat.
+_FLAT = 0.4
 _RANK_EDGES = (1, 2, 6, 11, 21, 51, 101, 501)
 
 
@@ -97,10 +97,10 @@ def blank_figure(width: float, height: float) -> Any:
     return figure
 
 
-def style_axes(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y") -> None:
-    """Give axes the look of the report; ``x`` and ``y`` are their labels."""
+def style_axes(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y", pad: float = 10) -> None:
+    """Give axes the look of the report; ``x`` and ``y`` are their labels, ``pad`` points below the title."""
     axes.set_facecolor("none")
-    axes.set_title(title, loc="left", color=theme.text, fontsize=11, fontweight="bold", pad=10)
+    axes.set_title(title, loc="left", color=theme.text, fontsize=11, fontweight="bold", pad=pad)
     axes.set_xlabel(x, color=theme.muted, fontsize=9.5)
     axes.set_ylabel(y, color=theme.muted, fontsize=9.5)
     axes.tick_params(colors=theme.muted, labelsize=9, length=0)
@@ -119,25 +119,17 @@ def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
     curves far apart, validation has an axis of its own at the right.
     """
     shown = {name: log for name, log in logs.items() if log}
-    columns = min(_PANELS_IN_A_ROW, max(1, len(shown)))
-    rows = max(1, -(-len(shown) // columns))
+    columns, rows = max(1, min(_PANELS_IN_A_ROW, len(shown))), max(1, -(-len(shown) // _PANELS_IN_A_ROW))
     figure = blank_figure(WIDTH if columns > 1 else 6.4, 3.1 * rows + 0.4)
-    handles: dict[str, Any] = {}
+    handles: dict[str, Any] = {}  # one of each kind of curve, for the legend
     for position, (name, log) in enumerate(shown.items()):
         axes = figure.add_subplot(rows, columns, position + 1)
-        style_axes(axes, theme, name, "updates", "loss" if position % columns == 0 else "")
+        style_axes(axes, theme, name, "updates", "loss" if position % columns == 0 else "", pad=24)
         handles |= _training_curve(axes, log, theme)
         if len(log.valid):
             handles |= _validation_curve(_own_scale(axes, theme) if _far_apart(log) else axes, log, theme)
         axes.margins(y=0.15)
-        sizes = [
-            f"{kind} {size}"
-            for kind, size in (("training", log.train_batch), ("validation", log.valid_batch))
-            if size is not None
-        ]
-        if sizes:
-            axes.text(0, 1.02, f"batch: {', '.join(sizes)}", transform=axes.transAxes, color=theme.muted, fontsize=8.5)
-            axes.set_title(name, loc="left", color=theme.text, fontsize=11, fontweight="bold", pad=20)
+        axes.text(0, 1.04, _facts(log), transform=axes.transAxes, color=theme.muted, fontsize=8.5)
     if handles:
         place = {"loc": "outside lower left", "ncols": len(handles), "fontsize": 9}
         figure.legend(handles.values(), handles, frameon=False, labelcolor=theme.text, **place)
@@ -147,7 +139,7 @@ def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
 def _training_curve(axes: Any, log: TrainingLog, theme: Theme) -> dict[str, Any]:
     train = log.inner if len(log.inner) else log.epochs
     updates, values = train.updates, train.values
-    if len(train) > 30:  # the mean of a tenth of the run, over the raw values
+    if len(train) > 30:  # the mean of a twentieth of the run, over the raw values
         axes.plot(updates, values, color=theme.series[0], linewidth=0.8, alpha=0.35)
         updates, values = _smoothed(updates, values)
     return {"training": axes.plot(updates, values, color=theme.series[0], linewidth=2)[0]}
@@ -157,29 +149,39 @@ def _validation_curve(axes: Any, log: TrainingLog, theme: Theme) -> dict[str, An
     valid, colour = log.valid, theme.series[1]
     marker = "o" if len(valid) <= 40 else None
     (line,) = axes.plot(valid.updates, valid.values, color=colour, marker=marker, markersize=4, linewidth=1.6)
-    if np.isfinite(valid.values).any():
-        best = int(np.nanargmin(valid.values))
-        place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 8.5}
-        point = (valid.updates[best], valid.values[best])
-        axes.annotate(f"best {valid.values[best]:.3g}", point, color=colour, **place)
-    axes.margins(y=0.15)
-    return {"validation": line}
+    best = _best(log)
+    if best is not None:
+        axes.scatter(valid.updates[best], valid.values[best], s=70, facecolors="none", edgecolors=colour, zorder=3)
+    return {"validation (best: ringed)": line}
+
+
+def _best(log: TrainingLog) -> int | None:
+    """Return the place of the lowest validation loss, if there is one."""
+    values = log.valid.values
+    return int(np.nanargmin(values)) if np.isfinite(values).any() else None
+
+
+def _facts(log: TrainingLog) -> str:
+    sizes = (("training", log.train_batch), ("validation", log.valid_batch))
+    known, best = ", ".join(f"{kind} {size}" for kind, size in sizes if size is not None), _best(log)
+    facts = (f"batch: {known}" if known else "", "" if best is None else f"best {log.valid.values[best]:.3g}")
+    return "; ".join(filter(None, facts))
 
 
 def _far_apart(log: TrainingLog) -> bool:
-    """Tell whether batches of different sizes put the losses of a run a factor apart."""
-    if log.train_batch == log.valid_batch:
+    """Tell whether batches of different sizes put the losses of a run so far apart that one scale flattens a curve."""
+    curves = [(log.inner if len(log.inner) else log.epochs).values, log.valid.values]
+    finite = [values[np.isfinite(values)] for values in curves]
+    if log.train_batch == log.valid_batch or not all(map(len, finite)):
         return False
-    train = log.inner if len(log.inner) else log.epochs
-    usual = [float(np.nanmedian(curve.values)) for curve in (train, log.valid) if np.isfinite(curve.values).any()]
-    return len(usual) == 2 and min(usual) > 0 and max(usual) > _FAR * min(usual)
+    return min(map(np.ptp, finite)) < _FLAT * np.ptp(np.concatenate(finite))
 
 
 def _own_scale(axes: Any, theme: Theme) -> Any:
     """Return axes over others, with a scale at the right in the colour of the validation curve."""
     twin = axes.twinx()
-    for spine in twin.spines.values():
-        spine.set_visible(False)
+    twin.spines[:].set_visible(False)
+    twin.margins(y=0.15)
     twin.tick_params(axis="y", colors=theme.series[1], labelsize=9, length=0)
     axes.tick_params(axis="y", colors=theme.series[0])
     return twin
@@ -187,8 +189,7 @@ def _own_scale(axes: Any, theme: Theme) -> Any:
 
 def _smoothed(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     width = max(3, len(values) // 20)
-    kernel = np.ones(width) / width
-    return updates[width // 2 : width // 2 + len(values) - width + 1], np.convolve(values, kernel, mode="valid")
+    return updates[width // 2 :][: len(values) - width + 1], np.convolve(values, np.ones(width) / width, mode="valid")
 
 
 def similarity_heatmap(

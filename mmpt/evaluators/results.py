@@ -58,7 +58,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "CrossTaskMetric": {
         "recall": ("recall", "share"),
-        "recall_chance_ordered": ("chance", "share"),
+        "recall_chance_ordered": ("in order at random", "share"),
     },
 }
 #: The numbers that stand for a kind of metric, where those are not its first.
@@ -151,8 +151,9 @@ def _ordered(results: Sequence[Result]) -> list[Result]:
 
 
 def _test_set(result: Result) -> str:
-    config = result.record.get("config") or {}
-    return str((config.get("dataset") or {}).get("test_path"))
+    config = result.record.get("config")
+    dataset = config.get("dataset") if isinstance(config, Mapping) else None
+    return str(dataset.get("test_path")) if isinstance(dataset, Mapping) else ""
 
 
 def _name_of(folder: Path) -> str:

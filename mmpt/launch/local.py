@@ -12,12 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmpt.launch.checkpoints import check_inputs, never_written
 from mmpt.launch.commands import Machine, build_command, job_type_of, printable
 from mmpt.launch.graph import dependencies
 from mmpt.launch.project import Job
-from mmpt.launch.state import CONFIG_FILE, LOG_FILE, STATE_FILE, JobFailed, JobState, changed_keys, identities, locked
+from mmpt.launch.replaced import set_aside, settle
+from mmpt.launch.state import (
+    CONFIG_FILE,
+    LOG_FILE,
+    STATE_FILE,
+    JobFailed,
+    JobState,
+    ProjectFailed,
+    changed_keys,
+    identities,
+    locked,
+)
 from mmpt.utils.config import save_config
-from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.errors import ConfigError, MMPTError
 from mmpt.utils.files import REPOSITORY
 
 __all__ = ["Runner"]
@@ -62,35 +74,57 @@ class Runner:
             DataError: naming the missing checkpoint.
         """
         written: set[Path] = set()
+        lines = self.missing(stages)
+        if lines:
+            raise ConfigError("\n".join(lines))
         for stage in stages:
             for job in stage:
                 self.command(job)
                 if job.reads is not None and job.reads.parent not in written:
-                    _check_inputs(job)
+                    check_inputs(job)
             written |= {job.writes for job in stage if job.writes is not None}
+
+    def missing(self, stages: Sequence[Sequence[Job]]) -> list[str]:
+        """Return a line for each job that starts from a checkpoint that the training it names will not leave."""
+        return never_written([job for stage in stages for job in stage], self.force)
 
     def run_stages(self, stages: Sequence[Sequence[Job]], parallel: int = 1) -> int:
         """Run all jobs, stage by stage; return how many ran (the others were completed before).
 
         Raises:
-            JobFailed: at the first job that fails; jobs after it do not start.
+            ProjectFailed: at the end, if jobs failed; those that wait for one of them did not start.
         """
         jobs = {job.name: job for stage in stages for job in stage}
         needs = dependencies(list(jobs.values()))
         ran = 0
+        failed: dict[str, MMPTError] = {}
+        left_out: dict[str, list[str]] = {}
         for number, stage in enumerate(stages, 1):
             label = f"stage {number}/{len(stages)}"
+            for job in stage:
+                causes = sorted(needs[job.name] & (failed.keys() | left_out.keys()))
+                if causes:
+                    left_out[job.name] = causes
+                    print(f"[{label}] {job.name}: left out, it waits for {', '.join(causes)}", flush=True)
             with ThreadPoolExecutor(max(1, min(parallel, len(stage)))) as pool:
-                futures = [
-                    pool.submit(self.run, job, label=label, after=[jobs[name] for name in sorted(needs[job.name])])
+                futures = {
+                    job.name: pool.submit(self.run, job, label, [jobs[name] for name in sorted(needs[job.name])])
                     for job in stage
-                ]
+                    if job.name not in left_out
+                }
                 try:
-                    ran += sum(future.result() for future in futures)
+                    for name, future in futures.items():
+                        try:
+                            ran += future.result()
+                        except MMPTError as error:
+                            failed[name] = error
+                            print(f"error: {error}", file=sys.stderr, flush=True)
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     self.stop()
                     raise
+        if failed:
+            raise ProjectFailed(failed, left_out)
         return ran
 
     def run(self, job: Job, label: str = "", after: Sequence[Job] = (), overridden: bool = False) -> bool:
@@ -102,9 +136,11 @@ class Runner:
             DataError: if a checkpoint it starts from is missing, or another process runs the job.
         """
         say = f"[{label}] {job.name}" if label else job.name
-        _check_inputs(job)
+        check_inputs(job)
         argv, _ = self.command(job, overridden)  # an error here must leave the folder as it was
         with locked(job.run_dir) as lock:
+            if settle(job.run_dir, LOG_FILE):
+                print(f"{say}: the last run left no checkpoint; what it was to replace is back", flush=True)
             state = JobState("running", argv, inputs=identities(job))
             state.after = {other.name: _started(other) for other in after}
             old = JobState.read(job.run_dir)
@@ -120,7 +156,11 @@ class Runner:
             print(f"{say}\n  {printable(state.command)}", flush=True)
             for note in notes:
                 print(f"  note: {note}", flush=True)
-            self._run(job, state, lock)
+            try:
+                self._run(job, state, lock)
+            finally:
+                if settle(job.run_dir, LOG_FILE):
+                    print(f"{say}: ended without a checkpoint; what it was to replace is back", flush=True)
         print(f"{say}: done in {state.seconds:.0f} s, log in {job.run_dir / LOG_FILE}", flush=True)
         return True
 
@@ -230,14 +270,11 @@ def _started(job: Job) -> str:
     return state.started if state else ""
 
 
-def _check_inputs(job: Job) -> None:
-    """Refuse to start a job whose starting checkpoint is missing: fairseq would only log a line."""
-    if job.reads is not None and not job.reads.exists():
-        raise DataError(f"{job.name}: the checkpoint it starts from does not exist: {job.reads}")
-
-
 def _clear(job: Job) -> None:
-    """Remove what an earlier run of the job would make the new one resume from."""
+    """Remove what an earlier run of the job would make the new one resume from; a training's is only set aside."""
+    if job.kind == "train" and any(job.run_dir.glob("checkpoint*.pt")):
+        set_aside(job.run_dir, [*_LEFTOVERS[job.kind], STATE_FILE, CONFIG_FILE])
+        return
     for pattern in [*_LEFTOVERS[job.kind], STATE_FILE]:
         for path in job.run_dir.glob(pattern):
             path.unlink()

@@ -1,7 +1,7 @@
 """Project files: one YAML that expands into one self-contained YAML per job."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,9 +86,18 @@ def expand_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
             raise ConfigError(f"-o {item}: {path} has no such group.{nearest(words[-1], groups)}")
     project = apply_overrides(project, to_project)
     jobs, corrections = _expand_groups(project, Path(path))
-    _finish(jobs, [item for item in overrides if item not in to_project], str(path))
+    _finish(jobs, [item for item in overrides if item not in to_project], str(path), _of_groups(project, to_project))
     _refuse_shared_folders(jobs, path)
     return Project(Path(path), jobs, corrections, _stages_of(project, jobs, path))
+
+
+def _of_groups(project: DictConfig, overrides: Sequence[str]) -> dict[str, DictConfig]:
+    """Return group -> the settings that ``task_group.<group>.…`` overrides give it."""
+    groups = apply_overrides(OmegaConf.create(), overrides).get("task_group") or {}
+    for settings in groups.values():
+        settings.pop("task_list", None)
+        _move_runs(settings, f"runs/{project.base_dir}", f"runs/{project.project_dir}")
+    return {str(name): settings for name, settings in groups.items()}
 
 
 def _expand_groups(project: DictConfig, path: Path) -> tuple[list[Job], list[Correction]]:
@@ -163,8 +172,13 @@ def job_from_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     return job
 
 
-def _finish(jobs: Sequence[Job], overrides: Sequence[str], project: str) -> None:
-    """Apply overrides to the jobs they mean something to, check every job, and set what depends on its settings."""
+def _finish(
+    jobs: Sequence[Job], overrides: Sequence[str], project: str, of_groups: Mapping[str, DictConfig] | None = None
+) -> None:
+    """Apply overrides to the jobs they mean something to, check every job, and set what depends on its settings.
+
+    Those of its group come last: they are the more specific ones, wherever they stand on the command line.
+    """
     of_scripts = [item for item in overrides if item.startswith(("args.", "run_dir="))]
     others = [item for item in overrides if item not in of_scripts]
     for kinds, items in ((("script",), of_scripts), (("train", "predict"), others)):
@@ -173,6 +187,8 @@ def _finish(jobs: Sequence[Job], overrides: Sequence[str], project: str) -> None
     for job in jobs:
         source = f"{project}: {job.name}" if project else str(job.path)
         job.config = apply_overrides(job.config, of_scripts if job.kind == "script" else others)
+        if of_groups and job.group in of_groups:
+            job.config.merge_with(of_groups[job.group])
         if job.kind == "script":
             _check_script(job.config, source)
         else:

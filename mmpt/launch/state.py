@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,18 @@ from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import DataError, MMPTError
 from mmpt.utils.files import read_json, write_json
 
-__all__ = ["LOG_FILE", "JobFailed", "JobState", "changed_keys", "identities", "locked", "log_tail"]
+__all__ = [
+    "CONFIG_FILE",
+    "LOG_FILE",
+    "STATE_FILE",
+    "JobFailed",
+    "JobState",
+    "ProjectFailed",
+    "changed_keys",
+    "identities",
+    "locked",
+    "log_tail",
+]
 
 STATE_FILE = "job.json"
 LOG_FILE = "log.txt"
@@ -36,14 +47,32 @@ EXTENDING = re.compile(
 
 
 class JobFailed(MMPTError):
-    """Report a job that ended with a non-zero exit code; says why, and where the log is."""
+    """Report a job that ended with a non-zero exit code; says why, and where the log is.
+
+    The log's end is shown only where it is needed: an error of MMPT's own says all in one line.
+    """
 
     def __init__(self, job: Job, returncode: int, log_start: int = 0) -> None:
         log = job.run_dir / LOG_FILE
         reason = _own_error(log, log_start)
-        said = f": {reason}" if reason else ""
-        super().__init__(f"{job.name} failed with exit code {returncode}{said}\nThe end of {log}:\n{log_tail(log)}")
+        said = f": {reason}" if reason else f"\nThe end of the log:\n{log_tail(log)}"
+        super().__init__(f"{job.name} failed with exit code {returncode} (log in {log}){said}")
         self.returncode = returncode
+
+
+class ProjectFailed(MMPTError):
+    """Report the jobs of a project that failed, and those left out because they wait for one of them.
+
+    ``failed`` maps the names of jobs to their errors, ``left_out`` to the jobs they wait for.
+    """
+
+    def __init__(self, failed: Mapping[str, MMPTError], left_out: Mapping[str, Iterable[str]]) -> None:
+        lines = [f"{len(failed)} jobs failed, {len(left_out)} were left out because of that"]
+        lines += [f"  left out: {name} (waits for {', '.join(causes)})" for name, causes in left_out.items()]
+        lines += [f"  failed: {str(error).splitlines()[0]}" for error in failed.values()]
+        super().__init__("\n".join(lines))
+        first = next(iter(failed.values()))
+        self.returncode = first.returncode if isinstance(first, JobFailed) else 2
 
 
 @dataclass

@@ -72,7 +72,7 @@ class SingleEncoderModel(FusionModel):
         if self.num_iso_layer is not None and not 1 <= self.num_iso_layer <= self.num_layers:
             raise ConfigError(
                 f"dataset.num_iso_layer: {self.num_iso_layer}, but dataset.bert_name: {sequence.bert_name} has "
-                f"{self.num_layers} layers. Configs written for BERT-base say 12: set 1 to {self.num_layers}"
+                f"{self.num_layers} layers: must be 1 to {self.num_layers}. Configs written for BERT-base say 12"
             )
         self.mm_encoder: nn.Module = build("encoder", self.encoder_name(options.mm_encoder_cls), bert)
         load_pretrained_encoders(config, sequence, options, (self.mm_encoder,))

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpt.utils.errors import DataError, nearest
+from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
 __all__ = ["SUFFIXES", "Table", "read_delimited"]
@@ -40,7 +40,7 @@ class Table:
         self.columns: dict[str, None] = {}
         if self.path.suffix not in SUFFIXES:
             raise DataError(
-                f"{path}: a file ending in {', '.join(SUFFIXES)} was expected.{nearest(self.path.suffix, SUFFIXES)}"
+                f"{path}: a file ending in {', '.join(SUFFIXES)} was expected; the ending says how it is read"
             )
         self.delimiter = SUFFIXES[self.path.suffix]
         self.typed = self.delimiter is None

@@ -1,6 +1,7 @@
 """fairseq's task ``mmtask``: a thin wrapper of :class:`mmpt.tasks.task.Task`."""
 
 import logging
+import math
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
+        self._warm_up_checked = False
         make_checkpoints_safe()
         # fairseq pins memory everywhere; without a GPU torch says at every epoch that it does not.
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
@@ -72,7 +74,11 @@ class FairseqMMTask(LegacyFairseqTask):
             prepare(self.mmtask.model, epoch, Path(self.args.save_dir) / "retri")
         if kwargs.get("num_workers"):
             kwargs["data_buffer_size"] = 0  # data workers read ahead themselves; the buffer's thread hides their end
-        return _ending_its_workers(super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs))
+        batches = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
+        if dataset is self.datasets.get("train") and not self._warm_up_checked:
+            self._warm_up_checked = True
+            _warn_of_warm_up(self.args, len(batches))
+        return _ending_its_workers(batches)
 
     @property
     def source_dictionary(self) -> None:
@@ -110,6 +116,28 @@ def _to_the_end(source: Iterator[Any], count: int) -> Iterator[Any]:
         if number + 1 == count:
             next(source, None)
         yield item
+
+
+def _warn_of_warm_up(args: Namespace, batches: int) -> None:
+    """Warn of a training that ends before its learning rate is reached.
+
+    Args:
+        batches: those of one epoch that each process trains on; ``--update-freq`` of them make one update.
+    """
+    warm_up = getattr(args, "warmup_updates", 0) or 0
+    epochs, limit = getattr(args, "max_epoch", 0) or 0, getattr(args, "max_update", 0) or math.inf
+    frequencies = getattr(args, "update_freq", None) or [1]
+    updates = limit
+    if epochs:  # the last frequency goes on to the end
+        listed = [math.ceil(batches / every) for every in frequencies[:epochs]]
+        updates = min(limit, sum(listed) + listed[-1] * (epochs - len(listed)))
+    if 0 < warm_up and updates <= warm_up and is_main_process():
+        logger.warning(
+            "this training ends within its warm-up: %d updates, warmup_updates %d. Its learning rate never stays at "
+            "lr: lower fairseq.optimization.warmup_updates or fairseq.dataset.batch_size, or raise max_epoch",
+            updates,
+            warm_up,
+        )
 
 
 def _check_restore_file(args: Namespace) -> None:

@@ -8,6 +8,7 @@ building every job's command. The goal is under a second for the largest.
 
 import argparse
 import json
+import logging
 import statistics
 import sys
 import time
@@ -18,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.launch.graph import stages
 from mmpt.launch.local import Runner
-from mmpt.launch.project import expand_project
+from mmpt.launch.project import expand_project, is_project
+from mmpt.utils.config import read_yaml
 
 __all__ = ["main"]
 
-PROJECTS = ("mfmmlm", "mtm/mmfusionmtm", "mtm/vlm", "retri/videoretri", "retri/videoclip", "demo")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=5, help="timed expansions of each project (default 5)")
     parser.add_argument("--json", type=Path, help="append the result to this file, one JSON object per line")
     arguments = parser.parse_args(argv)
+    logging.getLogger("mmpt").setLevel(logging.WARNING)  # the corrections of every expansion are no result
     runner = Runner()
     expand_and_command("projects/retri/videoclip.yaml", runner)  # imports what the classes and flags need
     results = {}
-    for name in PROJECTS:
-        path = f"projects/{name}.yaml"
+    for name, path in shipped_projects().items():
         seconds, jobs = [], 0
         for _ in range(arguments.repeat):
             begin = time.perf_counter()
@@ -49,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with arguments.json.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"benchmark": "launcher", **results}) + "\n")
     return 0
+
+
+def shipped_projects() -> dict[str, str]:
+    """Return the path of every project file below projects/, from the repository's root, by its name without ending."""
+    folder = ROOT / "projects"
+    files = sorted(path for path in folder.rglob("*.yaml") if is_project(read_yaml(path)))
+    return {str(path.relative_to(folder).with_suffix("")): str(path.relative_to(ROOT)) for path in files}
 
 
 def expand_and_command(path: str, runner: Runner) -> int:

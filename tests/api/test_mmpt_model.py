@@ -207,6 +207,9 @@ def test_missing_files_are_named(folder: Path) -> None:
         MMPTModel.from_pretrained(VIDEOCLIP, s3d_weights="nowhere.pth")
     with pytest.raises(CheckpointError, match="runs/retri/videoclip/checkpoint7.pt"):
         MMPTModel.from_pretrained(VIDEOCLIP, "checkpoint7.pt")
+    with pytest.raises(CheckpointError) as caught:  # its two folders are one
+        MMPTModel.from_pretrained("projects/retri/videoclip/test_vtt_zs.yaml", "checkpoint7.pt", s3d_weights=None)
+    assert len(set(paths := re.findall(r"\S+checkpoint7\.pt", str(caught.value)))) == len(paths) > 0
     with pytest.raises(ConfigError, match="expands to no such job, but to how2.yaml"):
         MMPTModel.from_pretrained("projects/retri/videoclip/how3.yaml")
     with pytest.raises(ConfigError, match="locallaunch.py"):

@@ -79,6 +79,27 @@ def test_exactly_the_named_checkpoint_is_evaluated(config, tmp_path):
     assert record["checkpoint"]["path"] == str(tmp_path / "checkpoint1.pt")
 
 
+@pytest.mark.parametrize(
+    ("metric", "metrics", "lines"),
+    [
+        (
+            "QAMetric",
+            {"acc": 0.75, "chance": 0.2, "acc_ci": [0.5, 0.9], "count": 16},
+            ["95% interval of acc: 0.5000 - 0.9000 (16 questions)", "chance: 0.2000"],
+        ),
+        (
+            "COINActionSegmentationMetric",
+            {"frame_acc": 0.6, "background_share": 0.291, "frame_acc_ci": [0.5, 0.7], "count": 6},
+            ["95% interval of frame_acc: 0.5000 - 0.7000 (6 videos)", "all background: 0.2910"],
+        ),
+        ("CrossTaskMetric", {"recall": 0.5, "recall_chance_ordered": 0.367}, ["in order at random: 0.3670"]),
+        ("mine:Metric", {"score": 0.5, "count": 3}, []),
+    ],
+)
+def test_details_name_what_is_counted_and_what_guessing_gives(metric, metrics, lines):
+    assert command._details(metrics, metric) == lines
+
+
 def test_missing_checkpoint_names_what_is_there(config, tmp_path):
     config.fairseq.common_eval.path = str(tmp_path / "checkpoint9.pt")
     with pytest.raises(CheckpointError, match=r"checkpoint9\.pt \(the folder holds checkpoint1\.pt, checkpoint2\.pt"):

@@ -92,11 +92,31 @@ class TestResults:
         results, _ = collect_results([runs / "ft" / "eval", runs / "zs"], {str(runs / "ft" / "eval"): "test_vtt"})
         lines = results_table(results, [runs / "other"]).splitlines()
         assert lines[0].split()[:3] == ["test", "setting", "R@1"]
-        assert lines[2].startswith("test_vtt")
-        metrics = results[0].metrics
-        assert f"{100 * metrics['R1']:.1f} [{100 * metrics['R1_ci'][0]:.1f}, " in lines[2]
+        assert lines[3].startswith("test_vtt")  # fine-tuned, after zero-shot
+        metrics = results[1].metrics
+        assert f"{100 * metrics['R1']:.1f} [{100 * metrics['R1_ci'][0]:.1f}, " in lines[3]
         assert lines[-1] == f"no result yet: {runs / 'other'}"
         assert results_json(results)[1]["metrics"] == dict(results[1].metrics)
+
+    def test_one_order_however_the_folders_come(self, tmp_path):
+        """The launcher has stages, a project has its file, ``--runs`` has dates: their tables have the same rows."""
+        tests = {
+            "vtt_zs": ("RetrievalMetric", "vtt.csv", "zero-shot"),
+            "vtt": ("RetrievalMetric", "vtt.csv", "fine-tuned"),
+            "youcook_zs": ("RetrievalMetric", "youcook.pkl", "zero-shot"),
+            "youcook": ("RetrievalMetric", "youcook.pkl", "fine-tuned"),
+            "qa_zs": ("QAMetric", "qa.csv", "zero-shot"),
+            "qa": ("QAMetric", "qa.csv", "fine-tuned"),
+            "own": ("mine:Metric", "vtt.csv", "-"),
+        }
+        for name, (metric, path, setting) in tests.items():
+            config = {"dataset": {"test_path": path}}
+            record = {"metrics": {"R1": 0.5}, "metric": metric, "setting": setting, "config": config}
+            write_json(tmp_path / name / "metrics.json", record)
+        stages = ["qa_zs", "vtt_zs", "youcook_zs", "own", "qa", "vtt", "youcook"]
+        for order in (list(tests), stages, ["vtt", "youcook", "vtt_zs", "own", "qa", "qa_zs", "youcook_zs"]):
+            results, _ = collect_results([tmp_path / name for name in order])
+            assert [result.run_dir.name for result in results] == list(tests)
 
     def test_kinds_of_metric_have_tables_of_their_own(self, tmp_path):
         write_test(tmp_path / "a")
@@ -151,9 +171,33 @@ class TestPage:
 
         report = build_report("x", [runs], [runs / "train"])
         (axes,) = loss_curves(report.logs).axes
-        labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert labels == ["training, 64 pairs a batch", "validation, 48 pairs a batch"]
+        assert [text.get_text() for text in axes.texts] == ["batch: training 64, validation 48; best 1.5"]
         assert "losses of different batch sizes are not comparable" in render(report)
+
+    def test_loss_curves_have_rows_of_three_one_legend_and_a_scale_that_shows_each(self, runs):
+        from mmpt.evaluators.figures import loss_curves
+        from mmpt.evaluators.training_log import Curve, TrainingLog
+
+        steps = np.arange(1, 6)
+        falling, flat = Curve(steps, 6.0 - steps), Curve(steps, 0.6 - steps / 10)
+        far = TrainingLog(falling, falling, flat, train_batch=64, valid_batch=4)
+        near = TrainingLog(falling, falling, flat, train_batch=8, valid_batch=8)
+        figure = loss_curves({"a": far, "b": near, "c": near, "d": near})
+        panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+        places = [axes.get_subplotspec().get_position(figure) for axes in panels]
+        assert [round(place.x0, 3) for place in places][0::3] == [round(places[0].x0, 3)] * 2
+        assert places[0].y0 == places[2].y0 > places[3].y0
+        assert len(figure.axes) == len(panels) + 1, "losses of different batches have two scales, others one"
+        assert len(figure.legends) == 1 and not any(axes.get_legend() for axes in figure.axes)
+        assert len(figure.legends[0].get_texts()) == 2
+
+    def test_without_videos_there_are_no_empty_tiles(self, runs, tmp_path):
+        page = render(build_report("x", [runs]))
+        assert page.count("--videos") == 1
+        assert 'class="strip' not in page and "right video is framed" not in page
+        (tmp_path / "videos").mkdir()
+        with_videos = build_report("x", [runs], videos=tmp_path / "videos")
+        assert "--videos" not in render(with_videos) and with_videos.problems
 
     def test_write(self, runs, tmp_path):
         report = build_report("x", [runs], [runs / "train", runs / "zs"])

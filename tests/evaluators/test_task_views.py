@@ -116,10 +116,17 @@ class TestTable:
             ["accuracy", "questions"],
             ["BLEU-1", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "tokenizer", "clips"],
             ["frame accuracy", "all background", "videos"],
-            ["recall", "chance", "videos"],
+            ["recall", "in order at random", "videos"],
         ]
         assert "75.0 [50.0, 90.0]" in blocks[0]
-        assert "1.25" in blocks[1], "CIDEr is no share"
+        assert "1.2500" in blocks[1], "CIDEr is no share"
+
+    def test_small_scores_keep_their_four_decimals(self, tmp_path):
+        metrics = {**METRICS["NLGMetric"], "Bleu_2": 0.35, "CIDEr": 0.009923}
+        write_json(tmp_path / "metrics.json", {"metrics": metrics, "metric": "NLGMetric"})
+        table = results_table(collect_results([tmp_path])[0])
+        assert "0.0099" in table and "0.009923" not in table
+        assert "BLEU-2" in table and "35.0" in table
 
     def test_a_column_appears_where_any_test_has_it(self, tmp_path):
         for name, more in (("a", {}), ("b", {"METEOR": 0.25})):
@@ -224,6 +231,8 @@ class TestPage:
         for heading in ("Example answers", "Example captions", "Segmented videos", "Located steps"):
             assert f"<h2>{heading}</h2>" in page
         assert "8 questions" in page
+        assert "10.0<small> %</small></div><div class=label>BLEU-4, CIDEr 1.2500" in page
+        assert "5 videos · all background 50.0 %" in page and "2 videos · in order at random 10.0 %" in page
         assert "&lt;x&gt;" in page and "<x>" not in page
         assert "Example retrievals" not in page
         figures = {path.name for path in write_figures(report, tmp_path / "figures")}

@@ -1,6 +1,7 @@
 """The templates for a corpus of one's own: every job trains a step or predicts, in one process."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -121,6 +122,13 @@ def test_no_correction_is_needed() -> None:
     assert expand_project("projects/own_corpus.yaml").corrections == []
 
 
+def test_thirty_clips_leave_the_warm_up(project: Project) -> None:
+    for job in (job for job in project.jobs if job.kind == "train"):
+        settings = job.config.fairseq
+        updates = math.ceil(30 / settings.dataset.batch_size) * settings.optimization.max_epoch
+        assert updates > settings.optimization.warmup_updates, job.name
+
+
 def snippets(kind: str) -> list[str]:
     text = Path("docs/own_corpus.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
@@ -133,7 +141,7 @@ def test_the_documented_jobs_are_complete(tmp_path: Path) -> None:
             path = tmp_path / text.split(maxsplit=2)[1]
             path.write_text(text)
             jobs[path.name] = job_from_yaml(path)
-    assert len(jobs) == 11
+    assert len(jobs) == 12
     for line in "".join(snippets("bash")).splitlines():
         if line.startswith("python locallaunch.py kitchen") or line.startswith("python locallaunch.py test_kitchen"):
             assert line.split()[2] in jobs, line

@@ -149,6 +149,24 @@ def test_overrides_reach_jobs_or_one_group(tmp_path: Path, monkeypatch: pytest.M
     assert by_name["train.yaml"].fairseq.checkpoint.save_dir == "runs/other"
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_override_of_one_group_wins_over_a_general_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turned: bool
+) -> None:
+    path = make(tmp_path, monkeypatch, ALL, train=TRAIN, tune=TUNE, zero=ZERO, test=TEST)
+    overrides = [
+        "fairseq.optimization.max_epoch=2",
+        "task_group.pretrain.fairseq.optimization.max_epoch=3",
+        "fairseq.checkpoint.restore_file=x.pt",
+        "task_group.finetune.fairseq.checkpoint.restore_file=runs/base/checkpoint_last.pt",
+    ]
+    jobs = {job.name: job for job in expand_project(path, overrides[::-1] if turned else overrides).jobs}
+    assert jobs["train.yaml"].config.fairseq.optimization.max_epoch == 3
+    assert jobs["tune.yaml"].config.fairseq.optimization.max_epoch == 2
+    assert str(jobs["train.yaml"].reads) == "x.pt"
+    assert str(jobs["tune.yaml"].reads) == "runs/mine/checkpoint_last.pt", "moved as the templates' paths are"
+
+
 def test_run_task_restricts_orders_and_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

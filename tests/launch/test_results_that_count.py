@@ -127,7 +127,42 @@ def test_the_reason_comes_before_the_log(folder: Path) -> None:
     Path("exit_code").write_text("1")
     with pytest.raises(JobFailed) as error:
         run()
-    assert str(error.value).splitlines()[0] == "t.yaml failed with exit code 1: v07: no features"
+    assert str(error.value) == "t.yaml failed with exit code 1 (log in runs/t/log.txt): v07: no features"
+
+
+def test_a_forced_training_that_fails_at_once_loses_nothing(folder: Path) -> None:
+    assert run()
+    Path("runs/t/checkpoint_best.pt").write_text("the old one")
+    state = Path("runs/t/job.json").read_text()
+    Path("exit_code").write_text("1")
+    Path("silent").touch()
+    with pytest.raises(JobFailed):
+        run("t.yaml", "fairseq.optimization.lr=[0.2]", force=True)
+    assert Path("runs/t/checkpoint_best.pt").read_text() == "the old one"
+    assert Path("runs/t/job.json").read_text() == state
+    assert log()[:2] == ["fresh", "fresh"], "the new log below the old one"
+    assert not Path("runs/t/replaced").exists()
+    assert not run(), "still completed with the old settings"
+    with pytest.raises(ConfigError, match="other settings"):
+        run("t.yaml", "fairseq.optimization.lr=[0.2]")
+
+
+def test_a_forced_training_that_fails_later_keeps_its_own_checkpoints(folder: Path) -> None:
+    assert run()
+    Path("runs/t/checkpoint3.pt").write_text("an old one")
+    Path("exit_code").write_text("1")
+    with pytest.raises(JobFailed):
+        run(force=True)
+    assert sorted(path.name for path in Path("runs/t").glob("**/*.pt")) == ["checkpoint_best.pt", "checkpoint_last.pt"]
+    assert log()[0] == "fresh"
+
+
+def test_what_a_killed_launcher_had_set_aside_comes_back(folder: Path) -> None:
+    assert run()
+    local._clear(job_from_yaml("t.yaml"))
+    assert not list(Path("runs/t").glob("checkpoint*.pt"))
+    assert not run(), "completed before"
+    assert Path("runs/t/checkpoint_best.pt").exists()
 
 
 def test_two_launchers_do_not_train_in_one_folder(folder: Path) -> None:

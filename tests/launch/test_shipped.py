@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmpt.launch.checkpoints import never_written
 from mmpt.launch.commands import Machine, build_command, job_type_of
 from mmpt.launch.graph import stages
 from mmpt.launch.project import expand_project, is_project
@@ -36,6 +37,7 @@ def test_every_project_expands_into_well_formed_commands(path: Path) -> None:
             command = build_command(job, job.path, job_type_of(job), Machine(gpus=0))
             assert all(isinstance(item, str) and item for item in command.argv)
             assert not any(item in ("None", "True", "False") for item in command.argv), command.argv
+    assert never_written(project.jobs, again=True) == []
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=str)

@@ -266,8 +266,8 @@ def test_bad_videos_are_refused(name: str, batch) -> None:
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("dataset", {"num_iso_layer": 12}, r"dataset\.num_iso_layer: 12.*tiny_bert has 3 layers.*set 1 to 3"),
-        ("dataset", {"num_iso_layer": 0}, r"dataset\.num_iso_layer: 0"),
+        ("dataset", {"num_iso_layer": 12}, r"dataset\.num_iso_layer: 12.*tiny_bert has 3 layers: must be 1 to 3"),
+        ("dataset", {"num_iso_layer": 0}, r"dataset\.num_iso_layer: 0.*must be 1 to 3"),
         ("dataset", {"max_len": 65}, r"need 65 positions, but .* has 64"),
         ("dataset", {"max_len": 10}, r"dataset\.max_len: 10 leaves no room"),
         ("model", {"init": "pretraind"}, r"model\.init: 'pretraind'"),

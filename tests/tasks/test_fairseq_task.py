@@ -1,5 +1,6 @@
 """The plug-in's task and model inside one process: data workers that leave, heads that only a beginning may lack."""
 
+import logging
 import multiprocessing
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from fairseq.data import EpochBatchIterator
 
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.vlm import MMFusionMTM
-from mmpt.tasks.fairseq_task import _ending_its_workers
+from mmpt.tasks.fairseq_task import FairseqMMTask, _ending_its_workers, _warn_of_warm_up
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.registry import resolve_class
 
@@ -61,6 +62,46 @@ def test_a_resumed_epoch_goes_on_in_the_middle() -> None:
     second = _ending_its_workers(batches(1))
     second.load_state_dict(state)
     assert list(second.next_epoch_itr(shuffle=False)) == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("batches", "settings", "updates"),
+    [
+        (1, {"warmup_updates": 122, "max_epoch": 10}, 10),
+        (5, {"warmup_updates": 20, "max_epoch": 4}, 20),
+        (5, {"warmup_updates": 19, "max_epoch": 4}, None),
+        (5, {"warmup_updates": 12, "max_epoch": 4, "update_freq": [2]}, 12),  # three updates of 2, 2 and 1 batches
+        (5, {"warmup_updates": 14, "max_epoch": 4, "update_freq": [1, 2]}, 14),  # 5 + 3 + 3 + 3
+        (5, {"warmup_updates": 13, "max_epoch": 4, "update_freq": [1, 2]}, None),
+        (5, {"warmup_updates": 100, "max_epoch": 1, "update_freq": [1, 2]}, 5),
+        (5, {"warmup_updates": 100, "max_epoch": 0}, None),  # unlimited
+        (5, {"warmup_updates": 100, "max_epoch": 0, "max_update": 90}, 90),
+        (5, {"warmup_updates": 100, "max_epoch": 50, "max_update": 90}, 90),
+        (5, {"max_epoch": 1}, None),  # another scheduler
+        (5, {"warmup_updates": 0, "max_epoch": 1}, None),
+    ],
+)
+def test_a_training_that_ends_within_its_warm_up_is_warned_of(caplog, batches, settings, updates) -> None:
+    _warn_of_warm_up(SimpleNamespace(**settings), batches)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * (updates is not None)
+    if updates is not None:
+        wanted = f"ends within its warm-up: {updates} updates, warmup_updates {settings['warmup_updates']}."
+        assert wanted in caplog.text
+
+
+def test_the_warm_up_is_checked_once_with_the_batches_of_one_process(caplog) -> None:
+    from mmpt.datasets.fairseq_dataset import FairseqMMDataset
+
+    task = FairseqMMTask.__new__(FairseqMMTask)
+    task.mmtask, task._warm_up_checked, task.dataset_to_epoch_iter = SimpleNamespace(), False, {}
+    task.args = SimpleNamespace(warmup_updates=6, max_epoch=3, update_freq=[1], save_dir="runs")
+    items: Any = Numbers()
+    items.split, items.seed, items.meta_processor = "train", 1, SimpleNamespace(dup=1)
+    items.set_epoch = lambda epoch: None
+    task.datasets = {"train": FairseqMMDataset(items)}
+    for epoch in (1, 2):  # six items, two processes: 2 batches of 2 each
+        task.get_batch_iterator(task.datasets["train"], max_sentences=2, num_shards=2, epoch=epoch)
+    assert caplog.text.count("6 updates, warmup_updates 6") == 1
 
 
 def wrapped(name: str, begins: bool) -> FairseqMMModel:

@@ -19,7 +19,10 @@ def check_inputs(job: Job) -> None:
         DataError: naming the checkpoint, and the setting that names another.
     """
     if job.reads is not None and not job.reads.exists():
-        raise DataError(f"{job.name}: the checkpoint it starts from does not exist: {job.reads}. {_way_out(job)}")
+        raise DataError(
+            f"{job.name}: the checkpoint it starts from does not exist: {job.reads}."
+            f" Run the job that writes it, or {_way_out(job)}"
+        )
 
 
 def never_written(jobs: Sequence[Job], again: bool = False) -> list[str]:
@@ -39,7 +42,8 @@ def never_written(jobs: Sequence[Job], again: bool = False) -> list[str]:
         reason = _why_not_kept(writer, int(epoch.group(1)))
         if reason:
             found.append(
-                f"{job.name} starts from {job.reads}, which {writer.name} never leaves: {reason}. {_way_out(job)}"
+                f"{job.name} starts from {job.reads}, which {writer.name} never leaves: {reason}."
+                f" To go on, {_way_out(job)}"
             )
     return found
 
@@ -47,18 +51,21 @@ def never_written(jobs: Sequence[Job], again: bool = False) -> list[str]:
 def _why_not_kept(training: Job, epoch: int) -> str:
     """Say which setting of a training keeps it from leaving the checkpoint of an epoch; "" if none does."""
     settings = _fairseq_leaves(training.config)
-    last = int(settings.get("max_epoch") or 0)
-    kept = int(settings.get("keep_last_epochs") or -1)
-    interval = int(settings.get("save_interval") or 1)
+    last, kept, interval = (_count(settings.get(key)) for key in ("max_epoch", "keep_last_epochs", "save_interval"))
     if settings.get("no_epoch_checkpoints"):
         return "its settings say no_epoch_checkpoints"
-    if 0 < last < epoch:
+    if last and last < epoch:
         return f"its max_epoch is {last}"
-    if epoch % interval:
+    if interval and epoch % interval:
         return f"its save_interval is {interval}"
-    if kept > 0 and last > 0 and epoch <= last - kept:
+    if kept and last and epoch <= last - kept:
         return f"its max_epoch is {last}, of which keep_last_epochs keeps the last {kept}"
     return ""
+
+
+def _count(value: object) -> int:
+    """Return a positive whole number, else 0: no limit (fairseq itself refuses what is no number)."""
+    return max(int(value), 0) if isinstance(value, int | float) else 0
 
 
 def _fairseq_leaves(config: DictConfig) -> dict[str, object]:
@@ -68,12 +75,10 @@ def _fairseq_leaves(config: DictConfig) -> dict[str, object]:
 
 def _way_out(job: Job) -> str:
     if job.kind != "train":
-        return "Run the job that writes it, or name another in fairseq.common_eval.path"
+        return "name another in fairseq.common_eval.path"
     assert job.reads is not None
     group = f"task_group.{job.group}." if job.group else ""
     other = job.reads.with_name("checkpoint_best.pt")
     if other == job.reads:
         other = job.reads.with_name("checkpoint_last.pt")
-    return (
-        f"Run the job that writes it, or name another that is there: -o {group}fairseq.checkpoint.restore_file={other}"
-    )
+    return f"name another that is there: -o {group}fairseq.checkpoint.restore_file={other}"

@@ -54,10 +54,9 @@ def list_classes(
     if background < 0:
         raise ConfigError(f"dataset.background: {background} is not a class id (0 or more)")
     if background in names:
-        remedy = "choose an id that no label has"
-        if background == 0 and Path(source).suffix != ".json":
-            remedy = f"begin the file with a line {background_name!r}"
-        raise ConfigError(f"dataset.background: {background} is {names[background]!r} in {source}; {remedy}")
+        raise ConfigError(
+            f"dataset.background: {background} is {names[background]!r} in {source}; choose an id that no label has"
+        )
     everything = {**names, background: background_name}
     labels = [""] * (min(max(everything), _MAX_CLASSES) + 1)
     for number, name in everything.items():

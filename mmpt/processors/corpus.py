@@ -212,9 +212,12 @@ class CorpusMetaProcessor(MetaProcessor):
             if row.label and row.label not in known:
                 raise DataError(f"{where} is not named in {source}.{nearest(row.label, labels)}")
             if self.items == "segmentation" and row.label == labels[self.background]:
+                remedy = "give that class a name of its own there, and no rows"
+                if self.background == 0 and row.label != BACKGROUND_NAME and not source.endswith(".json"):
+                    remedy = f"begin the file with a line {BACKGROUND_NAME}, before those of the labels"
                 raise DataError(
                     f"{where} is class {self.background} of {source}, that of seconds without a segment "
-                    "(dataset.background): give that class a name of its own there, and no rows"
+                    f"(dataset.background): {remedy}"
                 )
 
     def _column(self, name: str) -> str:

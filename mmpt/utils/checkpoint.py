@@ -118,6 +118,7 @@ def load_into(
         (*allow_missing, *getattr(model, "allow_missing", ())),
         (*allow_unexpected, *getattr(model, "allow_unexpected", ())),
         f"{source}: does not fit {type(model).__name__}",
+        getattr(model, "new_heads", ()),
     )
     model.load_state_dict({key: state[key] for key in shared}, strict=False)
     logger.info("%s: loaded %d tensors into %s", source, len(shared), type(model).__name__)
@@ -199,6 +200,7 @@ def _compare(
     allow_missing: Iterable[str],
     allow_unexpected: Iterable[str],
     problem: str,
+    new_heads: Iterable[str] = (),
 ) -> tuple[list[str], list[str], list[str]]:
     """Return the shared, missing and unexpected keys, sorted, or report what is not allowed."""
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
@@ -214,9 +216,15 @@ def _compare(
     }
     found = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
     if found:
-        raise CheckpointError(
-            f"{problem}; {'; '.join(found)}. Check that the config's model section is that of the checkpoint."
-        )
+        wrong = [key for keys in problems.values() for key in keys]
+        remedy = "Check that the config's model section is that of the checkpoint."
+        if all(matches(key, new_heads) for key in wrong):  # differences of shape do not match: they are sentences
+            what = "classifier" if any(".classifier." in key for key in wrong) else "head for it"
+            remedy = (
+                f"This checkpoint has no {what}: it was not fine-tuned for this task. Name the checkpoint that "
+                "fine-tuning wrote, or fine-tune this one first."
+            )
+        raise CheckpointError(f"{problem}; {'; '.join(found)}. {remedy}")
     return shared, missing, unexpected
 
 

@@ -1,5 +1,6 @@
 """The published snippet, for both systems, on a checkpoint of random weights and a random S3D."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

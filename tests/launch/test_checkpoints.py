@@ -71,6 +71,7 @@ def test_only_the_last_epochs_are_kept(path: Path) -> None:
     keep = f"{PRETRAIN}checkpoint.keep_last_epochs=3"
     assert found(path, keep) == []
     assert found(path, keep, f"{PRETRAIN}optimization.max_epoch=13") == []
+    assert found(path, f"{PRETRAIN}optimization.max_epoch=many") == [], "fairseq says what is wrong with it"
     assert "keeps the last 3" in found(path, keep, f"{PRETRAIN}optimization.max_epoch=14")[0]
 
 

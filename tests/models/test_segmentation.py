@@ -170,6 +170,8 @@ def test_fine_tuning_begins_with_a_new_classifier_and_a_test_never_does(cls, tmp
     ):
         load_checkpoint(model, tmp_path / "checkpoint_best.pt")
     fresh = {key: value.clone() for key, value in model.state_dict().items() if "classifier" in key}
+    with pytest.raises(CheckpointError, match="This checkpoint has no classifier: it was not fine-tuned for this task"):
+        load_checkpoint(model, tmp_path / "checkpoint_best.pt")
     report = load_checkpoint(model, tmp_path / "checkpoint_best.pt", allow_missing=model.new_heads)
     assert sorted(report.missing) == sorted(fresh) and len(fresh) == 2
     state, before = model.state_dict(), pretrained.state_dict()

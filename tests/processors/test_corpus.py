@@ -437,6 +437,16 @@ class TestLabels:
         with pytest.raises(DataError, match="'nothing' is class 0 .*background"):
             meta("segmentation", folder, self.rows("nothing"), label_path=str(folder / "labels.json"))
 
+    def test_a_text_file_of_classes_without_a_background_says_how_to_name_it(self, folder):
+        path = folder / "labels.txt"
+        path.write_text("run\nsit\n")
+        with pytest.raises(DataError, match="'run' is class 0 of .*: begin the file with a line O,"):
+            meta("segmentation", folder, self.rows("sit", "run"), label_path=str(path))
+        path.write_text("O\nrun\nsit\n")
+        assert meta("segmentation", folder, self.rows("sit", "run"), label_path=str(path)).labels == ["O", "run", "sit"]
+        with pytest.raises(DataError, match="'O' is class 0 .* and no rows"):
+            meta("segmentation", folder, self.rows("sit", "O"), label_path=str(path))
+
     def test_another_background(self, folder):
         rows = self.rows("b", "a", "c", split="test")
         found = meta("segmentation", folder, rows, background=1)

@@ -91,7 +91,11 @@ def test_byte_order_mark_and_carriage_returns(tmp_path, name, content):
         ("a.csv", b"\xff\xfev\x00i\x00", "line 1: not UTF-8"),
         ("a.parquet", "not parquet", "a.parquet: not a readable Parquet file"),
         ("a.json", "[]", "a.json: a file ending in .jsonl, .csv, .tsv, .parquet was expected"),
-        ("a.txt", "video\ttext\n", "a.txt: a file ending in .jsonl, .csv, .tsv, .parquet was expected; the ending says .*read$"),
+        (
+            "a.txt",
+            "video\ttext\n",
+            "a.txt: a file ending in .jsonl, .csv, .tsv, .parquet was expected; the ending says .*read$",
+        ),
     ],
 )
 def test_damage_is_named_with_its_line(tmp_path, name, content, message):

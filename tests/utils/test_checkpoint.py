@@ -155,6 +155,19 @@ def test_every_difference_is_an_error_with_counts_and_nothing_is_copied() -> Non
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+def test_a_checkpoint_without_the_head_of_fine_tuning_is_told_from_another_model() -> None:
+    class Fine(Net):
+        new_heads = ("linear.bias", "*.classifier.*")
+
+    weights = {"linear.weight": WEIGHTS["linear.weight"]}
+    with pytest.raises(CheckpointError, match="has no head for it: it was not fine-tuned.*fine-tune this one first"):
+        load_into(Fine(), weights)
+    others = ({}, {**weights, "old": torch.zeros(1)}, {"linear.weight": torch.zeros(2, 4)})
+    for net, state in ((Net(), weights), *((Fine(), state) for state in others)):
+        with pytest.raises(CheckpointError, match="Check that the config's model section"):
+            load_into(net, state)
+
+
 def test_declared_differences_are_allowed_by_argument_or_by_class() -> None:
     class Declaring(Net):
         allow_missing = ("*.bias",)

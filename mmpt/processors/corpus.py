@@ -213,7 +213,7 @@ class CorpusMetaProcessor(MetaProcessor):
                 raise DataError(f"{where} is not named in {source}.{nearest(row.label, labels)}")
             if self.items == "segmentation" and row.label == labels[self.background]:
                 remedy = "give that class a name of its own there, and no rows"
-                if self.background == 0 and row.label != BACKGROUND_NAME and not source.endswith(".json"):
+                if self.background == 0 and row.label != BACKGROUND_NAME and not str(source).endswith(".json"):
                     remedy = f"begin the file with a line {BACKGROUND_NAME}, before those of the labels"
                 raise DataError(
                     f"{where} is class {self.background} of {source}, that of seconds without a segment "

@@ -131,7 +131,7 @@ def _warn_of_warm_up(args: Namespace, batches: int) -> None:
     if epochs:  # the last frequency goes on to the end
         listed = [math.ceil(batches / every) for every in frequencies[:epochs]]
         updates = min(limit, sum(listed) + listed[-1] * (epochs - len(listed)))
-    if 0 < warm_up and updates <= warm_up and is_main_process():
+    if warm_up > 0 and updates <= warm_up and is_main_process():
         logger.warning(
             "this training ends within its warm-up: %d updates, warmup_updates %d. Its learning rate never stays at "
             "lr: lower fairseq.optimization.warmup_updates or fairseq.dataset.batch_size, or raise max_epoch",

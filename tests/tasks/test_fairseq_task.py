@@ -9,7 +9,6 @@ import pytest
 import torch
 
 pytest.importorskip("fairseq")
-pytestmark = pytest.mark.filterwarnings("ignore:.pin_memory. argument is set as true")
 
 from fairseq.data import EpochBatchIterator
 
@@ -18,6 +17,8 @@ from mmpt.models.vlm import MMFusionMTM
 from mmpt.tasks.fairseq_task import FairseqMMTask, _ending_its_workers, _warn_of_warm_up
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.registry import resolve_class
+
+pytestmark = pytest.mark.filterwarnings("ignore:.pin_memory. argument is set as true")
 
 
 class Numbers(torch.utils.data.Dataset[int]):
@@ -95,6 +96,7 @@ def test_the_warm_up_is_checked_once_with_the_batches_of_one_process(caplog) -> 
     task = FairseqMMTask.__new__(FairseqMMTask)
     task.mmtask, task._warm_up_checked, task.dataset_to_epoch_iter = SimpleNamespace(), False, {}
     task.args = SimpleNamespace(warmup_updates=6, max_epoch=3, update_freq=[1], save_dir="runs")
+    task.cfg = task.args
     items: Any = Numbers()
     items.split, items.seed, items.meta_processor = "train", 1, SimpleNamespace(dup=1)
     items.set_epoch = lambda epoch: None

@@ -180,10 +180,12 @@ class CorpusMetaProcessor(MetaProcessor):
         """Return the names of the classes by class id."""
         found = sorted({row.label for row in rows if row.label})
         path = self.options.label_path
-        if self.items == "segmentation" and not path and not rows[0].split:
+        named = (self.options.train_path, self.options.val_path, self.options.test_path)
+        several = len({given for given in named if given}) > 1
+        if self.items == "segmentation" and not path and (several or not rows[0].split):
             raise ConfigError(
                 "dataset.label_path: not set. It names the file of all classes, so that every split numbers them "
-                "alike; only a file with a column 'split', which holds all splits, does without"
+                "alike; only one file with a column 'split', which holds all splits, does without"
             )
         given = read_class_names(path) if path else dict(enumerate(found))
         for name, count in Counter(given.values()).items():

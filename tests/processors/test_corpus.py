@@ -462,6 +462,10 @@ class TestLabels:
     def test_segmentation_of_files_per_split_needs_the_classes(self, folder):
         with pytest.raises(ConfigError, match="dataset.label_path: not set"):
             meta("segmentation", folder, self.rows("a", "b"))
+        # Two files with a split column each: their labels need not be the same ones, so their ids would not be either.
+        rows = self.rows("a", "b", split="test")
+        with pytest.raises(ConfigError, match="dataset.label_path: not set"):
+            meta("segmentation", folder, rows, train_path=str(folder / "others.jsonl"))
 
     @pytest.mark.parametrize(("content", "message"), [("run\nrun\n", "names 'run' 2 times"), ("run\n", "two labels")])
     def test_wrong_classes(self, folder, content, message):

@@ -130,7 +130,7 @@ class ShardedTextProcessor:
     def _check_vocabulary(self, path: str, caps: ShardedTensor) -> None:
         producer = (caps.index or {}).get("producer") or {}
         made_with = producer.get("vocabulary_sha256")
-        if made_with and made_with != _vocabulary(self.bert_name, self.use_fast):
+        if made_with and made_with != _vocabulary(load_tokenizer(self.bert_name, self.use_fast)):
             raise DataError(
                 f"{path}: was made with tokenizer {producer.get('tokenizer')!r}, whose vocabulary is not that of "
                 f"dataset.bert_name {self.bert_name!r}: name the tokenizer of the shards there, or make the shards "
@@ -211,7 +211,7 @@ class VideoRetriTextProcessor:
         return [self.each(one, rng=rng) for one in text_id]
 
 
-@functools.cache
-def _vocabulary(bert_name: str, use_fast: bool) -> str:
+@functools.lru_cache(maxsize=8)
+def _vocabulary(tokenizer: Any) -> str:
     """Return the checksum of a tokenizer's vocabulary, computed once per process."""
-    return vocabulary_checksum(load_tokenizer(bert_name, use_fast))
+    return vocabulary_checksum(tokenizer)

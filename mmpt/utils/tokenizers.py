@@ -33,7 +33,9 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
     Raises:
         ConfigError: if the folder has no vocabulary or the hub id cannot be had; names both ways out.
     """
-    return _load(str(resolve_path(bert_name)), bool(use_fast))
+    folder = resolve_path(bert_name)
+    # Absolute, for the working directory of a process may change; a hub id is no path.
+    return _load(str(folder.absolute() if folder.is_dir() else folder), bool(use_fast))
 
 
 def special_ids(bert_name: str, use_fast: bool = True) -> SpecialIds:

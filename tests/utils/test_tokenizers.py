@@ -62,3 +62,16 @@ def test_hub_id_without_network_names_the_way_out(monkeypatch: pytest.MonkeyPatc
 def test_importing_needs_no_transformers() -> None:
     code = "import sys; sys.modules['transformers'] = None; import mmpt.utils.tokenizers, mmpt.processors.how2_aligners"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_folder_is_told_from_one_of_the_same_name_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabularies = []
+    for number, word in enumerate(("cut", "fry")):
+        here = tmp_path / str(number)
+        folder = here / "bert"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "bert", "vocab_size": 6}')
+        (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", word]))
+        monkeypatch.chdir(here)
+        vocabularies.append(load_tokenizer("bert").get_vocab())
+    assert "cut" in vocabularies[0] and "fry" in vocabularies[1]

@@ -43,8 +43,11 @@ class FairseqMMDataset(FairseqDataset):
         return False
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Make a batch."""
-        return self.dataset.collater(samples)
+        """Make a batch; of nothing an empty one.
+
+        fairseq asks for that on workers that have one batch less than the others, and repeats a batch there.
+        """
+        return self.dataset.collater(samples) if samples else {}
 
     def ordered_indices(self) -> np.ndarray:
         """Return the order of this epoch, int64 (items,)."""

@@ -1,10 +1,13 @@
 """torch.distributed, usable with one process too."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-__all__ = ["all_gather_objects", "is_main_process", "synchronize", "world"]
+__all__ = ["all_gather_objects", "gather_rows", "is_main_process", "synchronize", "world"]
 
 T = TypeVar("T")
 
@@ -35,3 +38,49 @@ def all_gather_objects(value: T) -> list[T]:
     values: list[T | None] = [None] * size
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
+    """Return every process's rows (N, ..), in the order of ranks, and the number of rows before this process's own.
+
+    Gradients flow: a row's gradient is the sum of what all processes make of it, and goes to the process that the row
+    came from. The processes may hand in different numbers of rows (B, ..), even none; of all else (dtype, further
+    dimensions, whether a gradient is wanted) they must agree, and all of them must call this, and the backward pass
+    if there is one, equally often. Without a process group these are the rows themselves, and 0.
+    """
+    rank, size = world()
+    if size == 1:
+        return rows, 0
+    own = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(own) for _ in range(size)]
+    dist.all_gather(counts, own)
+    numbers = torch.cat(counts).tolist()
+    return _GatherRows.apply(rows, numbers), sum(numbers[:rank])
+
+
+class _GatherRows(torch.autograd.Function):
+    """Concatenation over processes; what travels is padded to the longest, as backends want equal shapes."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts = counts
+        padded = _padded(rows, max(counts))
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        longest = max(ctx.counts)
+        parts = [_padded(part, longest) for part in gradient.split(ctx.counts)]
+        summed = torch.empty_like(parts[0])
+        dist.reduce_scatter(summed, parts)
+        return summed[: ctx.counts[dist.get_rank()]], None
+
+
+def _padded(rows: Tensor, length: int) -> Tensor:
+    """Return a contiguous copy of the rows with zeros appended up to ``length``."""
+    padded = rows.new_zeros(length, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return padded

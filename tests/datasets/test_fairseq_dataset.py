@@ -52,3 +52,7 @@ def test_the_last_batch_may_be_smaller(tmp_path: Path) -> None:
     dataset = msrvtt(tmp_path, "train", rows=7)
     sizes = [len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=8)]
     assert sizes == [8, 8, 8, 8, 3]
+
+
+def test_a_worker_without_a_batch_gets_an_empty_one(tmp_path: Path) -> None:
+    assert msrvtt(tmp_path, "train").collater([]) == {}

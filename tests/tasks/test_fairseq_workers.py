@@ -1,0 +1,73 @@
+"""Training through fairseq-train with two workers on the CPU."""
+
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpt.launch.commands import Machine, build_command
+from mmpt.launch.project import job_from_yaml
+
+ROOT = Path(__file__).parents[2]
+# What torchrun does, without its agent: one command for each rank.
+WORKER = [
+    "--distributed-world-size",
+    "2",
+    "--distributed-backend",
+    "gloo",
+    "--distributed-no-spawn",
+    "--device-id",
+    "0",
+]
+pytestmark = pytest.mark.slow
+pytest.importorskip("fairseq")
+
+
+def train_with_two(config: dict[str, Any], folder: Path) -> str:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(config))
+    argv = build_command(job_from_yaml(path), path, "local_single", Machine(gpus=0)).argv
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    workers = [
+        subprocess.Popen(
+            [*argv, *WORKER, "--distributed-init-method", meeting, "--distributed-rank", str(rank)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(outputs)[-6000:]
+    return outputs[0]
+
+
+def test_global_negatives_with_a_batch_too_few_for_the_last_step(
+    pretraining_config: dict[str, Any], tmp_path: Path
+) -> None:
+    config = pretraining_config
+    del config["task"], config["retri_epoch"], config["num_cands"]
+    for key in ("num_video_per_batch", "clip_per_video"):
+        del config["dataset"][key]
+    config["dataset"] |= {
+        "meta_processor": "ShardedHow2MetaProcessor",
+        "video_processor": "ShardedVideoProcessor",
+        "text_processor": "ShardedTextProcessor",
+        "aligner": "OverlappedAligner",
+        "subsampling": 3,
+    }
+    config["loss"]["global_negatives"] = True
+    config["fairseq"]["dataset"]["batch_size"] = 18  # 6 of 18 videos, 3 clips each: 3 batches for 2 workers
+    config["fairseq"]["optimization"]["max_epoch"] = 1
+    config["fairseq"]["distributed_training"] = {"ddp_backend": "no_c10d"}
+    output = train_with_two(config, tmp_path)
+    assert '"train_num_updates": "2"' in output
+    assert 0 < float(re.findall(r'"train_loss": "([^"]*)"', output)[-1]) < 50

@@ -196,7 +196,10 @@ class TranscriptFile:
         offset, length = self._places[video_id]
         with open(self.path, "rb") as file:
             file.seek(offset)
-            return file.read(length).decode("utf-8")
+            try:
+                return file.read(length).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{self.path}: was changed since it was opened ({error}). Start again.") from error
 
     def __getitem__(self, video_id: str) -> Transcript:
         """Return the checked transcript of a video.

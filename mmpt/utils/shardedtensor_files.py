@@ -73,8 +73,11 @@ _HELD: dict[str, Callable[[Any], bool]] = {
     "ids_crc32": lambda value: value is None or _is_count(value),
     "producer": lambda value: value is None or isinstance(value, dict),
 }
-_HEADER_ERRORS = (ValueError, TypeError, SyntaxError, KeyError, EOFError, OverflowError, tokenize.TokenError)
-_HEADER_ERRORS += (AttributeError, IndexError, MemoryError, RecursionError)  # literals nested too deeply
+# Also what literals raise that are nested too deeply.
+_HEADER_ERRORS: tuple[type[Exception], ...] = (
+    *(ValueError, TypeError, SyntaxError, KeyError, EOFError, OverflowError, tokenize.TokenError),
+    *(AttributeError, IndexError, MemoryError, RecursionError),
+)
 
 
 class UnfinishedShardError(DataError):

@@ -17,6 +17,8 @@ from mmpt.utils import safe_pickle
 from mmpt.utils.checkpoint import load_state_dict_file, save_safetensors
 from mmpt.utils.errors import CheckpointError, DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:invalid escape sequence")
+
 KINDS = ("zip.pt", "legacy.pth", "fairseq.pt", "w.safetensors")
 PLAIN = {
     "a": [1, 2.5, "x", None, True, b"y", {3}],
@@ -53,7 +55,7 @@ def test_damaged_checkpoints(whole, tmp_path, kind, data):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@examples(500)
+@examples(200)
 def test_damaged_checkpoints_at_length(whole, tmp_path, kind, data):
     check(whole, tmp_path, kind, data)
 
@@ -147,7 +149,7 @@ def test_damaged_pickles(tmp_path, protocol, data):
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 @given(data=st.data())
-@examples(1500)
+@examples(500)
 def test_damaged_pickles_at_length(tmp_path, protocol, data):
     file = tmp_path / "c.pkl"
     file.write_bytes(data.draw(mutated(pickle.dumps(PLAIN, protocol))))

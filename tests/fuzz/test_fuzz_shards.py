@@ -59,7 +59,7 @@ def test_damaged_files(whole, tmp_path, part, indexed, data):
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "indexed"), CASES)
 @given(data=st.data())
-@examples(400)
+@examples(150)
 def test_damaged_files_at_length(whole, tmp_path, part, indexed, data):
     check(whole, tmp_path, part, indexed, lambda content: data.draw(mutated(content)))
 

@@ -48,8 +48,7 @@ INDEX_VERSION = 1
 BLOCK_BYTES = 1 << 20
 
 _WRITING = "writing"
-_MOST_BYTES = 1 << 62
-_MOST_AXES = 32
+_MOST_BYTES, _MOST_AXES = 1 << 62, 32
 _INDEX_KEYS = {"dtype", "item_shape", "count", "rows", "block_bytes", "data_crc32", "starts_crc32", "ids_crc32"}
 
 

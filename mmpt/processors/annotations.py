@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.utils import safe_pickle
-from mmpt.utils.errors import ConfigError, DataError, nearest
+from mmpt.utils.errors import ConfigError, DataError, nearest, shown
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import read_options
 
@@ -121,9 +121,18 @@ def safe_video_id(video_id: Any, source: str | os.PathLike[str]) -> str:
     Raises:
         DataError: if it is not a string, is empty or holds a path; names the file.
     """
-    if not isinstance(video_id, str) or _NO_FILE_NAME.search(video_id):
-        raise DataError(f"{source}: {video_id!r} is not a video id: a file name without folders was expected")
+    if not isinstance(video_id, str) or _NO_FILE_NAME.search(video_id) or not _is_utf8(video_id):
+        raise DataError(f"{source}: {shown(video_id)} is not a video id: a file name without folders was expected")
     return video_id
+
+
+def _is_utf8(text: str) -> bool:
+    """Say whether a text can be written; JSON can name half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def segment_times(pair: Any) -> tuple[float, float] | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.errors import ConfigError, DataError, shown
 from mmpt.utils.files import read_json, resolve_path
 
 __all__ = ["BACKGROUND_NAME", "list_classes", "read_class_names", "whole_number"]
@@ -12,6 +12,7 @@ __all__ = ["BACKGROUND_NAME", "list_classes", "read_class_names", "whole_number"
 #: What the class of a second without a segment is called.
 BACKGROUND_NAME = "O"
 _MAX_CLASSES = 100_000
+_MOST_DIGITS = 18
 
 
 def read_class_names(path: str) -> dict[int, str]:
@@ -74,6 +75,6 @@ def whole_number(value: Any, what: str) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= _MOST_DIGITS:
         return int(value)
-    raise DataError(f"{what} {value!r} is not a whole number")
+    raise DataError(f"{what} {shown(value)} is not a whole number")

@@ -72,7 +72,9 @@ class Table:
                     for values in batch.to_pylist():
                         number += 1
                         yield f"{self.path}: row {number}", values
-        except (OSError, arrow.ArrowException) as error:
+        except DataError:
+            raise
+        except (OSError, arrow.ArrowException, ValueError, OverflowError) as error:  # also text that is not UTF-8
             raise DataError(f"{self.path}: not a readable Parquet file, after row {number} ({error})") from error
 
 

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 #: A whole number as pandas writes it into text where a column of whole numbers has gaps.
 _WHOLE_FLOAT = re.compile(r"(-?\d+)\.0+")
 _LARGEST_EXACT = 2**53
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _label(value: Any, where: str) -> str:
     number = _whole(value)
     text = str(number) if number is not None else _text(value, where)
     whole = _WHOLE_FLOAT.fullmatch(text)
-    return str(int(whole[1])) if whole else text
+    return str(int(whole[1])) if whole and len(whole[1]) <= _MOST_DIGITS else text
 
 
 def _answer(value: Any, options: Sequence[str], where: str, typed: bool) -> int:

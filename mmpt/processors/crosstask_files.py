@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _RECORD_LINES = 5
+_MOST_DIGITS = 9
 
 
 class StepTask(NamedTuple):
@@ -86,7 +87,7 @@ def _read_task(path: str | os.PathLike[str], lines: Sequence[str], position: int
     names: tuple[str, ...] = ()
     if len(record) < _RECORD_LINES:
         fault = f"its record has {len(record)} lines; expected id, title, url, number, steps"
-    elif not record[3].isdecimal():
+    elif not record[3].isdecimal() or len(record[3]) > _MOST_DIGITS:
         fault = f"{record[3]!r} is not a number of steps"
     elif any(lines[after : after + 1]):
         fault = f"a blank line was expected after its five lines, not {lines[after]!r}"

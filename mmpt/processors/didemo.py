@@ -5,6 +5,7 @@
 """
 
 import logging
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,7 +55,7 @@ class DiDeMoMetaProcessor(MetaProcessor):
             name = _feature_name(record["video"], store)
             if not isinstance(record["description"], str) or not record["description"].strip():
                 skips.add("without a description", record["video"])
-            elif "times" in self._keys and not record["times"]:
+            elif "times" in self._keys and isinstance(record["times"], Sized) and not len(record["times"]):
                 skips.add("without times", record["video"])
             elif name is None:
                 skips.add("without features", record["video"])

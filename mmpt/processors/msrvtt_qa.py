@@ -31,7 +31,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_OPTION = re.compile(r"a([1-9]\d*)")
+_OPTION = re.compile(r"a([1-9]\d{0,5})")
 #: Sets of options that a process keeps tokenised and laid out: those of classification are the same for all items.
 _KEPT = 8
 

@@ -19,7 +19,7 @@ from mmpt.processors.annotations import (
     whole_seconds,
 )
 from mmpt.processors.base import MetaProcessor, SplitOptions, VideoProcessor
-from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.errors import ConfigError, DataError, shown
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import read_options
 
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_MOST_DIGITS = 18  # of the number of a clip
 
 
 @dataclass
@@ -153,8 +155,8 @@ class YoucookVideoProcessor(VideoProcessor):
 def _clip_id(value: Any, path: Any) -> tuple[str, int]:
     """Split ``<video id>_<number>``; ids of YouTube may hold underscores themselves."""
     video_id, separator, number = value.rpartition("_") if isinstance(value, str) else ("", "", "")
-    if not separator or not number.isdecimal():
-        raise DataError(f"{path}: id {value!r} is not <video id>_<number of the clip>")
+    if not separator or not number.isdecimal() or len(number) > _MOST_DIGITS:
+        raise DataError(f"{path}: id {shown(value)} is not <video id>_<number of the clip>")
     return safe_video_id(video_id, path), int(number)
 
 
@@ -181,13 +183,12 @@ def _annotation(database: Mapping[str, Any], video_id: str, clip: int) -> Mappin
 
 def _segment(annotation: Mapping[str, Any], path: Any, clip_id: str) -> tuple[int, int]:
     """Return the whole seconds that a segment touches; raises UnusableClipError, DataError."""
-    pair = annotation.get("segment", (annotation.get("start"), annotation.get("end")))
-    if pair == (None, None):
+    if "segment" not in annotation and annotation.get("start") is None and annotation.get("end") is None:
         raise DataError(
             f"{path}: clip {clip_id!r} has neither segment nor start and end; "
             "set dataset.trainval_annotation to the file that has them"
         )
-    times = segment_times(pair)
+    times = segment_times(annotation.get("segment", (annotation.get("start"), annotation.get("end"))))
     if times is None:
         raise UnusableClipError(BAD_TIMES)
     return whole_seconds(*times)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmpt.utils import safe_pickle
-from mmpt.utils.errors import DataError, nearest
+from mmpt.utils.errors import DataError, nearest, shown
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
 from mmpt.utils.shardedtensor_files import read_npy
@@ -107,7 +107,7 @@ class FeatureStore:
         return read_feature(self._path(video_id), video_id)
 
     def __contains__(self, video_id: object) -> bool:
-        return isinstance(video_id, str) and is_file_name(video_id) and self._path(video_id).is_file()
+        return isinstance(video_id, str) and is_file_name(video_id) and os.path.isfile(self._path(video_id))
 
     def ids(self) -> list[str]:
         """Return the ids of all videos in the folder, sorted."""
@@ -165,9 +165,9 @@ def _shard_number(key: Any, path: Path) -> int:
     try:
         if int(key) >= 0 and str(int(key)) == str(key):
             return int(key)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
-    raise DataError(f"{path}: {key!r} is not a shard number")
+    raise DataError(f"{path}: {shown(key)} is not a shard number")
 
 
 class ShardedFeatureStore:

@@ -74,7 +74,7 @@ def parse_transcript(entry: Any, counts: Counter[str] | None = None) -> Transcri
     if isinstance(entry, str | bytes):
         try:
             entry = json.loads(entry)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"an entry is a string but not JSON ({error})") from error
     columns: list[Any] = [entry.get(name) for name in _FIELDS] if isinstance(entry, dict) else []
     columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
@@ -192,11 +192,14 @@ class TranscriptFile:
             raise DataError(f"{self.path}: no captions for video {video_id!r}")
         if self._entries is not None:
             entry = self._entries[video_id]
-            return entry if isinstance(entry, str) else json.dumps(entry, default=_plain)
+            return entry if isinstance(entry, str) else _as_json(entry)
         offset, length = self._places[video_id]
         with open(self.path, "rb") as file:
             file.seek(offset)
-            return file.read(length).decode("utf-8")
+            try:
+                return file.read(length).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{self.path}: was changed since it was opened ({error}). Start again.") from error
 
     def __getitem__(self, video_id: str) -> Transcript:
         """Return the checked transcript of a video.
@@ -226,9 +229,18 @@ def _read_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     return loaded
 
 
+def _as_json(entry: Any) -> str:
+    try:
+        return json.dumps(entry, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return "null"  # no value of JSON, so no transcript either, which its reader says
+
+
 def _plain(value: Any) -> Any:
     """Return a numpy array or scalar as JSON knows it."""
-    return value.tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no value of JSON")
 
 
 def _fault(start: Any, end: Any, text: Any) -> str:

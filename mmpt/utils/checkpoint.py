@@ -35,6 +35,8 @@ FAIRSEQ_PREFIX = "mmmodel."
 #: What fairseq resumes from, and its default --restore-file.
 LAST_CHECKPOINT = "checkpoint_last.pt"
 SHOWN_KEYS = 8
+#: A tensor of no more elements may repeat what is stored (an expanded buffer); a larger one could fill the memory.
+_SMALL = 1 << 20
 
 
 def allow_fairseq_checkpoints() -> None:
@@ -75,7 +77,7 @@ def unwrap(content: Any, source: str = "checkpoint") -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{source}: holds a {type(content).__name__}, not a state dict")
     state = {
-        str(key).removeprefix(FAIRSEQ_PREFIX): _copied(value)
+        str(key).removeprefix(FAIRSEQ_PREFIX): _copied(value, f"{source}: {key}")
         for key, value in content.items()
         if isinstance(value, Tensor)
     }
@@ -234,7 +236,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(file, device="cpu")
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{file}: damaged or truncated safetensors file ({error})") from error
 
 
@@ -257,7 +259,16 @@ def _read_torch(file: Path) -> Any:
         ) from error
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def _copied(tensor: Tensor, name: str) -> Tensor:
+    """Return a copy as float32; CheckpointError if the tensor has no content, or claims more than the file holds."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or (
+        tensor.numel() > _SMALL and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    ):
+        raise CheckpointError(
+            f"{name} is not a plain tensor ({tensor.layout}, {tensor.device}, {tuple(tensor.shape)}): its values are "
+            "not all in the file. Save it again, from contiguous tensors."
+        )
     # A copy either way: the source may be a mapped file, which must not outlive its reader.
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.detach().to(torch.float32 if half else tensor.dtype, copy=True)

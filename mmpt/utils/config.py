@@ -5,7 +5,9 @@ Merge order: included files, the file itself, the project's ``task_group`` secti
 """
 
 import hashlib
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +23,19 @@ from mmpt.utils.schema import validate
 __all__ = ["apply_overrides", "fingerprint", "load_config", "read_yaml", "save_config", "training_batch_size"]
 
 
+#: What yaml and OmegaConf raise for files that are no configs, dates that do not exist and keys that cannot be keys.
+_NO_CONFIG = (
+    yaml.YAMLError,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+_MOST_VALUES = 100_000
+
+
 def read_yaml(path: str | os.PathLike[str], _seen: tuple[Path, ...] = ()) -> DictConfig:
     """Read a YAML file and merge it over the files that its ``includes`` names.
 
@@ -34,19 +49,20 @@ def read_yaml(path: str | os.PathLike[str], _seen: tuple[Path, ...] = ()) -> Dic
     if file.resolve() in _seen:
         raise ConfigError(f"{path}: includes itself through {_seen[-1]}")
     try:
-        config = OmegaConf.load(file)
+        content = _read_plain(file)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file (looked in {Path.cwd()} and below the repository)") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
+    except (*_NO_CONFIG, OSError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
-    if not isinstance(config, DictConfig):
+    if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, this file holds something else")
-    includes = config.pop("includes", None)
-    parents = [] if includes is None else [includes] if isinstance(includes, str) else list(includes)
+    config, parents = content, _includes(content, path)
     merged = OmegaConf.create()
     for parent in parents:
         found = resolve_path(parent)
-        if not found.exists() and (file.parent / parent).exists():
+        if not os.path.exists(found) and os.path.exists(file.parent / parent):
             found = file.parent / parent
         try:
             included = read_yaml(found, (*_seen, file.resolve()))
@@ -56,10 +72,46 @@ def read_yaml(path: str | os.PathLike[str], _seen: tuple[Path, ...] = ()) -> Dic
     return _merge(merged, config, file)
 
 
+def _read_plain(file: Path) -> DictConfig | ListConfig:
+    """Read one file; ConfigError, which does not name it, if its aliases unfold to more than any config holds."""
+    text = file.read_text(encoding="utf-8")
+    if "*" in text and _unfolded(yaml.compose(text, yaml.SafeLoader), {}) > _MOST_VALUES:
+        raise ConfigError(f"its aliases unfold to more than {_MOST_VALUES} values, or hold themselves; write them out")
+    return OmegaConf.load(file)
+
+
+def _unfolded(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """Return how many values a node holds when every alias is written out; without end if it holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # what it counts for inside itself
+        parts = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _includes(config: DictConfig, path: str | os.PathLike[str]) -> list[str]:
+    """Take the names of the included files off a config."""
+    try:
+        given = config.pop("includes", None)
+        names = [] if given is None else list(given) if isinstance(given, ListConfig) else [given]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: includes: {_first_line(error)}") from error
+    for name in names:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ConfigError(f"{path}: includes: {name!r} is not the name of a file")
+    return names
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _merge(base: DictConfig, over: DictConfig, file: Path) -> DictConfig:
     try:
         merged = OmegaConf.merge(base, over)
-    except OmegaConfBaseException as error:
+    except _NO_CONFIG as error:
         raise ConfigError(f"{file}: cannot be merged over what it includes: {error}") from error
     assert isinstance(merged, DictConfig)
     return merged
@@ -79,7 +131,7 @@ def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
             raise ConfigError(f"-o {override}: write it as key.sub=value, for example -o dataset.max_len=96")
         try:
             OmegaConf.update(result, key.strip(), yaml.safe_load(value), force_add=True)
-        except (yaml.YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
+        except _NO_CONFIG as error:
             raise ConfigError(f"-o {override}: {error}") from error
     return result
 
@@ -87,10 +139,17 @@ def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
     """Read the YAML of one job, apply overrides and check it against the schema of the classes it names.
 
+    ``${key}`` takes the value of another key, ``${oc.env:NAME}`` that of an environment variable, at each use; no
+    resolver of OmegaConf runs anything else.
+
     Raises:
         ConfigError: naming the file and the key that is wrong, and the nearest right one.
     """
     config = apply_overrides(read_yaml(path), overrides)
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except _NO_CONFIG as error:
+        raise ConfigError(f"{path}: cannot be resolved: {_first_line(error)}") from error
     validate(config, str(path))
     return config
 

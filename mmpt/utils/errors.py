@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["MMPTError", "ConfigError", "DataError", "CheckpointError", "nearest"]
+__all__ = ["MMPTError", "ConfigError", "DataError", "CheckpointError", "nearest", "shown"]
 
 
 class MMPTError(ValueError):
@@ -20,6 +20,15 @@ class DataError(MMPTError):
 
 class CheckpointError(MMPTError):
     """Report weights that do not fit the model they are loaded into."""
+
+
+def shown(value: object, most: int = 200) -> str:
+    """Return the representation of a value from a file, cut to ``most`` characters, also if it has none."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or nested as deeply
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}.."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

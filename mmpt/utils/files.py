@@ -58,17 +58,20 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except ValueError as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON file ({error})") from error
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
     """Return ``path`` as given if it exists, else the same path below the repository, if that does."""
     direct = Path(path)
-    if direct.exists() or direct.is_absolute():
+    # os.path: a name that is too long does not exist, where Path raises.
+    if os.path.exists(direct) or direct.is_absolute():
         return direct
     below = REPOSITORY / direct
-    return below if below.exists() else direct
+    return below if os.path.exists(below) else direct
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

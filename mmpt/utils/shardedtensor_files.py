@@ -19,6 +19,7 @@ import math
 import os
 import tokenize
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,35 @@ INDEX_VERSION = 1
 BLOCK_BYTES = 1 << 20
 
 _WRITING = "writing"
+_MOST_BYTES, _MOST_AXES = 1 << 62, 32
 _INDEX_KEYS = {"dtype", "item_shape", "count", "rows", "block_bytes", "data_crc32", "starts_crc32", "ids_crc32"}
-_HEADER_ERRORS = (ValueError, TypeError, SyntaxError, KeyError, EOFError, OverflowError, tokenize.TokenError)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count, value))
+
+
+#: What the values of an index are: its checksum finds damage, not a writer's mistake.
+_HELD: dict[str, Callable[[Any], bool]] = {
+    "dtype": lambda value: isinstance(value, str),
+    "item_shape": _are_counts,
+    "count": _is_count,
+    "rows": _is_count,
+    "block_bytes": lambda value: _is_count(value) and value > 0,
+    "data_crc32": _are_counts,
+    "starts_crc32": _is_count,
+    "ids_crc32": lambda value: value is None or _is_count(value),
+    "producer": lambda value: value is None or isinstance(value, dict),
+}
+# Also what literals raise that are nested too deeply.
+_HEADER_ERRORS: tuple[type[Exception], ...] = (
+    *(ValueError, TypeError, SyntaxError, KeyError, EOFError, OverflowError, tokenize.TokenError),
+    *(AttributeError, IndexError, MemoryError, RecursionError),
+)
 
 
 class UnfinishedShardError(DataError):
@@ -108,7 +136,7 @@ def read_npy(path: str | os.PathLike[str], mmap_mode: str | None = "r", exact: b
             return np.asarray(mapped)  # slicing np.memmap itself costs several times more
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
@@ -119,7 +147,10 @@ def _read_header(file: Any) -> tuple[tuple[int, ...], Any, np.dtype]:
         shape, fortran, dtype = readers[version](file)
     except _HEADER_ERRORS as error:
         raise DataError(f"{file.name}: not an .npy file of numbers ({error})") from error
-    if dtype.hasobject or dtype.names or min(shape, default=0) < 0:
+    plain = not (dtype.hasobject or dtype.names or dtype.subdtype) and dtype.itemsize > 0
+    plain = plain and len(shape) <= _MOST_AXES and not any(isinstance(length, bool) for length in shape)
+    # A length of 0 makes an array of no bytes, whatever the other lengths are.
+    if not plain or min(shape, default=0) < 0 or math.prod(filter(None, shape)) * dtype.itemsize > _MOST_BYTES:
         raise DataError(f"{file.name}: holds {dtype} of shape {shape}, not a plain array of numbers")
     return shape, "F" if fortran else "C", dtype
 
@@ -151,6 +182,8 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         )
     if missing := sorted(_INDEX_KEYS - index.keys()):
         raise DataError(f"{file}: the index lacks {', '.join(missing)}. Write the shard again.")
+    if wrong := [key for key, holds in _HELD.items() if not holds(index.get(key))]:
+        raise DataError(f"{file}: the index holds a wrong value of {', '.join(wrong)}. Write the shard again.")
     return index
 
 
@@ -210,7 +243,13 @@ def check_against_index(
         raise DataError(f"{paths.ids}: cannot be read ({error}). {again}") from error
     if zlib.crc32(content) != index["ids_crc32"]:
         raise DataError(f"{paths.ids}: was changed since the shard was written. {again}")
-    return json.loads(content)
+    try:
+        ids = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{paths.ids}: not a JSON file ({error}). {again}") from error
+    if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+        raise DataError(f"{paths.ids}: not a list of names. {again}")
+    return ids
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[Any, ...]:

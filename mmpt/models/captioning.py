@@ -18,7 +18,7 @@ from torch import Tensor
 from mmpt.models.base import valid_lengths
 from mmpt.models.embedding import evaluating
 from mmpt.models.fusion import SequenceOptions, tiny_fusion_config
-from mmpt.models.single_encoder import SingleEncoderModel, SingleEncoderOptions
+from mmpt.models.single_encoder import SingleEncoderModel, SingleEncoderOptions, states_of_caps
 from mmpt.modules.attention_masks import text_generation_mask
 from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode, read_decoding_options
 from mmpt.modules.masking import IGNORED
@@ -109,8 +109,7 @@ class MMFusionNLG(SingleEncoderModel):
             labelled = cmasks.bool() & (torch.arange(caps.shape[1], device=caps.device) >= PROMPT_LENGTH - 1)
         else:
             labelled = text_label != IGNORED
-        # As caps: [CLS], then what follows the video.
-        text = torch.cat([states[:, :1], states[:, 1 + vmasks.shape[1] :]], dim=1)
+        text = states_of_caps(states, vmasks.shape[1])
         return {"logits": cast(Any, self.mm_encoder).next_words(text[labelled])}
 
     def generate(

@@ -26,7 +26,7 @@ from mmpt.modules.bert import BertModel
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.registry import build
 
-__all__ = ["IsolationOptions", "SingleEncoderModel", "SingleEncoderOptions"]
+__all__ = ["IsolationOptions", "SingleEncoderModel", "SingleEncoderOptions", "states_of_caps"]
 
 # The published weights hold them, its forward pass does not use them.
 _SEGMENTS = "mm_encoder.bert.embeddings.seg_embeddings.*"
@@ -144,3 +144,8 @@ class SingleEncoderModel(FusionModel):
             return joint
         isolated = isolated_mask(vmasks, cmasks)
         return [isolated] * self.num_iso_layer + [joint] * (self.num_layers - self.num_iso_layer)
+
+
+def states_of_caps(states: Tensor, seconds: int) -> Tensor:
+    """Return the states that stand for ``caps``, (B, L, H): of the joint (B, S, H), all but the video's ``seconds``."""
+    return torch.cat([states[:, :1], states[:, 1 + seconds :]], dim=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmpt.models.base import masked_mean
 from mmpt.models.fusion import tiny_fusion_config
-from mmpt.models.single_encoder import IsolationOptions, SingleEncoderModel, SingleEncoderOptions
+from mmpt.models.single_encoder import IsolationOptions, SingleEncoderModel, SingleEncoderOptions, states_of_caps
 from mmpt.modules.attention_masks import joint_mask
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.mmbert_heads import MMBertForMFMMLM
@@ -153,10 +153,9 @@ class MMFusionMFMMLM(MMFusionJoint):
         masked_frames = torch.zeros_like(vmasks) if video_label is None else video_label.bool() & vmasks
         inputs = vfeats.masked_fill(masked_frames[..., None], 0)
         states, seconds = self.joint_states(caps, cmasks, inputs, vmasks, attention_mask), vmasks.shape[1]
-        text = torch.cat([states[:, :1], states[:, 1 + seconds :]], dim=1)
         video_logits, text_logits = cast(MMBertForMFMMLM, self.mm_encoder).masked_scores(
             states[:, 1 : 1 + seconds][masked_frames],
-            text[masked_words],
+            states_of_caps(states, seconds)[masked_words],
             originals[masked_frames],
             vfeats[vmasks & ~masked_frames],
         )

@@ -25,8 +25,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.utils.errors import DataError, MMPTError
+from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, write_json
+from mmpt_cli.run_folders import exit_code
 from scripts.text_token_extractor import dedup, pretokenization
 from scripts.tiny_data.bert import write_bert
 from scripts.tiny_data.concepts import World
@@ -71,16 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other data (default 0)")
     arguments = parser.parse_args(argv)
-    try:
+
+    def write() -> int:
         generate(arguments.output, arguments.seed)
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or arguments.output}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print(f"wrote tiny data to {arguments.output}; run projects from inside that folder")
-    return 0
+        print(f"wrote tiny data to {arguments.output}; run projects from inside that folder")
+        return 0
+
+    return exit_code(write)
 
 
 def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:

@@ -137,13 +137,17 @@ def test_nothing_in_a_pickle_runs(tmp_path, number, protocol):
     assert not made.exists()
 
 
+def reads_or_refuses_damaged_pickle(folder, protocol, data):
+    file = folder / "c.pkl"
+    file.write_bytes(data.draw(mutated(pickle.dumps(PLAIN, protocol))))
+    reads_or_refuses(lambda: safe_pickle.load(file), file)
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 @given(data=st.data())
 @examples(80)
 def test_damaged_pickles(tmp_path, protocol, data):
-    file = tmp_path / "c.pkl"
-    file.write_bytes(data.draw(mutated(pickle.dumps(PLAIN, protocol))))
-    reads_or_refuses(lambda: safe_pickle.load(file), file)
+    reads_or_refuses_damaged_pickle(tmp_path, protocol, data)
 
 
 @pytest.mark.slow
@@ -151,9 +155,7 @@ def test_damaged_pickles(tmp_path, protocol, data):
 @given(data=st.data())
 @examples(500)
 def test_damaged_pickles_at_length(tmp_path, protocol, data):
-    file = tmp_path / "c.pkl"
-    file.write_bytes(data.draw(mutated(pickle.dumps(PLAIN, protocol))))
-    reads_or_refuses(lambda: safe_pickle.load(file), file)
+    reads_or_refuses_damaged_pickle(tmp_path, protocol, data)
 
 
 @given(content=structures("a", plain=False))

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from mmpt.launch.commands import JOB_TYPES, printable
-from mmpt.launch.graph import stages
+from mmpt.launch.commands import printable
+from mmpt.launch.graph import dependencies, stages
+from mmpt.launch.layout import JOB_TYPES, job_type_of, on_slurm
 from mmpt.launch.local import Runner
-from mmpt.launch.project import Job, Project, expand_project, is_project, job_from_yaml, write_jobs
+from mmpt.launch.project import Job, Project, expand_project, is_project, job_from_yaml, jobs_of, write_jobs
 from mmpt.launch.state import JobFailed, ProjectFailed
 from mmpt.utils.config import read_yaml
-from mmpt.utils.errors import MMPTError
+from mmpt.utils.errors import ConfigError, MMPTError
 
 __all__ = ["main"]
 
@@ -23,6 +24,10 @@ EXAMPLES = """examples:
   python locallaunch.py projects/retri/videoclip/how2.yaml --jobtype local_big
   python locallaunch.py projects/demo.yaml -o fairseq.optimization.max_epoch=2
   python locallaunch.py projects/demo.yaml -o task_group.pretrain.fairseq.common.seed=2
+  python locallaunch.py projects/retri/videoclip.yaml --jobtype slurm_big --nodes 4 -o slurm.partition=gpu
+  python locallaunch.py projects/retri/videoclip.yaml --cancel
+
+python -m mmpt_cli.jobs PROJECT lists the jobs of a project as they stand.
 """
 
 
@@ -40,6 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobtype", help=f"how training jobs run: {', '.join(JOB_TYPES)} (default: the YAML's task_type)"
     )
+    parser.add_argument("--nodes", type=_count, metavar="N", help="nodes of each job on Slurm (default: slurm.nodes)")
+    parser.add_argument(
+        "--gpus-per-node",
+        type=_count,
+        metavar="N",
+        help="workers of each training and test on a node, whatever the job type says; without GPUs, on its cores",
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="on Slurm: wait until all jobs have ended, then show results"
+    )
+    parser.add_argument("--cancel", action="store_true", help="end the jobs that run or wait, here or on Slurm")
     parser.add_argument("--force", action="store_true", help="run completed jobs again, from the start")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="run up to N jobs of a stage at once")
     parser.add_argument("--quiet", action="store_true", help="keep the jobs' output in their log files only")
@@ -54,15 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the launcher; return the exit code (of the first job that failed, if one did)."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    runner = Runner(arguments.jobtype, arguments.force, not arguments.quiet)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         for path in arguments.yamls.split(","):
-            if is_project(read_yaml(path)):
-                _launch_project(expand_project(path, arguments.override), runner, arguments)
+            if arguments.cancel:
+                _cancel(path, arguments)
+            elif is_project(read_yaml(path)):
+                _launch_project(expand_project(path, arguments.override), arguments)
             else:
-                _launch_job(job_from_yaml(path, arguments.override), runner, arguments)
+                _launch_job(job_from_yaml(path, arguments.override), arguments)
     except (JobFailed, ProjectFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.returncode if error.returncode > 0 else 128 - error.returncode
@@ -75,31 +92,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _launch_project(project: Project, runner: Runner, arguments: argparse.Namespace) -> None:
+def _runner(jobs: Sequence[Job], arguments: argparse.Namespace) -> Runner:
+    """Return what runs these jobs: Slurm, if the job type asked for or that of any of them says so."""
+    asked, stream = arguments.jobtype, not arguments.quiet
+    if any(on_slurm(job_type_of(job, asked)) for job in jobs):
+        from mmpt.launch.slurm import SlurmRunner
+
+        return SlurmRunner(asked, arguments.force, stream, workers=arguments.gpus_per_node, nodes=arguments.nodes)
+    if arguments.nodes not in (None, 1):
+        raise ConfigError(f"--nodes {arguments.nodes}: several nodes need a Slurm job type, such as slurm_big")
+    return Runner(asked, arguments.force, stream, workers=arguments.gpus_per_node)
+
+
+def _launch_project(project: Project, arguments: argparse.Namespace) -> None:
     for correction in project.corrections:
         print(f"corrected: {correction}")
+    runner = _runner(project.jobs, arguments)
     write_jobs(project)
     order = stages(project)
+    jobs = [job for stage in order for job in stage]
     if arguments.dryrun:
+        needs = dependencies(jobs)
         for number, stage in enumerate(order, 1):
             print(f"stage {number}/{len(order)}")
             for job in stage:
-                _print_command(job, runner, overridden=False)
+                _print_command(job, runner, False, sorted(needs[job.name]))
         for line in runner.missing(order):
             print(f"note: {line}")
         return
     runner.check(order)
     ran = runner.run_stages(order, arguments.parallel)
-    jobs = [job for stage in order for job in stage]
-    print(f"\n{ran} jobs ran, {len(jobs) - ran} were completed before.")
-    _print_table(jobs)
+    print(f"\n{ran} jobs {runner.done}, {len(jobs) - ran} were completed before{runner.or_else}.")
+    _finish(jobs, runner, arguments)
 
 
-def _launch_job(job: Job, runner: Runner, arguments: argparse.Namespace) -> None:
+def _launch_job(job: Job, arguments: argparse.Namespace) -> None:
+    runner = _runner([job], arguments)
     overridden = bool(arguments.override)
     if arguments.dryrun:
         _print_command(job, runner, overridden)
@@ -107,14 +146,35 @@ def _launch_job(job: Job, runner: Runner, arguments: argparse.Namespace) -> None
             print(f"    note: the run writes the resolved settings to {job.run_dir}/config.yaml first")
         return
     runner.run(job, overridden=overridden)
-    _print_table([job])
+    _finish([job], runner, arguments)
 
 
-def _print_command(job: Job, runner: Runner, overridden: bool) -> None:
+def _finish(jobs: Sequence[Job], runner: Runner, arguments: argparse.Namespace) -> None:
+    """Show the results; of jobs that were only submitted, wait for them first if asked to, else say how to look."""
+    from mmpt.launch.slurm import SlurmRunner
+
+    if isinstance(runner, SlurmRunner):
+        if not arguments.wait:
+            print(f"How they stand: python -m mmpt_cli.jobs {arguments.yamls}")
+            return
+        runner.wait(jobs)
+    _print_table(jobs)
+
+
+def _cancel(path: str, arguments: argparse.Namespace) -> None:
+    from mmpt.launch.jobs import cancel_jobs, look_at
+
+    lines = cancel_jobs(look_at(jobs_of(path, arguments.override)))
+    print("\n".join(lines) or f"{path}: nothing runs or waits")
+
+
+def _print_command(job: Job, runner: Runner, overridden: bool, after: Sequence[str] = ()) -> None:
     argv, notes = runner.command(job, overridden)
     print(f"  {printable(argv)}")
     for note in notes:
         print(f"    note: {note}")
+    for line in runner.script(job, after).splitlines():
+        print(f"    | {line}")
 
 
 def _print_table(jobs: Sequence[Job]) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "collect_results",
     "columns_of",
     "counted_as",
+    "headlines_of",
     "results_json",
     "results_table",
 ]
@@ -100,6 +101,12 @@ class Result:
     def setting(self) -> str:
         """ "zero-shot", "fine-tuned" or what ``eval.setting`` says; "-" where it is not known."""
         return str(self.record.get("setting") or setting_of(self.record.get("config") or {}))
+
+
+def headlines_of(result: Result) -> tuple[str, ...]:
+    """Return the names of the numbers that stand for a result."""
+    named = [name for name in HEADLINES.get(result.metric, ()) if name in result.metrics]
+    return tuple(named) or (next(iter(result.metrics)),)
 
 
 def collect_results(

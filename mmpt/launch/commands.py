@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import Job
 from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import training_batch_size
@@ -20,27 +21,11 @@ from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.extras import MissingExtraError
 from mmpt.utils.files import REPOSITORY
 
-__all__ = ["JOB_TYPES", "Command", "Machine", "build_command", "job_type_of"]
+__all__ = ["Command", "build_command", "printable"]
 
 logger = logging.getLogger(__name__)
 
-#: Job type -> workers. The names ``sweep_*`` of public configs mean the same.
-JOB_TYPES = {"local_single": 1, "local_small": 2, "local_big": 8, "local_predict": 1, "local_script": 1}
 _RESETS = ("reset_optimizer", "reset_dataloader", "reset_meters", "reset_lr_scheduler")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the launcher knows of the machine that a job will run on."""
-
-    gpus: int
-
-    @classmethod
-    def here(cls) -> "Machine":
-        """Look at this machine."""
-        import torch
-
-        return cls(torch.cuda.device_count())
 
 
 @dataclass
@@ -51,53 +36,38 @@ class Command:
     notes: list[str] = field(default_factory=list)
 
 
-def job_type_of(job: Job, asked: str | None = None) -> str:
-    """Return the job type: the one asked for where it fits the job's kind, else the YAML's ``task_type``.
+def build_command(job: Job, config_path: Path, layout: Layout, machine: Machine) -> Command:
+    """Return the command of a job whose resolved config lies (or will lie) at ``config_path``.
 
-    Raises:
-        ConfigError: if the type is unknown; names the nearest.
+    Where ``layout`` says that each worker is ``started``, it is the command of one of them.
     """
-    if asked is not None and asked not in JOB_TYPES:
-        raise ConfigError(f"--jobtype {asked}: unknown.{nearest(asked, JOB_TYPES)} Known: {', '.join(JOB_TYPES)}")
-    if job.kind == "script":
-        return "local_script"
-    if job.kind == "predict":
-        return "local_predict"
-    if asked in ("local_predict", "local_script"):
-        raise ConfigError(f"--jobtype {asked}: {job.path} is a training")
-    if asked is not None:
-        return asked
-    named = str(job.config.get("task_type") or "local_single")
-    if named.startswith("slurm_"):
-        raise ConfigError(f"{job.path}: task_type {named}: Slurm is not built yet; --jobtype names a local one")
-    local = re.sub(r"^sweep_", "local_", named)
-    if local not in JOB_TYPES:
-        raise ConfigError(f"{job.path}: task_type {named!r} is unknown.{nearest(local, JOB_TYPES)}")
-    return local
-
-
-def build_command(job: Job, config_path: Path, job_type: str, machine: Machine) -> Command:
-    """Return the command of a job whose resolved config lies (or will lie) at ``config_path``."""
     if job.kind == "script":
         return _script_command(job)
     if job.kind == "predict":
         list(_fairseq_settings(job))  # only to refuse what is no flag
-        return Command([sys.executable, _own("mmpt_cli/predict.py"), str(config_path)])
-    return _training_command(job, config_path, job_type, machine)
+        test = [_own("mmpt_cli/predict.py"), str(config_path)]
+        together = layout.workers > 1 and not layout.started
+        return Command([*(_torchrun(layout) if together else [sys.executable]), *test], list(layout.notes))
+    return _training_command(job, config_path, layout, machine)
 
 
-def _training_command(job: Job, config_path: Path, job_type: str, machine: Machine) -> Command:
-    command = Command([_program("fairseq-train"), str(config_path), "--user-dir", _own("mmpt")])
+def _training_command(job: Job, config_path: Path, layout: Layout, machine: Machine) -> Command:
+    """Return the command of a training: ``fairseq-train``, which starts a worker on each GPU of a node itself.
+
+    On CPUs torchrun starts them; on a cluster, where each is started already, the command is that of one.
+    """
+    command = Command([str(config_path), "--user-dir", _own("mmpt")], list(layout.notes))
     command.argv += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
-    workers = JOB_TYPES[job_type]
-    available = max(machine.gpus, 1)
-    if workers > available:
-        what = f"{machine.gpus} GPU(s)" if machine.gpus else "no GPU: one process on the CPU"
-        command.notes.append(f"{job_type} asks for {workers} workers; this machine has {what}")
-        workers = available
-    if workers > 1:
-        command.argv += ["--distributed-world-size", str(workers)]
     settings = dict(_fairseq_settings(job))
+    worker = [_own("mmpt_cli/fairseq_worker.py")]
+    if layout.workers > 1 and layout.started:
+        command.argv = [sys.executable, *worker, *command.argv]
+    elif layout.workers > 1 and not machine.gpus:
+        command.argv = [*_torchrun(layout), *worker, *command.argv]
+    else:
+        command.argv = [_program("fairseq-train"), *command.argv]
+        if layout.workers > 1:
+            command.argv += ["--distributed-world-size", str(layout.workers)]
     if not machine.gpus:
         command.argv.append("--cpu")
         settings.pop("cpu", None)
@@ -108,6 +78,10 @@ def _training_command(job: Job, config_path: Path, job_type: str, machine: Machi
     for key, value in settings.items():
         command.argv += _flag(key, value)
     return command
+
+
+def _torchrun(layout: Layout) -> list[str]:
+    return [_program("torchrun"), "--standalone", "--nproc-per-node", str(layout.workers)]
 
 
 def _fairseq_settings(job: Job) -> Iterator[tuple[str, Any]]:

@@ -11,15 +11,15 @@ from mmpt.launch.corrections import SHARED_MODEL, Correction, correct, correct_c
 from mmpt.utils.config import apply_overrides, read_yaml, save_config
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.files import resolve_path
-from mmpt.utils.schema import PROJECT_KEYS, validate
+from mmpt.utils.schema import PROJECT_KEYS, SHARED_KEYS, validate
 
-__all__ = ["Job", "Project", "expand_project", "is_project", "job_from_yaml", "write_jobs"]
+__all__ = ["Job", "Project", "expand_project", "is_project", "job_from_yaml", "jobs_of", "write_jobs"]
 
 logger = logging.getLogger(__name__)
 
 #: Keys of a script job: what runs with which flags; ``inputs`` names the flags whose files, when they change, make
 #: it run again; ``force_flag`` is added under --force.
-SCRIPT_KEYS = ("task_type", "script", "args", "run_dir", "inputs", "force_flag")
+SCRIPT_KEYS = ("task_type", "script", "args", "run_dir", "inputs", "force_flag", "slurm")
 
 
 @dataclass
@@ -71,7 +71,7 @@ def expand_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
         ConfigError: naming the file and key, if a task file is missing or a key is unknown.
     """
     project = read_yaml(path)
-    top = ("includes", *PROJECT_KEYS)
+    top = ("includes", *PROJECT_KEYS, *SHARED_KEYS)
     for key in project:
         if key not in top:
             raise ConfigError(f"{path}: unknown key {key!r} in a project file.{nearest(str(key), top)}")
@@ -138,8 +138,9 @@ def _expand_task(group_name: str, group: DictConfig, task: str, project: DictCon
     if not resolve_path(template).exists():
         known = [file.name for file in resolve_path(template.parent).glob("*.yaml")]
         raise ConfigError(f"{path}: task_group.{group_name}: there is no {template}.{nearest(task, known)}")
+    shared = {key: project[key] for key in SHARED_KEYS if key in project}
     settings = OmegaConf.create({key: value for key, value in group.items() if key != "task_list"})
-    config = OmegaConf.merge(read_yaml(template), settings)
+    config = OmegaConf.merge(read_yaml(template), shared, settings)
     assert isinstance(config, DictConfig)
     _move_runs(config, f"runs/{project.base_dir}", f"runs/{project.project_dir}")
     output = Path("projects") / str(project.project_dir) / task
@@ -172,6 +173,22 @@ def job_from_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     return job
 
 
+def jobs_of(path: str | Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> list[Job]:
+    """Return the jobs of a project file, or the one of its own YAML; with ``only``, those of these names.
+
+    Raises:
+        ConfigError: if the file is wrong, or has no job of a name.
+    """
+    jobs = expand_project(path, overrides).jobs if is_project(read_yaml(path)) else [job_from_yaml(path, overrides)]
+    names = [Path(job.name).stem for job in jobs]
+    for name in only:
+        if Path(name).stem not in names:
+            raise ConfigError(f"{path}: has no job {name!r}.{nearest(name, names)}")
+    return [
+        job for job, name in zip(jobs, names, strict=True) if not only or name in {Path(item).stem for item in only}
+    ]
+
+
 def _finish(
     jobs: Sequence[Job], overrides: Sequence[str], project: str, of_groups: Mapping[str, DictConfig] | None = None
 ) -> None:
@@ -179,14 +196,15 @@ def _finish(
 
     Those of its group come last: they are the more specific ones, wherever they stand on the command line.
     """
+    of_all = [item for item in overrides if item.startswith(tuple(f"{key}." for key in SHARED_KEYS))]
     of_scripts = [item for item in overrides if item.startswith(("args.", "run_dir="))]
-    others = [item for item in overrides if item not in of_scripts]
+    others = [item for item in overrides if item not in of_scripts and item not in of_all]
     for kinds, items in ((("script",), of_scripts), (("train", "predict"), others)):
         if items and not any(job.kind in kinds for job in jobs):
             raise ConfigError(f"-o {items[0]}: {project or jobs[0].path} has no job that it could set")
     for job in jobs:
         source = f"{project}: {job.name}" if project else str(job.path)
-        job.config = apply_overrides(job.config, of_scripts if job.kind == "script" else others)
+        job.config = apply_overrides(job.config, of_all + (of_scripts if job.kind == "script" else others))
         if of_groups and job.group in of_groups:
             job.config.merge_with(of_groups[job.group])
         if job.kind == "script":

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,8 +26,10 @@ __all__ = [
     "ProjectFailed",
     "changed_keys",
     "identities",
+    "is_locked",
     "locked",
     "log_tail",
+    "started_in",
 ]
 
 STATE_FILE = "job.json"
@@ -35,7 +38,7 @@ CONFIG_FILE = "config.yaml"
 
 #: Keys that change what is printed or how fast, never the result.
 HARMLESS = re.compile(
-    r"task_type|slurm_config|run_dir|force_flag|inputs"
+    r"task_type|slurm_config|slurm(\..*)?|run_dir|force_flag|inputs"
     r"|dataset\.num_workers|fairseq\.dataset\.(num_workers|data_buffer_size)"
     r"|fairseq\.\w+\.(log_interval|log_format|log_file|no_progress_bar|tensorboard_logdir|wandb_project)"
 )
@@ -77,10 +80,12 @@ class ProjectFailed(MMPTError):
 
 @dataclass
 class JobState:
-    """The content of ``job.json``: running, completed or failed, by which command, from which inputs.
+    """The content of ``job.json``: what became of a job, by which command, from which inputs.
 
-    ``after`` holds, for each job it depends on, when that one started; ``inputs`` the identity
-    (time stamp and size) of the files and folders it read.
+    ``status`` is pending (in a queue), running, completed, failed or cancelled. ``after`` holds, for each job it
+    depends on, when that one started; ``inputs`` the identity (time stamp and size) of the files and folders it read.
+    While it runs, ``pid`` and ``launcher`` are processes on ``host``; ``slurm_job`` is the id of a job on a cluster,
+    ``restarts`` how often Slurm has begun it anew.
     """
 
     status: str
@@ -91,6 +96,11 @@ class JobState:
     pid: int = 0
     after: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
+    host: str = ""
+    launcher: int = 0
+    slurm_job: str = ""
+    restarts: int = 0
 
     @classmethod
     def read(cls, run_dir: Path) -> "JobState | None":
@@ -113,12 +123,21 @@ class JobState:
         write_json(run_dir / STATE_FILE, asdict(self))
 
 
+def started_in(run_dir: Path) -> str:
+    """Return when the job of a run folder last began, "" if it never did."""
+    state = JobState.read(run_dir)
+    return state.started if state else ""
+
+
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[int]:
+def locked(run_dir: Path, patience: float = 0.0) -> Iterator[int]:
     """Hold a run folder for one job; yields the descriptor, which the job's process is to inherit.
 
     The lock lives as long as any process that has the descriptor, so a job that outlives its
     launcher still keeps others out.
+
+    Args:
+        patience: seconds to wait for another process to let go of it.
 
     Raises:
         DataError: if another process holds it.
@@ -127,7 +146,7 @@ def locked(run_dir: Path) -> Iterator[int]:
     descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor, patience)
         except BlockingIOError as error:
             state = JobState.read(run_dir)
             process = f" (process {state.pid})" if state and state.pid else ""
@@ -135,6 +154,28 @@ def locked(run_dir: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.5)
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Tell whether a job holds a run folder: its process runs, whatever the state file says."""
+    if not (run_dir / ".lock").exists():
+        return False
+    try:
+        with locked(run_dir):
+            return False
+    except DataError:
+        return True
 
 
 def changed_keys(job: Job) -> tuple[list[str], list[str]]:

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import signal
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -15,11 +17,13 @@ import mmpt.losses.fairseq_loss
 import mmpt.models.fairseq_model  # noqa: F401  registers mmmodel and mmarch, as the line above mmloss
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
 from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
+from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
 from mmpt.tasks.task import config_task
 from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import load_config, save_config
-from mmpt.utils.distributed import is_main_process
-from mmpt.utils.errors import DataError
+from mmpt.utils.distributed import is_main_process, world
+from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.signals import LeaveRequest, die_with_parent
 
 __all__ = ["FairseqMMTask"]
 
@@ -38,7 +42,10 @@ class FairseqMMTask(LegacyFairseqTask):
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self._warm_up_checked = False
+        self.leave_request = LeaveRequest()
+        _check_world()
         make_checkpoints_safe()
+        leave_when_asked()
         # fairseq pins memory everywhere; without a GPU torch says at every epoch that it does not.
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
         _check_restore_file(args)
@@ -79,6 +86,22 @@ class FairseqMMTask(LegacyFairseqTask):
             self._warm_up_checked = True
             _warn_of_warm_up(self.args, len(batches))
         return _ending_its_workers(batches)
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Listen to signals from the first epoch on: there is something to save."""
+        super().begin_epoch(epoch, model)
+        self.leave_request.listen()
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Run forward and backward pass; tell the other workers whether this one was asked to leave."""
+        loss, sample_size, logging_output = super().train_step(*args, **kwargs)
+        note_request(logging_output, self.leave_request)
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """Log what fairseq has added up over the workers, and learn whether one of them was asked to leave."""
+        super().reduce_metrics(logging_outputs, criterion)
+        agree(logging_outputs, self.leave_request)
 
     @property
     def source_dictionary(self) -> None:
@@ -138,6 +161,24 @@ def _warn_of_warm_up(args: Namespace, batches: int) -> None:
             updates,
             warm_up,
         )
+
+
+def _check_world() -> None:
+    """Refuse to train alone where several workers were started, and see to it that they end with their agent.
+
+    fairseq leaves torchrun's environment aside where there is no GPU: each worker would train on all of the data.
+
+    Raises:
+        ConfigError: if the environment speaks of more workers than there are in this one's process group.
+    """
+    asked = int(os.environ.get("WORLD_SIZE") or 1)
+    if asked > 1 and world()[1] != asked:
+        raise ConfigError(
+            f"WORLD_SIZE is {asked}, but this worker is in a world of {world()[1]}: the workers would not train "
+            "together. Start them by locallaunch.py, or have torchrun run mmpt_cli/fairseq_worker.py"
+        )
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(signal.SIGKILL)
 
 
 def _check_restore_file(args: Namespace) -> None:

@@ -17,7 +17,7 @@ from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.options import read_options, section_of
 from mmpt.utils.registry import known_names, resolve_class
 
-__all__ = ["NAMED_BY", "schema_keys", "validate"]
+__all__ = ["CORE_KEYS", "NAMED_BY", "PROJECT_KEYS", "SHARED_KEYS", "schema_keys", "validate"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,9 @@ NAMED_BY = {
 CORE_KEYS: dict[str, dict[str, str]] = {
     "": {
         "includes": "file, or list of files, that this one is merged over",
-        "task_type": "local_single, local_small, local_big, local_predict, local_script, or sweep_big and the like",
-        "slurm_config": "size of the cluster job (public configs; not read yet)",
+        "task_type": "local_ or slurm_, and single, small, big, predict or script; sweep_big and the like are local_",
+        "slurm_config": "small or big: the size of a public config whose task_type is sweep alone",
+        "slurm": "section: what the job asks of a Slurm cluster",
         "task": "registered name of the task class",
         "dataset": "section: data",
         "model": "section: network",
@@ -77,9 +78,31 @@ CORE_KEYS: dict[str, dict[str, str]] = {
     },
     "loss": {"loss_cls": "registered name"},
     "eval": {"save_path": "folder of predictions and metrics"},
+    "slurm": {
+        "partition": "partition, as of sbatch",
+        "account": "account that is charged",
+        "qos": "quality of service",
+        "constraint": "features that the nodes must have",
+        "exclude": "nodes to keep off",
+        "time": "time limit of one run, in quotes: D-HH:MM:SS, HH:MM:SS or minutes (1-00:00:00); it goes on afterwards",
+        "mem_gb": "memory per node in GB",
+        "cpus_per_worker": "cores per worker; default: its data workers and one",
+        "nodes": "nodes (1)",
+        "gpus_per_node": "GPUs and workers per node; default: the size of the job type; 0 trains on CPUs",
+        "workers_per_node": "workers per node where there are no GPUs (1)",
+        "setup": "lines of shell that the batch script runs first (module load, conda activate)",
+        "python": "what starts Python on the nodes, such as: apptainer exec --nv image.sif python",
+        "container_image": "image for srun --container-image (pyxis)",
+        "container_mounts": "for srun --container-mounts",
+        "signal_seconds": "how long before the time limit a training is told to save and requeue (120)",
+        "max_requeues": "how often a job may reach its time limit and be queued again (100)",
+        "options": "any other sbatch option, such as reservation: name",
+    },
 }
 FREE_SECTIONS = ("fairseq",)
 PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "task_group")
+#: What a project file may say for all of its jobs.
+SHARED_KEYS = ("slurm",)
 
 
 def named_classes(config: DictConfig) -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 pytest.importorskip("fairseq")
 
 from mmpt.evaluators.report import build_report, render
-from mmpt.launch.commands import Machine, build_command
+from mmpt.launch.commands import build_command
+from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.graph import stages
 from mmpt.launch.project import Job, expand_project, is_project
 from mmpt.models.fairseq_model import FairseqMMModel
@@ -88,7 +89,7 @@ def demo_data(tiny: Path) -> None:
             save_feature(Path("data/demo/feat_conv3d"), name, feature)
         for job in expand_project("projects/demo_data.yaml").jobs:
             if job.name not in ("demo_corpus.yaml", "extract.yaml"):
-                argv = build_command(job, job.path, "local_script", Machine(gpus=0)).argv
+                argv = build_command(job, job.path, Layout(), Machine(gpus=0)).argv
                 script = {"shard": shard_feature, "dedup": dedup, "tokenize": pretokenization}[Path(job.name).stem]
                 assert script.main(argv[2:]) == 0
 

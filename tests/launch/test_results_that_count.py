@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.launch import local
+from mmpt.launch import local, preparation
 from mmpt.launch.commands import Command
 from mmpt.launch.local import Runner
 from mmpt.launch.project import Job, job_from_yaml
@@ -159,7 +159,7 @@ def test_a_forced_training_that_fails_later_keeps_its_own_checkpoints(folder: Pa
 
 def test_what_a_killed_launcher_had_set_aside_comes_back(folder: Path) -> None:
     assert run()
-    local._clear(job_from_yaml("t.yaml"))
+    preparation.make_way(job_from_yaml("t.yaml"))
     assert not list(Path("runs/t").glob("checkpoint*.pt"))
     assert not run(), "completed before"
     assert Path("runs/t/checkpoint_best.pt").exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmpt.launch.checkpoints import never_written
-from mmpt.launch.commands import Machine, build_command, job_type_of
+from mmpt.launch.commands import build_command
+from mmpt.launch.layout import Machine, job_type_of, local_layout
 from mmpt.launch.graph import stages
 from mmpt.launch.project import expand_project, is_project
 from mmpt.utils.config import read_yaml
@@ -34,7 +35,7 @@ def test_every_project_expands_into_well_formed_commands(path: Path) -> None:
     assert path.read_text().startswith("# "), "a project begins with what it is and how to run it"
     for stage in stages(project):
         for job in stage:
-            command = build_command(job, job.path, job_type_of(job), Machine(gpus=0))
+            command = build_command(job, job.path, local_layout(job_type_of(job), Machine(gpus=0)), Machine(gpus=0))
             assert all(isinstance(item, str) and item for item in command.argv)
             assert not any(item in ("None", "True", "False") for item in command.argv), command.argv
     assert never_written(project.jobs, again=True) == []

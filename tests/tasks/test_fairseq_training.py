@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from mmpt.launch.commands import Machine, build_command
+from mmpt.launch.commands import build_command
+from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
 from mmpt.utils.checkpoint import load_state_dict_file
 
@@ -23,7 +24,7 @@ pytest.importorskip("fairseq")
 
 def command_of(path: Path) -> list[str]:
     job = job_from_yaml(path)
-    return build_command(job, path, "local_single", Machine(gpus=0)).argv
+    return build_command(job, path, Layout(), Machine(gpus=0)).argv
 
 
 def train(config: dict[str, Any], folder: Path, name: str = "job") -> tuple[int, str]:

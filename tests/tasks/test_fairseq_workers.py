@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mmpt.launch.commands import Machine, build_command
+from mmpt.launch.commands import build_command
+from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ pytest.importorskip("fairseq")
 def train_with_two(config: dict[str, Any], folder: Path) -> str:
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(config))
-    argv = build_command(job_from_yaml(path), path, "local_single", Machine(gpus=0)).argv
+    argv = build_command(job_from_yaml(path), path, Layout(), Machine(gpus=0)).argv
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"

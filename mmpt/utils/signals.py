@@ -1,0 +1,49 @@
+"""Signals that ask a process to leave, and the wish that it should not outlive its parent."""
+
+import ctypes
+import signal
+import sys
+import threading
+from types import FrameType
+
+__all__ = ["LEFT_EARLY", "LeaveRequest", "die_with_parent", "overlook_first"]
+
+#: Exit code of a training that was asked to leave, has saved, and can go on from there (EX_TEMPFAIL of sysexits.h).
+LEFT_EARLY = 75
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+class LeaveRequest:
+    """Note the signals by which a cluster or a person asks a process to leave, instead of dying of them.
+
+    ``SIGTERM`` comes from ``kill``, the launcher, and Slurm when it cancels or preempts a job; ``SIGUSR2`` from Slurm
+    ahead of the time limit. ``agreed`` is for the workers of one training: set once all of them know.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.agreed = False
+
+    def listen(self) -> None:
+        """Begin to note signals; does nothing outside the main thread, where Python has no signals."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+
+
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel (Linux) to send this process a signal when its parent is gone, however it went."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+
+
+def overlook_first(number: signal.Signals = signal.SIGTERM) -> None:
+    """Let the first signal of a kind pass in this process; a second one does what it always does."""
+    signal.signal(number, lambda *_: signal.signal(number, signal.SIG_DFL))

@@ -19,8 +19,8 @@ pytest.importorskip("fairseq")
 
 from mmpt.evaluators.report import build_report, render
 from mmpt.launch.commands import build_command
-from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.graph import stages
+from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import Job, expand_project, is_project
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.tasks.task import Task, config_task

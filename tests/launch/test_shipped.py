@@ -8,8 +8,8 @@ import pytest
 
 from mmpt.launch.checkpoints import never_written
 from mmpt.launch.commands import build_command
-from mmpt.launch.layout import Machine, job_type_of, local_layout
 from mmpt.launch.graph import stages
+from mmpt.launch.layout import Machine, job_type_of, local_layout
 from mmpt.launch.project import expand_project, is_project
 from mmpt.utils.config import read_yaml
 

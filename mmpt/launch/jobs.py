@@ -58,7 +58,7 @@ class JobView:
 def look_at(jobs: Sequence[Job]) -> list[JobView]:
     """Look at jobs: their run folders, the processes of this machine, and the queue of the cluster if one is needed."""
     states = {job.name: JobState.read(job.run_dir) for job in jobs}
-    ids = [state.slurm_job for state in states.values() if state and state.slurm_job and state.status in _UNDER_WAY]
+    ids = [state.slurm_job for state in states.values() if state and state.slurm_job and state.status != "completed"]
     queue: dict[str, QueuedJob] | None = None
     problem = ""
     try:
@@ -75,11 +75,12 @@ def look_at(jobs: Sequence[Job]) -> list[JobView]:
 def _status(job: Job, state: JobState | None, queue: dict[str, QueuedJob] | None, problem: str) -> tuple[str, str]:
     if state is None:
         return "not run", ""
-    if state.status not in _UNDER_WAY:
+    known = (queue or {}).get(state.slurm_job)
+    if state.status not in _UNDER_WAY and (known is None or known.over):
         code = f"exit code {state.returncode}" if state.status == "failed" else ""
         return state.status, code
-    if state.slurm_job:
-        return _status_on_slurm(state, queue, problem)
+    if state.slurm_job:  # what failed with its node may be in the queue again
+        return _status_on_slurm(state, known, problem)
     if is_locked(job.run_dir):
         return "running", ""
     if state.host and state.host != socket.gethostname():
@@ -87,17 +88,16 @@ def _status(job: Job, state: JobState | None, queue: dict[str, QueuedJob] | None
     return "interrupted", "its process is gone; the same command goes on from its last checkpoint"
 
 
-def _status_on_slurm(state: JobState, queue: dict[str, QueuedJob] | None, problem: str) -> tuple[str, str]:
-    if queue is None:
+def _status_on_slurm(state: JobState, known: QueuedJob | None, problem: str) -> tuple[str, str]:
+    if problem:
         return state.status, problem
-    known = queue.get(state.slurm_job)
     restarts = f"restart {state.restarts}" if state.restarts else ""
     if known is None:
         return "interrupted", "Slurm knows it no longer, and it has not said how it ended; see its log"
     if known.over:
         return ("cancelled" if known.state == "CANCELLED" else "interrupted"), f"Slurm says {known.state}"
     if known.state == "PENDING":
-        again = "requeued" if state.status == "running" or state.restarts or state.started else "pending"
+        again = "requeued" if state.started else "pending"
         return again, ", ".join(filter(None, [known.reason, restarts]))
     return "running", ", ".join(filter(None, [f"on {known.nodes}" if known.nodes else "", restarts]))
 

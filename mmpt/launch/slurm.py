@@ -141,7 +141,7 @@ class SlurmRunner(Runner):
     def _is_queued(self, job: Job, say: str) -> bool:
         """Tell whether the job is in the queue already; its successors then wait for it."""
         state = JobState.read(job.run_dir)
-        if state is None or not state.slurm_job or state.status not in ("pending", "running"):
+        if state is None or not state.slurm_job or state.status == "completed":
             return False
         known = queued([state.slurm_job]).get(state.slurm_job)
         if known is None or known.over:

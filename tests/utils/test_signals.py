@@ -1,0 +1,77 @@
+"""Signals by which a process is asked to leave, and the end of a parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mmpt.utils.signals import LeaveRequest
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    kept = {number: signal.getsignal(number) for number in LeaveRequest.SIGNALS}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", LeaveRequest.SIGNALS)
+def test_a_signal_is_noted_and_nothing_ends(number: signal.Signals) -> None:
+    request = LeaveRequest()
+    request.listen()
+    assert request.received is None
+    os.kill(os.getpid(), number)
+    assert request.received is number
+    assert not request.agreed
+
+
+def test_in_another_thread_there_is_nothing_to_listen_to() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=LeaveRequest().listen)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def run(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_the_first_signal_passes_and_the_second_ends() -> None:
+    process = run(
+        "import time; from mmpt.utils.signals import overlook_first; overlook_first(); print('up', flush=True)\n"
+        "while True: time.sleep(0.05)"
+    )
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.terminate()
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a service of Linux")
+def test_a_child_ends_with_its_parent_even_if_that_is_killed() -> None:
+    child = (
+        "from mmpt.utils.signals import die_with_parent; die_with_parent(); print('up', flush=True)\n"
+        "import time; time.sleep(60)"
+    )
+    parent = run(
+        "import subprocess, sys\n"
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE, text=True)\n"
+        "p.stdout.readline(); print(p.pid, flush=True); p.wait()"
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.1)
+    pytest.fail("the child outlived its parent")

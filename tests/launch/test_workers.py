@@ -44,8 +44,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def launch(folder: Path, *arguments: str, seconds_per_loss: float = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "locallaunch.py"), *arguments],
-        cwd=folder, env={**os.environ, "SECONDS_PER_LOSS": str(seconds_per_loss)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "SECONDS_PER_LOSS": str(seconds_per_loss)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def jobs(folder: Path, *arguments: str) -> str:

@@ -127,7 +127,7 @@ class _Run:
         """Run this worker; leave what there is to say about the job to the first one."""
         code = self._run()
         if self._asked_to_leave(code):
-            return _wait_for_the_end()
+            return "left"
         if code != 0:
             raise SystemExit(code if code > 0 else 128 - code)
         return "completed"
@@ -225,7 +225,10 @@ def _read_when_there(meeting: Path) -> dict[str, Any]:
 
 
 def _wait_for_the_end() -> str:
-    """Wait for Slurm to end this task: if it went by itself, Slurm would take the job for done."""
+    """Wait for Slurm to end the job: if its first task went by itself, Slurm would take it for done.
+
+    It ends a cancelled one within its KillWait, and queues a preempted one again at the end of the GraceTime.
+    """
     deadline = time.monotonic() + _SECONDS_TO_END
     while time.monotonic() < deadline:
         time.sleep(1)

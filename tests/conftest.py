@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # before anything imports torch or a hub client; child processes inherit them
@@ -49,6 +51,16 @@ def _has_gpu() -> bool:
 def repository() -> Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """Put back what a training in this process does with the signals that end a test run."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    yield
+    for number, handler in kept.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^(?P<indent> *)```(?:bash|sh|console)\n(?P<body>.*?)^(?P=in
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 PYTHONS = ("python", "python3", "python3.11", ".venv/bin/python")
 # commands that only a person's machine can run; their form is all there is to check
-OTHERS = ("sudo", "git", "cd", "source", "pip", ".venv/bin/pip", "pytest")
+OTHERS = ("sudo", "git", "cd", "source", "pip", ".venv/bin/pip", "pytest", "torchrun")
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,10 @@ def test_dry_runs_write_the_yamls_and_nothing_else(tmp_path: Path) -> None:
         assert "fairseq-train" in result.stdout
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert all(path.suffix == ".yaml" and path.is_relative_to(tmp_path / "projects") for path in written)
+
+
+def test_the_table_of_slurm_keys_is_that_of_the_schema() -> None:
+    from mmpt.utils.schema import CORE_KEYS
+
+    table = re.findall(r"^\| `(\w+)` \| (.*) \|$", (REPOSITORY / "docs/cluster.md").read_text(), flags=re.MULTILINE)
+    assert dict(table) == CORE_KEYS["slurm"]

@@ -12,14 +12,6 @@ import pytest
 from mmpt.utils.signals import LeaveRequest
 
 
-@pytest.fixture(autouse=True)
-def _handlers():
-    kept = {number: signal.getsignal(number) for number in LeaveRequest.SIGNALS}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", LeaveRequest.SIGNALS)
 def test_a_signal_is_noted_and_nothing_ends(number: signal.Signals) -> None:
     request = LeaveRequest()

@@ -13,7 +13,7 @@ from typing import ClassVar
 from mmpt.launch.checkpoints import check_inputs, never_written
 from mmpt.launch.commands import Command, build_command, printable
 from mmpt.launch.graph import dependencies
-from mmpt.launch.layout import Layout, Machine, job_type_of, local_layout
+from mmpt.launch.layout import Layout, Machine, job_type_of, local_layout, on_slurm
 from mmpt.launch.preparation import begin, conclude, is_done, settle_aside
 from mmpt.launch.processes import Processes, job_environment
 from mmpt.launch.project import Job
@@ -51,9 +51,12 @@ class Runner:
 
     def layout(self, job: Job) -> Layout:
         """Return how many workers a job has here."""
+        job_type = job_type_of(job, self.job_type)
+        if on_slurm(job_type):
+            raise ConfigError(f"{job.path}: {job_type} is a job of a cluster: submit it with locallaunch.py")
         if job.kind == "script":
             return Layout()
-        return local_layout(job_type_of(job, self.job_type), self.machine, self.workers, self.job_type is not None)
+        return local_layout(job_type, self.machine, self.workers, self.job_type is not None)
 
     def _command(self, job: Job, overridden: bool, layout: Layout) -> Command:
         config_path = job.run_dir / CONFIG_FILE if overridden and job.kind != "script" else job.path

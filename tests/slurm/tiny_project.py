@@ -59,21 +59,21 @@ class TinyProject:
 
     # -- what a user types -------------------------------------------------------------------------------------------
 
-    def launch(self, *flags: str) -> str:
-        """Run locallaunch.py on the project and return what it says."""
-        return self._python(str(REPOSITORY / "locallaunch.py"), *flags)
+    def launch(self, *flags: str, yaml: str = "tiny.yaml") -> str:
+        """Run locallaunch.py on the project, or the YAML of one of its jobs, and return what it says."""
+        return self._python("locallaunch.py", yaml, *flags)
 
     def listing(self) -> dict[str, dict[str, Any]]:
         """Return what `mmpt_cli.jobs` says of each job."""
-        views = json.loads(self._python(str(REPOSITORY / "mmpt_cli" / "jobs.py"), "--json"))
+        views = json.loads(self._python("mmpt_cli/jobs.py", "tiny.yaml", "--json"))
         return {Path(view["job"]).stem: view for view in views}
 
-    def _python(self, script: str, *flags: str) -> str:
+    def _python(self, script: str, *arguments: str) -> str:
         path = os.pathsep.join((str(self.folder), str(REPOSITORY)))
         done = subprocess.run(
-            [sys.executable, script, str(self.path), *flags],
+            [sys.executable, str(REPOSITORY / script), *arguments],
             cwd=self.folder, env=self.cluster.environment | {"PYTHONPATH": path},
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -211,7 +211,7 @@ def _config(corpus: Path) -> dict[str, Any]:
         "task_group": {
             "pretrain": {"task_list": ["how2.yaml"], **pretraining},
             "zero_shot": {"task_list": ["test_vtt_zs.yaml"], **zero_shot},
-            "finetune": {"task_list": ["vtt_videoclip.yaml"], **finetuning},
+            "finetune": {"task_list": ["vtt_videoclip.yaml"], "slurm": {"nodes": 1}, **finetuning},
             "test": {"task_list": ["test_vtt_videoclip.yaml"], **testing},
         },
     }

@@ -75,8 +75,8 @@ InactiveLimit=0
 ReturnToService=2
 GresTypes=gpu
 {nodes}
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_seconds} OverSubscribe=YES MaxTime=60 DefaultTime=30 State=UP
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF OverSubscribe=YES MaxTime=60 DefaultTime=30 State=UP
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_seconds} OverSubscribe=YES State=UP
+PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF OverSubscribe=YES State=UP
 """  # noqa: E501
 _NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=65536 Gres=gpu:4"
 
@@ -214,9 +214,16 @@ class SlurmCluster:
         self._kill_all({"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name})
         self._daemons.pop(f"slurmd {name}").wait()
 
-    def processes(self, **environment: str) -> list[int]:
-        """Return the ids of this cluster's processes, of those with these variables in their environment."""
-        return _processes_with({"SLURM_CONF": str(self.conf), **environment})
+    def job_processes(self) -> list[int]:
+        """Return the ids of the processes that jobs have started and that still run."""
+        ours = f"SLURM_CONF={self.conf}".encode()
+        return [
+            pid
+            for pid, variables in _environments()
+            if ours in variables
+            and any(item.startswith(b"SLURM_JOB_ID=") for item in variables)
+            and not _is_zombie(pid)
+        ]
 
     def _is_up(self, name: str) -> bool:
         return self.nodes().get(name, "") in ("IDLE", "MIXED", "ALLOCATED")

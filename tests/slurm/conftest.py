@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from cluster import SlurmCluster
-from tiny_project import TinyProject
+from tiny_project import TinyVideoClip
 
-_spec = importlib.util.spec_from_file_location("tasks_conftest", Path(__file__).parents[1] / "tasks" / "conftest.py")
+_path = Path(__file__).parents[1] / "tasks" / "conftest.py"
+_spec = importlib.util.spec_from_file_location("conftest_of_tasks", _path)
 assert _spec is not None and _spec.loader is not None
-_tasks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tasks)
-tiny_corpus = _tasks.tiny_corpus
+_of_tasks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_of_tasks)
+tiny_corpus = _of_tasks.tiny_corpus
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +24,17 @@ def cluster() -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture
-def project(cluster: SlurmCluster, tiny_corpus: Path, tmp_path: Path) -> Iterator[TinyProject]:
-    """Return a project of VideoCLIP on the tiny corpus: pre-training, fine-tuning, and a test of each."""
-    made = TinyProject(tmp_path, cluster, tiny_corpus)
-    yield made
-    made.end()
+def videoclip(cluster: SlurmCluster, tiny_corpus: Path, tmp_path: Path) -> Iterator[TinyVideoClip]:
+    """Return the project, not launched yet."""
+    project = TinyVideoClip(tmp_path, cluster, tiny_corpus)
+    yield project
+    project.end()
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(cluster: SlurmCluster, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of the same pre-training by two workers of this host, with nothing coming in between."""
+    project = TinyVideoClip(tmp_path_factory.mktemp("uninterrupted"), cluster, tiny_corpus)
+    project.launch("--dryrun")
+    project.launch("--jobtype", "local_small", yaml="projects/tiny/how2.yaml")
+    return project.run_dir("how2")

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -202,6 +202,14 @@ class SlurmCluster:
         logs = "\n".join(f"{path.name}:\n{_tail(path)}" for path in sorted(self.folder.glob("*.log")))
         return f"{state}\n{logs}"
 
+    def history(self) -> str:
+        """Return what the controller has noted of jobs: submitted, started, signalled, queued again, ended."""
+        lines = (self.folder / "slurmctld.log").read_text(errors="replace").splitlines()
+        telling = re.compile(
+            r"submit_batch_job|Allocate|Started|[Rr]equeu|_job_complete|preempt|kill_dependent|Nodes? "
+        )
+        return "\n".join(line for line in lines if telling.search(line))
+
     # -- nodes -------------------------------------------------------------------------------------------------------
 
     def start_node(self, name: str) -> None:
@@ -211,19 +219,13 @@ class SlurmCluster:
 
     def kill_node(self, name: str) -> None:
         """SIGKILL a node's slurmd and all that runs on it, as when its power fails."""
-        self._kill_all({"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name})
+        self._kill_all({f"SLURM_CONF={self.conf}", f"SLURMD_NODENAME={name}"})
         self._daemons.pop(f"slurmd {name}").wait()
 
-    def job_processes(self) -> list[int]:
-        """Return the ids of the processes that jobs have started and that still run."""
-        ours = f"SLURM_CONF={self.conf}".encode()
-        return [
-            pid
-            for pid, variables in _environments()
-            if ours in variables
-            and any(item.startswith(b"SLURM_JOB_ID=") for item in variables)
-            and not _is_zombie(pid)
-        ]
+    def processes(self, of_jobs: bool = False) -> list[int]:
+        """Return the ids of the processes of this cluster that run, or only of those that jobs have started."""
+        marks = {f"SLURM_CONF={self.conf}"} | ({"SLURM_JOB_ID"} if of_jobs else set())
+        return _processes_with(marks)
 
     def _is_up(self, name: str) -> bool:
         return self.nodes().get(name, "") in ("IDLE", "MIXED", "ALLOCATED")
@@ -277,15 +279,15 @@ class SlurmCluster:
             )
 
     def _end_processes(self) -> None:
-        self._kill_all({"SLURM_CONF": str(self.conf)})
+        self._kill_all({f"SLURM_CONF={self.conf}"})
         for daemon in self._daemons.values():
             daemon.kill()
             daemon.wait()
 
-    def _kill_all(self, environment: Mapping[str, str]) -> None:
+    def _kill_all(self, marks: Set[str]) -> None:
         """Kill until none is left: a process may be starting another one."""
         end = time.monotonic() + 20
-        while found := [pid for pid in _processes_with(environment) if not _is_zombie(pid)]:
+        while found := _processes_with(marks):
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -316,19 +318,17 @@ def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _processes_with(environment: Mapping[str, str]) -> list[int]:
-    wanted = {f"{name}={value}".encode() for name, value in environment.items()}
-    return [pid for pid, variables in _environments() if wanted <= variables and pid != os.getpid()]
-
-
-def _environments() -> Iterator[tuple[int, set[bytes]]]:
+def _processes_with(marks: Set[str]) -> list[int]:
+    """Return the processes that have all of these in their environment: NAME=value, or NAME whatever its value."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone, or another user's
-            yield int(folder.name), set((folder / "environ").read_bytes().split(b"\0"))
+            variables = (folder / "environ").read_text(errors="replace").split("\0")
+            known = {*variables, *(item.partition("=")[0] for item in variables)}
+            if marks <= known and int(folder.name) != os.getpid() and not _is_zombie(folder):
+                found.append(int(folder.name))
+    return found
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+def _is_zombie(process: Path) -> bool:
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -87,7 +87,12 @@ class LaunchedProject:
 
     def until_nothing_runs(self) -> None:
         """Wait until no process of any job is left; Slurm calls a job completed a moment before."""
-        self.until("the jobs' processes to be gone", lambda: not self.cluster.job_processes(), timeout=60)
+        self.until("the jobs' processes to be gone", lambda: not self.cluster.processes(of_jobs=True), timeout=60)
+
+    def account(self) -> str:
+        """Return how the jobs stand, and what the cluster did with them: what a passed test has to show."""
+        lines = [f"{job}: {view}" for job, view in self.listing().items()]
+        return "\n".join([*lines, self.cluster.history()])
 
     def _printed(self) -> str:
         files = [*self.folder.rglob("log.txt"), *self.folder.rglob("*_log.out")]

@@ -55,6 +55,7 @@ def test_a_preempted_project_saves_is_queued_again_and_completes_its_graph(
     assert {view["status"] for view in listing.values()} == {"completed"}
     assert [set(listing[job]["metrics"]) for job in ("test_vtt_zs", "test_vtt_videoclip")] == [{"R1"}] * 2
     project.until_nothing_runs()
+    print(project.account())
 
 
 def test_a_training_goes_on_after_a_dead_node_and_after_its_time_limit(
@@ -89,6 +90,7 @@ def test_a_training_goes_on_after_a_dead_node_and_after_its_time_limit(
     assert project.updates("how2")[-1] == UPDATES
     assert_same_weights(project.run_dir("how2"), uninterrupted)
     project.until_nothing_runs()
+    print(project.account())
 
 
 @pytest.fixture

@@ -165,6 +165,11 @@ class SlurmCluster:
         """Put a running job back into the queue."""
         self.run("scontrol", "requeue", job)
 
+    def leave_minutes(self, job: str, minutes: int) -> None:
+        """Set the time limit of a running job so that it has between so many minutes and one less."""
+        hours, past, _ = self.job(job)["RunTime"].rpartition("-")[2].split(":")
+        self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(past) + minutes}")
+
     def cancel(self, job: str) -> None:
         """Cancel a job."""
         self.run("scancel", job)

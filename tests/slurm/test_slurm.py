@@ -7,7 +7,7 @@ import pytest
 import torch
 from cluster import NODES, SlurmCluster
 from launched import LaunchedProject
-from tiny_project import UPDATES, ScriptProject, TinyVideoClip
+from tiny_project import FREE_UPDATES, UPDATES, ScriptProject, TinyVideoClip
 
 from mmpt.utils.checkpoint import load_state_dict_file
 
@@ -32,17 +32,15 @@ def test_a_preempted_project_saves_is_queued_again_and_completes_its_graph(
     ids = {job: project.slurm_job(job) for job in project.jobs}
     for job, after in (("test_vtt_zs", "how2"), ("vtt_videoclip", "how2"), ("test_vtt_videoclip", "vtt_videoclip")):
         assert cluster.job(ids[job])["Dependency"] == f"afterok:{ids[after]}(unfulfilled)"
-    project.until("the first updates", lambda: len(project.updates("how2")) >= 3)
+    project.until_held(FREE_UPDATES)
     assert project.statuses()["how2"] == "running"
 
-    preemptor = cluster.sbatch("#!/bin/bash\nsleep 1\n", "--partition=high", "--nodes=2", "--exclusive")
-    project.until_state("how2", "PENDING")
-    saved = project.updates("how2")[-1]
-    assert 3 <= saved < UPDATES, "it left in the middle"
-    assert f"asked to leave (SIGUSR2, saved at update {saved})" in project.log("how2")
-    assert {cluster.job(number)["JobState"] for number in ids.values()} == {"PENDING"}, "its successors wait on"
-    assert project.statuses()["how2"] == "requeued"
+    preemptor = cluster.sbatch("#!/bin/bash\nsleep 10\n", "--partition=high", "--nodes=2", "--exclusive")
+    project.until_signalled()
     project.release()
+    project.until_state("how2", "PENDING")
+    assert f"asked to leave (SIGUSR2, saved at update {FREE_UPDATES + 1})" in project.log("how2")
+    assert {cluster.job(number)["JobState"] for number in ids.values()} == {"PENDING"}, "its successors wait on"
     for job in project.jobs:
         project.until_state(job, "COMPLETED")
 
@@ -65,29 +63,27 @@ def test_a_training_goes_on_after_a_dead_node_and_after_its_time_limit(
     project.hold()
     project.launch("--dryrun")
     project.launch("--jobtype", "slurm_small", yaml="projects/tiny/how2.yaml")
-    training = project.slurm_job("how2")
-    project.until("the first updates", lambda: len(project.updates("how2")) >= 3)
+    project.until_held(FREE_UPDATES)
 
     cluster.kill_node(NODES[1])
+    project.release()  # the worker on the other node finds itself alone
     project.until_state("how2", "PENDING")
-    before = project.updates("how2")
+    assert project.statuses()["how2"] == "requeued"
+    project.hold()
     cluster.start_node(NODES[1])
-    project.until("updates after the restart", lambda: len(project.updates("how2")) > len(before))
-    again = project.updates("how2")[len(before)]
-    assert before[-1] <= again <= before[-1] + 1, "every update is saved: one may have been lost"
+    project.until_held(2 * FREE_UPDATES)
+    assert project.updates("how2") == list(range(1, 2 * FREE_UPDATES + 1)), "it goes on from its last checkpoint"
 
-    cluster.run("scontrol", "update", f"JobId={training}", "TimeLimit=1")
-    project.until_state("how2", "PENDING")
-    saved = project.updates("how2")[-1]
-    assert again <= saved < UPDATES
-    assert f"asked to leave (SIGUSR2, saved at update {saved})" in project.log("how2")
-    cluster.run("scontrol", "update", f"JobId={training}", "TimeLimit=30")
+    cluster.leave_minutes(project.slurm_job("how2"), 2)  # of which the last two are for saving: slurm.signal_seconds
+    project.until_signalled()
     project.release()
+    project.until_state("how2", "PENDING")
+    assert f"asked to leave (SIGUSR2, saved at update {2 * FREE_UPDATES + 1})" in project.log("how2")
     project.until_state("how2", "COMPLETED")
 
-    assert cluster.job(training)["Restarts"] == "2"
+    assert cluster.job(project.slurm_job("how2"))["Restarts"] == "2"
     assert [project.places(restart) for restart in (0, 1, 2)] == [ONE_WORLD] * 3
-    assert project.updates("how2")[-1] == UPDATES
+    assert project.updates("how2") == list(range(1, UPDATES + 1))
     assert_same_weights(project.run_dir("how2"), uninterrupted)
     project.until_nothing_runs()
     print(project.account())

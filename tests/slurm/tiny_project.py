@@ -1,36 +1,38 @@
 """Projects to launch: a tiny VideoCLIP whose training waits for the test where told, and a chain of scripts."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
-from cluster import SlurmCluster
+from cluster import NODES, SlurmCluster
 from launched import REPOSITORY, LaunchedProject
 
-__all__ = ["UPDATES", "ScriptProject", "TinyVideoClip"]
+__all__ = ["FREE_UPDATES", "UPDATES", "ScriptProject", "TinyVideoClip"]
 
-#: Updates of the whole pre-training.
-UPDATES = 20
+#: Updates of the whole pre-training, and those after which a run of it waits where it is held.
+UPDATES, FREE_UPDATES = 20, 4
 _TINY_BERT = REPOSITORY / "tests" / "data" / "tiny_bert"
-# Each worker writes down where it is and what world it is in. While the file `hold` is there, an update takes long
-# enough for the test to do something in the middle of the training.
-_LOSS = """
+# Each worker writes down where it is and what world it is in. In the update after the free ones it waits while the file
+# `hold` is there, so that what a test does happens in the middle of the training on the slowest machine too.
+_LOSS = f"""
 import json, os, time
 import torch
 from mmpt.losses.contrastive import MMContraLoss
 from mmpt.utils.distributed import world
 
 class WatchedLoss(MMContraLoss):
-    said = False
+    updates = 0
 
     def __call__(self, *args, **kwargs):
-        if not self.said:
-            place = (os.environ.get("SLURMD_NODENAME"), *world())
-            with open("places.jsonl", "a") as file:
-                file.write(json.dumps([os.environ.get("SLURM_RESTART_COUNT", "0"), place]) + "\\n")
-            self.said = True
-        if torch.is_grad_enabled() and os.path.exists("hold"):
-            time.sleep(0.3)
+        if torch.is_grad_enabled():
+            self.updates += 1
+            if self.updates == 1:
+                place = (os.environ.get("SLURMD_NODENAME"), *world())
+                with open("places.jsonl", "a") as file:
+                    file.write(json.dumps([os.environ.get("SLURM_RESTART_COUNT", "0"), place]) + "\\n")
+            while self.updates > {FREE_UPDATES} and os.path.exists("hold"):
+                time.sleep(0.05)
         return super().__call__(*args, **kwargs)
 """
 _SCRIPT = """
@@ -52,12 +54,24 @@ class TinyVideoClip(LaunchedProject):
         (folder / "watched.py").write_text(_LOSS)
 
     def hold(self) -> None:
-        """Let the pre-training's updates take long."""
+        """Let every run of the pre-training wait in the update after its free ones."""
         (self.folder / "hold").touch()
 
     def release(self) -> None:
-        """Let it run on as fast as it can."""
+        """Let it run on."""
         (self.folder / "hold").unlink()
+
+    def until_held(self, update: int) -> None:
+        """Wait until the pre-training has saved an update and waits in the next one."""
+        saved = f"(epoch {(update - 1) // 5 + 1} @ {update} updates"
+        self.until(f"the checkpoint of update {update}", lambda: saved in self.log("how2"))
+
+    def until_signalled(self, times: int = 1) -> None:
+        """Wait until Slurm has sent SIGUSR2 to the worker on each node that often."""
+        step = f"[{self.slurm_job('how2')}.0] Sent signal {signal.SIGUSR2:d} to StepId"
+        for node in NODES:
+            log = self.cluster.folder / f"slurmd.{node}.log"
+            self.until(f"the signal on {node}", lambda log=log: log.read_text().count(step) >= times)
 
     def places(self, restart: int) -> list[tuple[str, int, int]]:
         """Return node, rank and known number of workers of each of the pre-training's workers after a restart."""

@@ -1,7 +1,7 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-vlm test test-fast lint format typecheck bench clean python
+.PHONY: help install demo demo-vlm test test-fast test-slurm lint format typecheck bench clean python slurm-packages
 
 # The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
 USABLE := import ensurepip, os, sys, sysconfig; \
@@ -11,6 +11,7 @@ PYTHON := $(firstword $(foreach name,python3.11 python3.12 python3,$(shell $(nam
 endif
 BIN := .venv/bin
 DEMO_REPORT := runs/demo/report.html
+SLURM_PACKAGES := slurmctld slurmd slurm-client munge
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | while IFS=: read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -29,11 +30,22 @@ demo-vlm: install  ## VLM on the same generated videos, on the CPU
 	@$(BIN)/python locallaunch.py projects/demo_vlm.yaml
 	@echo "The report: $(CURDIR)/runs/demo_vlm/report.html"
 
-test: install  ## every test, the slow ones too
-	@$(BIN)/python -m pytest -m '' -n 2 --dist loadfile
+test: install  ## every test, the slow ones too, but those of test-slurm
+	@$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile
 
 test-fast: install  ## the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest
+
+test-slurm: install slurm-packages  ## a Slurm cluster of two nodes on this machine, and projects on it
+	@MMPT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm -v --durations 0 tests/slurm
+
+slurm-packages:
+	@PATH="$$PATH:/usr/sbin"; type slurmctld slurmd sbatch munged >/dev/null 2>&1 && exit 0; \
+	    if ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+	        echo 'error: Slurm and munge are missing. On Debian and Ubuntu:' >&2; \
+	        echo '  sudo apt-get install -y --no-install-recommends $(SLURM_PACKAGES)' >&2; exit 1; fi; \
+	    apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(SLURM_PACKAGES)
 
 lint: install  ## style, formatting and the import floors
 	$(BIN)/ruff check .

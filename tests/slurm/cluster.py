@@ -1,0 +1,339 @@
+"""A Slurm cluster of two nodes on this host, for the time of a `with` block: own daemons, ports, key and folder.
+
+munged, slurmctld and one slurmd per node run in the foreground as children of this process. Every process of the
+cluster, the jobs' too, carries the path of its slurm.conf in its environment: by that it is found again, so that a node
+can be killed with all that runs on it and nothing outlives the block.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+__all__ = ["NODES", "PROGRAMS", "SlurmCluster", "SlurmError"]
+
+NODES = ("n1", "n2")
+#: The programs that must be there; Debian's packages slurmctld, slurmd, slurm-client and munge bring them.
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "setpriv")
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE"}
+_START_SECONDS = 60.0
+T = TypeVar("T")
+
+# cred_expire is also how long a requeued job waits. A node that is silent for SlurmdTimeout is down and its jobs are
+# requeued. The nodes claim more than this host has (config_overrides): two ranks must fit on one core each anywhere.
+_CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+SlurmctldDebug=verbose
+SlurmdDebug=verbose
+SlurmdParameters=config_overrides
+{preemption_signal}
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1,sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+MinJobAge=86400
+KillWait=2
+SlurmdTimeout=6
+SlurmctldTimeout=10
+BatchStartTimeout=20
+MessageTimeout=20
+InactiveLimit=0
+ReturnToService=2
+GresTypes=gpu
+{nodes}
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_seconds} OverSubscribe=YES State=UP
+PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF OverSubscribe=YES State=UP
+"""  # noqa: E501
+_NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=65536 Gres=gpu:4"
+
+
+class SlurmError(RuntimeError):
+    """The cluster, or a job in it, did not do what was waited for."""
+
+
+class SlurmCluster:
+    """Two nodes, a partition `low` whose jobs are preempted (requeued) by those of the partition `high`.
+
+    user_signal: at preemption a job gets the signal it asked for (`--signal`); else SIGTERM, Slurm's default.
+    grace_seconds: how long a preempted job has between the signal and its end.
+    """
+
+    def __init__(self, user_signal: bool = True, grace_seconds: int = 60) -> None:
+        self._user_signal = user_signal
+        self._grace_seconds = grace_seconds
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> "SlurmCluster":
+        with contextlib.ExitStack() as stack:
+            self.folder = Path(tempfile.mkdtemp(prefix="mmpt-slurm-"))
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            stack.callback(self._end_processes)
+            self._start()
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cleanup.close()
+
+    @property
+    def conf(self) -> Path:
+        """The cluster's slurm.conf."""
+        return self.folder / "slurm.conf"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment with the cluster in it, for subprocesses; a cluster around it is left out."""
+        outside = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))}
+        return outside | {"SLURM_CONF": str(self.conf), "PATH": _PATH}
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def run(self, *argv: str, check: bool = True, timeout: float = 60) -> str:
+        """Run one of Slurm's commands; returns its output, raises SlurmError where it fails."""
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=timeout)
+        if check and done.returncode:
+            raise SlurmError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def squeue(self) -> dict[str, str]:
+        """Return the state of every job that the controller remembers."""
+        lines = self.run("squeue", "--noheader", "--states=all", "--format=%A %T").split("\n")
+        return dict(line.split() for line in lines if line)
+
+    def job(self, job: str) -> dict[str, str]:
+        """Return what `scontrol show job` says, by field; an empty dictionary for a job unknown."""
+        return _fields(self.run("scontrol", "--oneliner", "show", "job", job, check=False))
+
+    def nodes(self) -> dict[str, str]:
+        """Return the state of each node, such as IDLE, MIXED or DOWN*."""
+        lines = self.run("scontrol", "--oneliner", "show", "node").splitlines()
+        return {fields["NodeName"]: fields["State"] for fields in map(_fields, lines) if "NodeName" in fields}
+
+    def sbatch(self, script: str, *flags: str) -> str:
+        """Submit a batch script; returns the job's number."""
+        path = self.folder / f"script{time.monotonic_ns()}.sh"
+        path.write_text(script)
+        return self.run("sbatch", "--parsable", f"--output={self.folder}/%j.log", *flags, str(path)).strip()
+
+    def log(self, job: str) -> str:
+        """Return the output of a job of `sbatch`."""
+        path = self.folder / f"{job}.log"
+        return path.read_text() if path.exists() else ""
+
+    def signal(self, job: str, name: str) -> None:
+        """Send a signal ("USR2") to the job's steps, as `--signal` does before the time limit."""
+        self.run("scancel", f"--signal={name}", job)
+
+    def requeue(self, job: str) -> None:
+        """Put a running job back into the queue."""
+        self.run("scontrol", "requeue", job)
+
+    def leave_minutes(self, job: str, minutes: int) -> None:
+        """Set the time limit of a running job so that it has between so many minutes and one less."""
+        hours, past, _ = self.job(job)["RunTime"].rpartition("-")[2].split(":")
+        self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(past) + minutes}")
+
+    def cancel(self, job: str) -> None:
+        """Cancel a job."""
+        self.run("scancel", job)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def until(self, what: str, ready: Callable[[], T], timeout: float = 120) -> T:
+        """Ask until `ready` returns something true, and return that; SlurmError with the queue when time is up."""
+        end = time.monotonic() + timeout
+        while not (found := ready()):
+            if time.monotonic() > end:
+                raise SlurmError(f"waited {timeout:.0f} s for {what}\n{self.describe()}")
+            time.sleep(0.25)
+        return found
+
+    def wait(self, job: str, *states: str, timeout: float = 120) -> dict[str, str]:
+        """Wait until the job is in one of the states; returns its fields. Fails at once where it ended in another."""
+
+        def reached() -> dict[str, str]:
+            fields = self.job(job)
+            state = fields.get("JobState", "")
+            if state in _ENDED - set(states) and not fields.get("Reason", "").startswith("BeginTime"):
+                raise SlurmError(f"job {job} is {state}, expected {' or '.join(states)}\n{self.describe()}")
+            return fields if state in states else {}
+
+        return self.until(f"job {job} to be {' or '.join(states)}", reached, timeout)
+
+    def describe(self) -> str:
+        """Return nodes, jobs and the ends of the daemons' logs, for a failure's message."""
+        try:
+            jobs = "\n".join(f"{job}: {_brief(self.job(job))}" for job in self.squeue())
+            state = f"nodes: {self.nodes()}\n{jobs}"
+        except (SlurmError, subprocess.SubprocessError) as error:
+            state = str(error)
+        logs = "\n".join(f"{path.name}:\n{_tail(path)}" for path in sorted(self.folder.glob("*.log")))
+        return f"{state}\n{logs}"
+
+    def history(self) -> str:
+        """Return what the controller has noted of jobs: submitted, started, signalled, queued again, ended."""
+        lines = (self.folder / "slurmctld.log").read_text(errors="replace").splitlines()
+        telling = re.compile(
+            r"submit_batch_job|Allocate|Started|[Rr]equeu|_job_complete|preempt|kill_dependent|Nodes? "
+        )
+        return "\n".join(line for line in lines if telling.search(line))
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def start_node(self, name: str) -> None:
+        """Start a node's slurmd, anew after `kill_node`, and wait until the controller counts on it."""
+        self._daemon(f"slurmd {name}", ["slurmd", "-D", "-N", name], {"SLURMD_NODENAME": name})
+        self.until(f"node {name} to be up", lambda: self._is_up(name), _START_SECONDS)
+
+    def kill_node(self, name: str) -> None:
+        """SIGKILL a node's slurmd and all that runs on it, as when its power fails."""
+        self._kill_all({f"SLURM_CONF={self.conf}", f"SLURMD_NODENAME={name}"})
+        self._daemons.pop(f"slurmd {name}").wait()
+
+    def processes(self, of_jobs: bool = False) -> list[int]:
+        """Return the ids of the processes of this cluster that run, or only of those that jobs have started."""
+        marks = {f"SLURM_CONF={self.conf}"} | ({"SLURM_JOB_ID"} if of_jobs else set())
+        return _processes_with(marks)
+
+    def _is_up(self, name: str) -> bool:
+        return self.nodes().get(name, "") in ("IDLE", "MIXED", "ALLOCATED")
+
+    # -- start and end -----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.folder.chmod(0o755)
+        for name in ("munge", "state", *(f"spool/{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True, mode=0o755)
+        key = self.folder / "munge" / "key"
+        key.touch(0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        self.conf.write_text(self._configuration())
+        for number in range(4):
+            (self.folder / f"gpu{number}").touch()  # Slurm wants a file for each GPU, and takes any
+        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-3]\n")
+        munge = self.folder / "munge"
+        files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "seed", "log")]
+        self._daemon("munged", ["munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files])
+        self.until("munged's socket", (munge / "socket").exists, _START_SECONDS)
+        self._daemon("slurmctld", ["slurmctld", "-D", "-c"])
+        self.until("slurmctld to answer", lambda: "UP" in self.run("scontrol", "ping", check=False), _START_SECONDS)
+        for node in NODES:
+            self.start_node(node)
+
+    def _configuration(self) -> str:
+        host = socket.gethostname().partition(".")[0]
+        ports = _free_ports(len(NODES) + 1)
+        nodes = [_NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:], strict=True)]
+        return _CONF.format(
+            host=host,
+            ctld_port=ports[0],
+            user=Path("/proc/self").owner(),
+            folder=self.folder,
+            preemption_signal="SlurmctldParameters=preempt_send_user_signal" if self._user_signal else "",
+            nodes="\n".join(nodes),
+            grace_seconds=self._grace_seconds,
+        )
+
+    def _daemon(self, name: str, argv: list[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start a daemon that dies with this process, out of reach of the terminal's Ctrl-C."""
+        with (self.folder / f"{name.replace(' ', '.')}.out").open("ab") as output:
+            self._daemons[name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *argv],
+                env=self.environment | dict(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _end_processes(self) -> None:
+        self._kill_all({f"SLURM_CONF={self.conf}"})
+        for daemon in self._daemons.values():
+            daemon.kill()
+            daemon.wait()
+
+    def _kill_all(self, marks: Set[str]) -> None:
+        """Kill until none is left: a process may be starting another one."""
+        end = time.monotonic() + 20
+        while found := _processes_with(marks):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > end:
+                raise SlurmError(f"processes {found} of the Slurm cluster in {self.folder} cannot be killed")
+            time.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _fields(line: str) -> dict[str, str]:
+    """Split scontrol's `Name=value Name=value`; a value may hold spaces."""
+    return {name: value.strip() for name, value in re.findall(r"(\S+?)=(.*?)(?=\s\S+?=|$)", line.strip())}
+
+
+def _brief(fields: Mapping[str, str]) -> str:
+    names = ("JobName", "JobState", "Reason", "Dependency", "Requeue", "Restarts", "ExitCode", "NodeList")
+    return " ".join(f"{name}={fields[name]}" for name in names if name in fields)
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _processes_with(marks: Set[str]) -> list[int]:
+    """Return the processes that have all of these in their environment: NAME=value, or NAME whatever its value."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone, or another user's
+            variables = (folder / "environ").read_text(errors="replace").split("\0")
+            known = {*variables, *(item.partition("=")[0] for item in variables)}
+            if marks <= known and int(folder.name) != os.getpid() and not _is_zombie(folder):
+                found.append(int(folder.name))
+    return found
+
+
+def _is_zombie(process: Path) -> bool:
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -67,6 +67,7 @@ def _child(argv: list[str], log: str, fault: tuple[Any, ...]) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     sys.argv = ["fairseq-train", *argv]
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a training of its own
     from fairseq_cli import train
 
     for handler in train.logging.getLogger().handlers:
@@ -166,6 +167,51 @@ def full_disk(name: str) -> None:
         real(value, Full(file, 20_000) if _writes(file, name) else file)
 
     torch.save = save
+
+
+def nan_features(video: str) -> None:
+    """Have features of one video that are not numbers."""
+    from mmpt.processors.how2 import ShardedVideoProcessor
+
+    real = ShardedVideoProcessor.__call__
+
+    def features(self: Any, video_id: Any) -> Any:
+        values = real(self, video_id)
+        name = video_id[0] if isinstance(video_id, list | tuple) else video_id
+        return values * float("nan") if name == video else values
+
+    ShardedVideoProcessor.__call__ = features  # type: ignore[method-assign]
+
+
+def infinite_weight(update: int) -> None:
+    """Have a weight that is not finite after an update whose loss and gradients were."""
+    from fairseq.trainer import Trainer
+
+    real = Trainer.train_step
+
+    def train_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = real(self, *args, **kwargs)
+        if self.get_num_updates() == update:
+            next(iter(self.model.parameters())).data.view(-1)[0] = float("inf")
+        return output
+
+    Trainer.train_step = train_step
+
+
+def plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Batches of videos instead of retrieved groups."""
+    for key in ("task", "retri_epoch", "num_cands"):
+        del config[key]
+    for key in ("num_video_per_batch", "clip_per_video"):
+        del config["dataset"][key]
+    config["dataset"] |= {
+        "meta_processor": "ShardedHow2MetaProcessor",
+        "video_processor": "ShardedVideoProcessor",
+        "text_processor": "ShardedTextProcessor",
+        "aligner": "OverlappedAligner",
+        "subsampling": 3,
+    }
+    return config
 
 
 def final(folder: Path) -> dict[str, Any]:

@@ -7,29 +7,13 @@ import pytest
 
 pytest.importorskip("fairseq")
 
-from fairseq_runs import KILLED, assert_same, final, run
+from fairseq_runs import KILLED, assert_same, final, plain, run
 
 pytestmark = pytest.mark.slow
 
 
 def in_folder(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     config["fairseq"]["checkpoint"]["save_dir"] = str(folder)
-    return config
-
-
-def plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Batches of videos instead of retrieved groups."""
-    for key in ("task", "retri_epoch", "num_cands"):
-        del config[key]
-    for key in ("num_video_per_batch", "clip_per_video"):
-        del config["dataset"][key]
-    config["dataset"] |= {
-        "meta_processor": "ShardedHow2MetaProcessor",
-        "video_processor": "ShardedVideoProcessor",
-        "text_processor": "ShardedTextProcessor",
-        "aligner": "OverlappedAligner",
-        "subsampling": 3,
-    }
     return config
 
 

@@ -20,7 +20,12 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
 from mmpt import __version__
-from mmpt.utils.checkpoint import LAST_CHECKPOINT, allow_fairseq_checkpoints
+from mmpt.utils.checkpoint import (
+    FAIRSEQ_PREFIX,
+    LAST_CHECKPOINT,
+    allow_fairseq_checkpoints,
+    load_state_dict_file,
+)
 from mmpt.utils.checkpoint_files import keep_weights_beside, remove_leftovers, repair_last
 from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, synchronize
@@ -49,7 +54,12 @@ def make_checkpoints_safe() -> None:
     allow_fairseq_checkpoints()
     PathManager.copy = staticmethod(copy_atomically)
     checkpoint_utils.torch_persistent_save = save_atomically
-    for name, ours in (("load_checkpoint", _load), ("save_checkpoint", _save)):
+    wrappers: dict[str, Callable[..., Any]] = {
+        "load_checkpoint": _load,
+        "save_checkpoint": _save,
+        "load_checkpoint_to_cpu": _read,
+    }
+    for name, ours in wrappers.items():
         theirs = getattr(checkpoint_utils, name)
         if not hasattr(theirs, "__wrapped__"):
             setattr(checkpoint_utils, name, functools.wraps(theirs)(functools.partial(ours, theirs)))
@@ -109,6 +119,15 @@ def _save(theirs: Callable[..., Any], cfg: Any, trainer: Any, epoch_itr: Any, va
     if saved is not None:
         _export(Path(cfg.save_dir), trainer)
     return saved
+
+
+def _read(theirs: Callable[..., Any], path: str, *passed: Any, **options: Any) -> dict[str, Any]:
+    """Run fairseq's ``load_checkpoint_to_cpu``; of a .safetensors file make the checkpoint of a training not begun."""
+    if not str(path).endswith(".safetensors"):
+        return theirs(path, *passed, **options)
+    weights = {FAIRSEQ_PREFIX + key: value for key, value in load_state_dict_file(path).items()}
+    beginning = {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}}
+    return {"model": weights, "optimizer_history": [], "extra_state": beginning}
 
 
 def _load(theirs: Callable[..., Any], cfg: Any, trainer: Any, **passed: Any) -> Any:

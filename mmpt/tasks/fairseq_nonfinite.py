@@ -5,10 +5,10 @@ NaN loss under fp16 it takes for an overflow and leaves the batch out, and after
 better checkpoint again.
 """
 
+import itertools
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,6 @@ class NonFiniteError(MMPTError):
     """Report a loss, gradient or weight that is NaN or infinite; names the report with the ids of the batch."""
 
 
-@dataclass
-class _Seen:
-    """A batch that this process has computed the loss of (a scalar tensor)."""
-
-    batch: dict[str, Any]
-    loss: Tensor
-
-
 class StopsAtNonFinite(LegacyFairseqTask):
     """Mixin of the task: watches what the trainer computes, at no additional wait for the device.
 
@@ -48,17 +40,19 @@ class StopsAtNonFinite(LegacyFairseqTask):
     left to the loss scaler.
     """
 
-    _seen: list[_Seen]
+    #: The batches of the update, as they came from the data workers, and their losses so far.
+    _batches: list[dict[str, Any]]
+    _losses: list[Tensor]
     _update = 0
     _trainer: Any = None
 
     def attach(self, trainer: Any) -> None:
         """Watch the steps and the gradient norms of a trainer."""
-        self._trainer, self._seen = trainer, []
+        self._trainer, self._batches, self._losses = trainer, [], []
         step, clip = trainer.train_step, trainer.clip_grad_norm
 
         def train_step(samples: list[dict[str, Any]], raise_oom: bool = False) -> Any:
-            self._seen, self._update = [], trainer.get_num_updates() + 1
+            self._batches, self._losses, self._update = samples, [], trainer.get_num_updates() + 1
             self.before_step(trainer)
             return step(samples, raise_oom)
 
@@ -84,21 +78,18 @@ class StopsAtNonFinite(LegacyFairseqTask):
         """Do nothing; called before each update."""
 
     def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> Any:
-        """Compute loss and gradient of a batch, as fairseq's task does, and remember both."""
+        """Compute loss and gradient of a batch, as fairseq's task does, and remember the loss."""
         outputs = super().train_step(sample, *args, **kwargs)
-        self._remember(sample, outputs)
+        if self._trainer is not None:
+            self._losses.append(outputs[0].detach())
         return outputs
 
     def valid_step(self, sample: Any, *args: Any, **kwargs: Any) -> Any:
         """Compute the loss of a validation batch, as fairseq's task does, and remember both."""
         outputs = super().valid_step(sample, *args, **kwargs)
-        self._seen = []
-        self._remember(sample, outputs)
-        return outputs
-
-    def _remember(self, sample: Any, outputs: tuple[Any, ...]) -> None:
         if self._trainer is not None:
-            self._seen.append(_Seen(sample, outputs[0].detach()))
+            self._batches, self._losses = [sample], [outputs[0].detach()]
+        return outputs
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Log the loss of all processes, as fairseq's task does.
@@ -125,14 +116,14 @@ class StopsAtNonFinite(LegacyFairseqTask):
 
     def _check_losses(self, what: str) -> None:
         """End the training if the loss of any process is not finite; all must call this together."""
-        if any(all_gather_objects(any(not math.isfinite(float(seen.loss)) for seen in self._seen))):
+        if any(all_gather_objects(any(not math.isfinite(float(loss)) for loss in self._losses))):
             self._stop(what, "in a process at least")
 
     def _stop(self, what: str, detail: str) -> None:
         rank, size = world()
         args: Any = self.args
         path = Path(args.save_dir) / f"nonfinite_update{self._update}_rank{rank}.json"
-        batches = [_described(seen) for seen in self._seen]
+        batches = [_described(*pair) for pair in itertools.zip_longest(self._batches, self._losses)]
         model: nn.Module = self._trainer.model
         parameters = dict(model.named_parameters())
         gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
@@ -181,18 +172,19 @@ def _by_video(values: Tensor, ids: Any) -> Iterator[tuple[str, int]]:
         yield str(ids), count
 
 
-def _described(seen: _Seen) -> dict[str, Any]:
-    """Return what a report says of a batch."""
-    indices = seen.batch.get("idx")
+def _described(batch: dict[str, Any] | None, loss: Tensor | None) -> dict[str, Any]:
+    """Return what a report says of a batch; an empty one stands for the repeated one of a process that has one less."""
+    batch = batch or {}
+    indices = batch.get("idx")
     return {
-        "loss": str(float(seen.loss)),
-        "video_id": seen.batch.get("video_id"),
+        "loss": None if loss is None else str(float(loss)),
+        "video_id": batch.get("video_id"),
         "idx": indices.tolist() if isinstance(indices, Tensor) else indices,
-        "nonfinite_inputs": nonfinite_inputs(seen.batch),
+        "nonfinite_inputs": nonfinite_inputs(batch),
     }
 
 
-def _nonfinite(tensors: dict[str, Tensor]) -> list[str]:
+def _nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of those that hold a NaN or an infinite value."""
     if not tensors:
         return []

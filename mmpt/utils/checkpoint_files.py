@@ -78,8 +78,9 @@ def repair_last(folder: Path, name: str) -> Path | None:
         return None
     for path in damaged:
         os.replace(path, path.with_name(path.name + _ASIDE))
-    what = f"{listed}. Moved aside as *{_ASIDE}" if damaged else f"{last} is missing"
-    logger.warning("%s; resuming from %s", what, good)
+    missing = [] if last in damaged else [f"{last} is missing"]
+    moved = [f"{listed}. Moved aside as *{_ASIDE}"] if damaged else []
+    logger.warning("%s; resuming from %s", "; ".join(missing + moved), good)
     atomic_copy(good, last)
     return last
 

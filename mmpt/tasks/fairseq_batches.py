@@ -58,7 +58,7 @@ class EpochBatches(EpochBatchIterator):
 
     def _position(self, done: int, state: dict[str, Any]) -> int:
         """Return the batches of each process now that ``done`` batches of each process were then."""
-        processes, total = int(state.get("processes", self.num_shards)), len(self.frozen_batches)
+        processes, total = int(state.get("processes") or self.num_shards), len(self.frozen_batches)
         if state.get("batches", total) != total:
             logger.warning(
                 "epoch %d had %d batches when the checkpoint was saved and has %d now: the data or the batch size has "

@@ -65,17 +65,21 @@ def test_data_workers_and_accumulated_gradients(pretraining_config: dict[str, An
 
 
 def test_two_processes_one_of_which_is_killed(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
-    """5 batches for 2 processes: one has a batch less and repeats one, which is among the other's negatives."""
+    """5 batches for 2 processes: one has a batch less and repeats one, which is among the other's negatives.
+
+    Epochs have 3 updates; there is a checkpoint at the end of each, and one after update 7.
+    """
     config = plain(pretraining_config)
     config["loss"]["global_negatives"] = True
     config["fairseq"]["dataset"]["batch_size"] = 12
     config["fairseq"]["distributed_training"] = {"ddp_backend": "no_c10d"}
+    config["fairseq"]["checkpoint"]["save_interval_updates"] = 7
     codes, output = run(in_folder(config, tmp_path / "whole"), tmp_path, ranks=2)
     assert codes == [0, 0], output
     in_folder(config, tmp_path / "cut")
-    codes, output = run(config, tmp_path, ranks=2, fault=("before_update", 3), on=(1,))
+    codes, output = run(config, tmp_path, ranks=2, fault=("before_update", 6), on=(1,))
     assert codes[1] == KILLED and codes[0] not in (0, KILLED), "the other process ends by itself: " + output
-    codes, output = run(config, tmp_path, ranks=2, fault=("before_update", 6), on=(0, 1))
+    codes, output = run(config, tmp_path, ranks=2, fault=("before_update", 9), on=(0, 1))
     assert codes == [KILLED, KILLED], output
     assert "Loaded checkpoint" in output
     codes, output = run(config, tmp_path, ranks=2)

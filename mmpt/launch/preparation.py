@@ -14,7 +14,7 @@ __all__ = ["begin", "conclude", "is_done", "make_way", "settle_aside"]
 
 #: What an earlier run leaves behind that a new one would go on from, or that would pass for its result.
 _LEFTOVERS = {
-    "train": ("checkpoint*.pt", "retri/*", LOG_FILE),
+    "train": ("checkpoint*.pt", "checkpoint*.safetensors", "nonfinite_*.json", "retri/*", LOG_FILE),
     "predict": ("metrics.json", LOG_FILE),
     "script": (LOG_FILE,),
 }

@@ -6,18 +6,19 @@ import os
 import signal
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fairseq.data import EpochBatchIterator, FairseqDataset
-from fairseq.tasks import LegacyFairseqTask, register_task
+from fairseq.data import FairseqDataset
+from fairseq.tasks import register_task
 
 import mmpt.losses.fairseq_loss
 import mmpt.models.fairseq_model  # noqa: F401  registers mmmodel and mmarch, as the line above mmloss
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
+from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
 from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
+from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
 from mmpt.tasks.task import config_task
 from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import load_config, save_config
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @register_task("mmtask")
-class FairseqMMTask(LegacyFairseqTask):
+class FairseqMMTask(StopsAtNonFinite):
     """``fairseq-train CONFIG.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss …``."""
 
     @staticmethod
@@ -41,7 +42,7 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
-        self._warm_up_checked = False
+        self.train_batches: EpochBatches | None = None
         self.leave_request = LeaveRequest()
         _check_world()
         make_checkpoints_safe()
@@ -81,11 +82,23 @@ class FairseqMMTask(LegacyFairseqTask):
             prepare(self.mmtask.model, epoch, Path(self.args.save_dir) / "retri")
         if kwargs.get("num_workers"):
             kwargs["data_buffer_size"] = 0  # data workers read ahead themselves; the buffer's thread hides their end
-        batches = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
-        if dataset is self.datasets.get("train") and not self._warm_up_checked:
-            self._warm_up_checked = True
-            _warn_of_warm_up(self.args, len(batches))
-        return _ending_its_workers(batches)
+        batches = EpochBatches(super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs))
+        if dataset is self.datasets.get("train"):
+            frequencies = getattr(self.args, "update_freq", None) or [1]
+            batches.group = frequencies[min(epoch, len(frequencies)) - 1]
+            if self.train_batches is None:
+                _warn_of_warm_up(self.args, len(batches))
+            self.train_batches = batches
+        return batches
+
+    def before_step(self, trainer: Any) -> None:
+        """Let a process that has one batch less than others repeat one that depends on the epoch alone.
+
+        With negatives from all processes it counts; fairseq would take one of whatever split it has looked at last,
+        which differs after a resume.
+        """
+        if self.train_batches is not None and self.train_batches.num_shards > 1:
+            trainer.reset_dummy_batch(self.train_batches.first_batch)
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Listen to signals from the first epoch on: there is something to save."""
@@ -112,33 +125,6 @@ class FairseqMMTask(LegacyFairseqTask):
     def target_dictionary(self) -> None:
         """None: the tokenizer belongs to the text processor."""
         return None
-
-
-def _ending_its_workers(batches: EpochBatchIterator) -> EpochBatchIterator:
-    """Let the data workers of every epoch leave with its last batch.
-
-    fairseq keeps them for a next epoch, for which it makes a new loader, and never asks a loader for its end. The
-    garbage collector finds the workers later, when their queues are closed already, and waits five seconds for each.
-    """
-    batches.persistent_workers = False
-    next_epoch = batches.next_epoch_itr
-
-    def next_epoch_itr(*args: Any, **kwargs: Any) -> Any:
-        iterator = next_epoch(*args, **kwargs)
-        iterator._itr = _to_the_end(iterator._itr, iterator.total - iterator.n)
-        return iterator
-
-    batches.next_epoch_itr = next_epoch_itr
-    return batches
-
-
-def _to_the_end(source: Iterator[Any], count: int) -> Iterator[Any]:
-    """Yield the ``count`` items of a source; with the last one, see the source end."""
-    for number in range(count):
-        item = next(source)
-        if number + 1 == count:
-            next(source, None)
-        yield item
 
 
 def _warn_of_warm_up(args: Namespace, batches: int) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "load_into",
     "load_state_dict_file",
     "matches",
+    "read_training_checkpoint",
     "reconcile",
     "save_safetensors",
     "unwrap",
@@ -61,6 +62,18 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such checkpoint file")
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
     return unwrap(content, source=str(path))
+
+
+def read_training_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return all that fairseq's checkpoint holds, its tensors mapped from the file: they are read when they are used.
+
+    Raises:
+        CheckpointError: as :func:`load_state_dict_file`.
+    """
+    content = _read_torch(Path(path))
+    if not isinstance(content, dict) or not isinstance(content.get("model"), Mapping):
+        raise CheckpointError(f"{path}: not a checkpoint of a training")
+    return content
 
 
 def unwrap(content: Any, source: str = "checkpoint") -> dict[str, Tensor]:
@@ -242,7 +255,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # What is allowed already stays so: leaving the block takes away what it was entered with.
+        allowed = {argparse.Namespace} - set(torch.serialization.get_safe_globals())
+        with torch.serialization.safe_globals(list(allowed)):
             # Mapping the file leaves the optimizer state, two thirds of a training checkpoint, unread.
             return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:

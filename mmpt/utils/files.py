@@ -5,13 +5,24 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_open", "file_sha256", "lock_file", "read_json", "resolve_path", "sole_writer", "write_json"]
+__all__ = [
+    "atomic_copy",
+    "atomic_open",
+    "file_sha256",
+    "lock_file",
+    "read_json",
+    "resolve_path",
+    "sole_writer",
+    "sync_folder",
+    "write_json",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
@@ -37,6 +48,25 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def atomic_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy a file so that ``target`` is at every moment the old file or the whole new one, also after a power cut."""
+    with open(source, "rb") as content, atomic_open(target, "wb") as file:
+        shutil.copyfileobj(content, file, 1 << 22)
+    sync_folder(Path(target).parent)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make the names in a folder as lasting as the files: what was renamed stays so after a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:  # some network file systems cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:

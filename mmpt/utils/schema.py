@@ -55,6 +55,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "metric": "registered name of the metric class",
         "predictor": "registered name of the predictor class",
         "gen_param": "section: how text is generated (num_beams, do_sample, ...)",
+        "save_safetensors": "false: no .safetensors file of the weights is written beside each checkpoint",
         "vectorpool_cls": "registered name of the vector pool of retrieved batches",
         "retriever_cls": "registered name of the retriever of retrieved batches",
     },

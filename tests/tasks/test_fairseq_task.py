@@ -14,7 +14,8 @@ from fairseq.data import EpochBatchIterator
 
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.vlm import MMFusionMTM
-from mmpt.tasks.fairseq_task import FairseqMMTask, _ending_its_workers, _warn_of_warm_up
+from mmpt.tasks.fairseq_batches import EpochBatches
+from mmpt.tasks.fairseq_task import FairseqMMTask, _warn_of_warm_up
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.registry import resolve_class
 
@@ -41,7 +42,7 @@ def alive() -> int:
 
 def test_data_workers_leave_with_the_last_batch() -> None:
     before = alive()
-    iterator = _ending_its_workers(batches(2)).next_epoch_itr(shuffle=False)
+    iterator = EpochBatches(batches(2)).next_epoch_itr(shuffle=False)
     assert next(iterator) == [0, 1]
     assert alive() == before + 2
     assert list(iterator) == [[2, 3], [4, 5]]
@@ -50,17 +51,17 @@ def test_data_workers_leave_with_the_last_batch() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_of_fairseq(workers: int) -> None:
-    plain, ours = batches(workers), _ending_its_workers(batches(workers))
+    plain, ours = batches(workers), EpochBatches(batches(workers))
     for _ in range(2):
         assert list(ours.next_epoch_itr(shuffle=True)) == list(plain.next_epoch_itr(shuffle=True))
         assert ours.end_of_epoch()
 
 
 def test_a_resumed_epoch_goes_on_in_the_middle() -> None:
-    first = _ending_its_workers(batches(1))
+    first = EpochBatches(batches(1))
     next(first.next_epoch_itr(shuffle=False))
     state = first.state_dict()
-    second = _ending_its_workers(batches(1))
+    second = EpochBatches(batches(1))
     second.load_state_dict(state)
     assert list(second.next_epoch_itr(shuffle=False)) == [[2, 3], [4, 5]]
 
@@ -94,7 +95,7 @@ def test_the_warm_up_is_checked_once_with_the_batches_of_one_process(caplog) -> 
     from mmpt.datasets.fairseq_dataset import FairseqMMDataset
 
     task = FairseqMMTask.__new__(FairseqMMTask)
-    task.mmtask, task._warm_up_checked, task.dataset_to_epoch_iter = SimpleNamespace(), False, {}
+    task.mmtask, task.train_batches, task.dataset_to_epoch_iter = SimpleNamespace(), None, {}
     task.args = SimpleNamespace(warmup_updates=6, max_epoch=3, update_freq=[1], save_dir="runs")
     task.cfg = task.args
     items: Any = Numbers()

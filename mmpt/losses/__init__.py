@@ -1,4 +1,4 @@
-"""Objectives: callables without parameters that turn a model's outputs into a scalar.
+"""Objectives: callables that turn a model's outputs into a scalar; one that learns (a temperature) is a module.
 
 Registered losses are importable from here by their public names: ``from mmpt.losses import MMContraLoss``.
 """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.losses.contrastive import ScoringLoss
+from mmpt.losses.scoring import ScoringLoss
 
 __all__ = ["MultipleChoiceLoss"]
 
@@ -14,7 +14,7 @@ __all__ = ["MultipleChoiceLoss"]
 class MultipleChoiceLoss(ScoringLoss):
     """Cross entropy of the right option among the options of its own question."""
 
-    def __call__(
+    def forward(
         self,
         pooled_video: Tensor,
         pooled_text: Tensor,

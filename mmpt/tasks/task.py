@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmpt.datasets.mmdataset import MMDataset
-from mmpt.losses.contrastive import ScoringLoss
+from mmpt.losses.scoring import ScoringLoss
 from mmpt.models.embedding import flatten_samples
 from mmpt.processors.base import PATH_KEYS, video_name
 from mmpt.utils.checkpoint import load_checkpoint

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["all_gather_objects", "gather_rows", "is_main_process", "synchronize", "world"]
+__all__ = ["all_gather_objects", "gather_rows", "is_main_process", "row_counts", "synchronize", "world"]
 
 T = TypeVar("T")
 
@@ -40,21 +40,30 @@ def all_gather_objects(value: T) -> list[T]:
     return values  # type: ignore[return-value]
 
 
-def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
+def row_counts(rows: Tensor) -> list[int]:
+    """Return how many rows each process has, in the order of ranks."""
+    size = world()[1]
+    if size == 1:
+        return [len(rows)]
+    own = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(own) for _ in range(size)]
+    dist.all_gather(counts, own)
+    return torch.cat(counts).tolist()
+
+
+def gather_rows(rows: Tensor, counts: list[int] | None = None) -> tuple[Tensor, int]:
     """Return every process's rows (N, ..), in the order of ranks, and the number of rows before this process's own.
 
     Gradients flow: a row's gradient is the sum of what all processes make of it, and goes to the process that the row
     came from. The processes may hand in different numbers of rows (B, ..), even none; of all else (dtype, further
     dimensions, whether a gradient is wanted) they must agree, and all of them must call this, and the backward pass
     if there is one, equally often. Without a process group these are the rows themselves, and 0.
+    ``counts`` are the :func:`row_counts`, from one who knows them already.
     """
     rank, size = world()
     if size == 1:
         return rows, 0
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(own) for _ in range(size)]
-    dist.all_gather(counts, own)
-    numbers = torch.cat(counts).tolist()
+    numbers = row_counts(rows) if counts is None else counts
     return _GatherRows.apply(rows, numbers), sum(numbers[:rank])
 
 

@@ -1,0 +1,96 @@
+"""What the rows of a batch are compared with: the rows of this worker, or those of all workers.
+
+Every objective that takes negatives from a batch goes through here. Each worker scores its own rows with the
+candidates of all (local x global scores, never global x global), and the gradient reaches the candidates on the workers
+that made them. What a worker returns is its share: fairseq's reduction, the mean over the workers that count, of losses
+as of gradients, gives those of one process with the whole batch. A worker without rows does not count: that is one
+whose batches have run out before the last step of an epoch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmpt.utils.distributed import gather_rows, row_counts, world
+
+__all__ = ["Candidates", "cross_entropies", "gather_candidates", "single_or_double", "symmetric_cross_entropy"]
+
+
+class Candidates(NamedTuple):
+    """``rows`` (N, ..) to compare with, of which this worker's own begin at ``first``.
+
+    ``share`` is what a sum over this worker's own rows is multiplied by to be its share of the mean over all rows.
+    """
+
+    rows: Tensor
+    first: int
+    share: float
+
+
+def gather_candidates(rows: Tensor, across_workers: bool) -> Candidates:
+    """Return the candidates that rows (B, ..) make, of this worker or of all workers, in float32 or float64.
+
+    For an objective with scores of its own: score the own rows with ``rows``, row ``i``'s own being ``first + i``, and
+    return the sum of the losses times ``share``. Across workers all must call this equally often, with rows that
+    differ in number alone; a worker may have none.
+    """
+    rows = single_or_double(rows)  # before they travel: gradients are summed over workers
+    if not across_workers or world()[1] == 1:
+        return Candidates(rows, 0, 1 / max(len(rows), 1))
+    counts = row_counts(rows)
+    everyone, first = gather_rows(rows, counts)
+    # fairseq averages over workers, whatever their numbers of rows B: a mean over the rows of each would count those of
+    # a short batch for more. The weight B / (mean B) on that mean makes the average the mean over all rows.
+    counting = sum(count > 0 for count in counts)
+    return Candidates(everyone, first, counting / max(sum(counts), 1))
+
+
+def cross_entropies(
+    sides: Sequence[tuple[Tensor, Tensor]], score: Callable[[Tensor, Tensor], Tensor], across_workers: bool
+) -> Tensor:
+    """Return for each side, queries (B, H) and keys (B, H), the mean cross entropy of finding each query's key.
+
+    Query ``i`` belongs to key ``i``; the other keys of the side are its negatives.
+
+    Args:
+        sides: S pairs of tensors, all of one shape, such as texts with videos and videos with texts.
+        score: makes scores (B, N) of queries (B, H) with keys (N, H).
+        across_workers: whether the keys of all workers are the candidates; the result is then this worker's share.
+
+    Returns:
+        (S,), float32 or float64.
+    """
+    # One gather for all sides: one round trip, and no order of backward passes for workers to differ in.
+    keys, first, share = gather_candidates(torch.stack([keys for _, keys in sides], dim=1), across_workers)
+    losses = []
+    for (queries, _), candidates in zip(sides, keys.unbind(1), strict=True):
+        targets = torch.arange(first, first + len(queries), device=keys.device)
+        losses.append(F.cross_entropy(score(single_or_double(queries), candidates), targets, reduction="sum"))
+    return torch.stack(losses) * share
+
+
+def symmetric_cross_entropy(
+    x: Tensor, y: Tensor, scale: Tensor | float = 1.0, across_workers: bool = True, padding_step: bool = False
+) -> Tensor:
+    """Return the mean of both directions of finding each row's partner, from local rows x and y, (B, H) each.
+
+    ``1/2 [mean_i(lse_j x_i.y_j - x_i.y_i) + mean_i(lse_j y_i.x_j - x_i.y_i)]`` of rows times ``scale``, j over all
+    workers: the objective of MERLOT (Zellers et al. 2021, arXiv:2106.02636) and MERLOT Reserve (2022,
+    arXiv:2201.02639). In a ``padding_step`` the rows do not count.
+    """
+    if padding_step:
+        x, y = x[:0], y[:0]
+
+    def score(queries: Tensor, keys: Tensor) -> Tensor:
+        with torch.autocast(queries.device.type, enabled=False):
+            return (queries * scale) @ keys.T
+
+    return cross_entropies([(x, y), (y, x)], score, across_workers).mean()
+
+
+def single_or_double(values: Tensor) -> Tensor:
+    """Return half-precision values as float32, others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

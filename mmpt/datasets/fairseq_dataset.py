@@ -8,7 +8,7 @@ import numpy as np
 from fairseq.data import FairseqDataset
 from torch.utils.data import get_worker_info
 
-from mmpt.datasets.mmdataset import MMDataset
+from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.utils.seeds import item_generator
 from mmpt.utils.signals import overlook_first
 
@@ -48,11 +48,15 @@ class FairseqMMDataset(FairseqDataset):
         return False
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Make a batch; of nothing an empty one.
+        """Make a batch; of nothing, the first item with the mark :data:`PADDING_STEP`.
 
-        fairseq asks for that on workers that have one batch less than the others, and repeats a batch there.
+        fairseq asks for that on workers that have one batch less than the others. Of an empty batch it would make a
+        repeated one, let that take part in the losses of the other workers, and forget the batches which this worker
+        had before it in the same update (``--update-freq``).
         """
-        return self.dataset.collater(samples) if samples else {}
+        if not samples:
+            return {**self.dataset.collater([self.dataset[0]]), PADDING_STEP: True}
+        return self.dataset.collater(samples)
 
     def ordered_indices(self) -> np.ndarray:
         """Return the order of this epoch, int64 (items,)."""

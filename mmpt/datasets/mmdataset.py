@@ -12,10 +12,12 @@ from mmpt.utils.distributed import world
 from mmpt.utils.errors import DataError
 from mmpt.utils.seeds import DEFAULT_SEED, item_generator
 
-__all__ = ["MMDataset"]
+__all__ = ["PADDING_STEP", "MMDataset"]
 
 logger = logging.getLogger(__name__)
 
+#: Key of a batch that is not to count: the worker has none left in a step that others still have one for.
+PADDING_STEP = "padding_step"
 _MAX_SKIPPED = 0.1
 _ALWAYS_ALLOWED = 3  # in each process, where a tenth of all items is as many
 

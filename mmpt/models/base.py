@@ -1,6 +1,7 @@
 """The one interface of all systems, and what their constructors share."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from mmpt.models.grad_cache import recomputed
 from mmpt.utils.options import section_of
 
 __all__ = [
@@ -96,19 +98,23 @@ def longest(mask: Tensor) -> int:
     return int(valid_lengths(mask).max()) if len(mask) else 0
 
 
-def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice, int], Tensor]) -> Tensor:
-    """Encode a batch in up to ``groups`` parts of similar length, each without the padding its rows share.
-
-    Parts have at least 8 rows.
+def encode_by_length(
+    mask: Tensor, groups: int, encode: Callable[[Tensor | slice, int], Tensor], max_rows: int | None = None
+) -> Tensor:
+    """Encode a batch in parts of similar length, each without the padding its rows share.
 
     Args:
         mask: bool (B, L), true where an element is real.
+        groups: how many parts; fewer where they would have fewer than 8 rows.
         encode: called with the rows of a part (an index) and its greatest length; returns (rows, H).
+        max_rows: the most rows of a part. A batch of more is encoded in more parts, whose activations are not kept but
+            computed again in the backward pass (:mod:`mmpt.models.grad_cache`).
 
     Returns:
         (B, H) in the order of the batch, equal to encoding it whole up to rounding.
     """
-    groups = min(groups, len(mask) // MIN_ROWS)
+    too_many = max_rows is not None and len(mask) > max_rows
+    groups = max(min(groups, len(mask) // MIN_ROWS), math.ceil(len(mask) / max_rows) if max_rows and too_many else 1)
     if groups <= 1:
         return encode(slice(None), longest(mask))
     lengths = valid_lengths(mask)
@@ -117,5 +123,6 @@ def encode_by_length(mask: Tensor, groups: int, encode: Callable[[Tensor | slice
     parts, start = [], 0
     for rows in order.tensor_split(groups):
         start += len(rows)
-        parts.append(encode(rows, greatest[start - 1]))
+        length = greatest[start - 1]
+        parts.append(recomputed(encode, rows, length) if too_many else encode(rows, length))
     return torch.cat(parts)[order.argsort()]

@@ -58,6 +58,8 @@ class EncoderOptions:
     length of the longest: the same numbers up to rounding, and about 1.6 times the training speed for lengths spread
     as in the published recipe.
     ``gradient_checkpointing`` trades about a third more time for the memory of the activations.
+    ``grad_cache_rows`` encodes at most that many videos, or texts, at a time and computes them again in the backward
+    pass: the batch and its negatives are as large as memory has room for vectors, at the memory of a batch of so many.
     """
 
     mm_encoder_cls: str | None = None
@@ -65,6 +67,7 @@ class EncoderOptions:
     init: str = "pretrained"
     length_groups: int = 4
     gradient_checkpointing: bool = False
+    grad_cache_rows: int | None = None
 
 
 class FusionModel(VideoTextModel):
@@ -82,6 +85,7 @@ class FusionModel(VideoTextModel):
         self.sequence: Any = read_options(section_of(config, "dataset"), self.config_options["dataset"])
         self.options: Any = read_options(section_of(config, "model"), self.config_options["model"])
         self.length_groups: int = self.options.length_groups
+        self.grad_cache_rows: int | None = self.options.grad_cache_rows
 
     @abc.abstractmethod
     def video_states(self, ids: Tensor, vfeats: Tensor, mask: Tensor) -> Tensor:
@@ -128,7 +132,7 @@ class FusionModel(VideoTextModel):
 
         if output_hidden_states:
             return encode(slice(None), vfeats.shape[1])
-        return encode_by_length(vmasks, self.length_groups, encode)
+        return encode_by_length(vmasks, self.length_groups, encode, self.grad_cache_rows)
 
     def forward_text(self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False) -> Tensor:
         """Pool a text, (B, H), or return all states of ``[CLS] w.. [SEP] pad..``, (B, L - 1, H)."""
@@ -143,7 +147,7 @@ class FusionModel(VideoTextModel):
 
         if output_hidden_states:
             return encode(slice(None), ids.shape[1])
-        return encode_by_length(mask, self.length_groups, encode)
+        return encode_by_length(mask, self.length_groups, encode, self.grad_cache_rows)
 
     def encode_video(
         self, vfeats: Tensor, vmasks: Tensor, caps: Tensor | None = None, cmasks: Tensor | None = None
@@ -206,7 +210,7 @@ def fusion_bert_config(sequence: SequenceOptions, options: EncoderOptions, joint
     bert = read_bert_config(sequence.bert_name, **{name: value for name, value in given.items() if value is not None})
     if options.init not in ("pretrained", "random"):
         raise ConfigError(f"model.init: {options.init!r} is neither 'pretrained' nor 'random'")
-    for name in ("num_hidden_video_layers", "input_dim", "length_groups", "num_labels"):
+    for name in ("num_hidden_video_layers", "input_dim", "length_groups", "grad_cache_rows", "num_labels"):
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise ConfigError(f"model.{name}: must be at least 1, not {value}")

@@ -135,7 +135,7 @@ class SingleEncoderModel(FusionModel):
             states = output.last_hidden_state
             return states.new_zeros(len(states), seconds + words, states.shape[2]).index_copy(1, kept, states)
 
-        return encode_by_length(filled, self.length_groups, encode)
+        return encode_by_length(filled, self.length_groups, encode, self.grad_cache_rows)
 
     def layer_masks(self, vmasks: Tensor, cmasks: Tensor) -> Tensor | list[Tensor]:
         """Return the mask of the joint sequence, (B, S), or one per layer; layers share the two tensors there are."""

@@ -55,6 +55,7 @@ class FairseqMMTask(StopsAtNonFinite):
         self.mmtask.build_dataset()
         self.mmtask.build_loss()
         self.mmtask.build_model()
+        _warn_of_parted_negatives(args, self.mmtask.loss_fn)
         if is_main_process():
             save_config(
                 self.config, Path(args.save_dir) / "config.yaml", f"The settings of {args.taskconfig}, resolved."
@@ -165,6 +166,18 @@ def _check_world() -> None:
         )
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent(signal.SIGKILL)
+
+
+def _warn_of_parted_negatives(args: Namespace, loss_fn: Any) -> None:
+    """Warn of negatives that ``--update-freq`` does not bring together, where all of them are asked for."""
+    frequencies = getattr(args, "update_freq", None) or [1]
+    if max(frequencies) > 1 and getattr(loss_fn, "global_negatives", False) and is_main_process():
+        logger.warning(
+            "loss.global_negatives with fairseq.optimization.update_freq: %s: each of the batches of an update has its "
+            "own negatives, of all workers but of this batch alone. One batch as large as all of them, encoded "
+            "model.grad_cache_rows rows at a time, takes the same memory and keeps all negatives",
+            frequencies,
+        )
 
 
 def _check_restore_file(args: Namespace) -> None:

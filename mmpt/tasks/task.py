@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mmpt.datasets.mmdataset import MMDataset
+from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.losses.scoring import ScoringLoss
 from mmpt.models.embedding import flatten_samples
 from mmpt.processors.base import PATH_KEYS, video_name
@@ -202,18 +202,24 @@ class Task:
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
         """Run ``model`` (as it is handed in, possibly wrapped) on a batch and compute the loss.
 
+        A batch with :data:`PADDING_STEP` is run for the other workers' sake, who wait for this one, and does not count.
+
         Returns ``loss`` (scalar tensor with gradient), ``loss_scalar``, ``batch_size`` (samples),
-        ``max_len`` (text length) and ``sample_size`` 1: the loss is already a mean.
+        ``max_len`` (text length) and ``sample_size`` 1: the loss is already a mean; in a padding step they are zero,
+        but for ``max_len``.
         """
-        batch = self.flat_subsample(batch)
+        batch = dict(self.flat_subsample(batch))
+        padding = {PADDING_STEP: True} if batch.pop(PADDING_STEP, False) else {}
         outputs = model(**batch)
-        loss = self.loss_fn(**{**batch, **outputs})
+        loss = self.loss_fn(**{**batch, **outputs, **padding})
+        if padding:
+            loss = loss * 0
         return {
             "loss": loss,
             "loss_scalar": loss.detach(),
             "max_len": batch["caps"].size(1),
-            "batch_size": batch["caps"].size(0),
-            "sample_size": 1,
+            "batch_size": 0 if padding else batch["caps"].size(0),
+            "sample_size": 0 if padding else 1,
         }
 
 

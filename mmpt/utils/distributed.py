@@ -73,9 +73,12 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
-        padded = _padded(rows, max(counts))
-        parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
+        own, longest = _padded(rows, max(counts)), max(counts)
+        everyone = rows.new_empty(longest * len(counts), *rows.shape[1:])
+        parts = everyone.split(longest)
+        dist.all_gather(list(parts), own)
+        if min(counts) == longest:
+            return everyone
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
@@ -89,7 +92,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def _padded(rows: Tensor, length: int) -> Tensor:
-    """Return a contiguous copy of the rows with zeros appended up to ``length``."""
+    """Return contiguous rows with zeros appended up to ``length``; a copy where there is something to append."""
+    if len(rows) == length:
+        return rows.contiguous()
     padded = rows.new_zeros(length, *rows.shape[1:])
     padded[: len(rows)] = rows
     return padded

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("fairseq")
 
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
-from mmpt.datasets.mmdataset import MMDataset
+from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.processors.base import TextProcessor, VideoProcessor
 from mmpt.processors.ds_aligner import DSAligner
 from mmpt.processors.msrvtt import MSRVTTMetaProcessor
@@ -54,5 +54,10 @@ def test_the_last_batch_may_be_smaller(tmp_path: Path) -> None:
     assert sizes == [8, 8, 8, 8, 3]
 
 
-def test_a_worker_without_a_batch_gets_an_empty_one(tmp_path: Path) -> None:
-    assert msrvtt(tmp_path, "train").collater([]) == {}
+def test_a_worker_without_a_batch_gets_an_item_that_does_not_count(tmp_path: Path) -> None:
+    dataset = msrvtt(tmp_path, "train")
+    padding, real = dataset.collater([]), dataset.collater([dataset[0]])
+    assert padding.pop(PADDING_STEP) is True
+    assert padding.keys() == real.keys()
+    assert padding["idx"].tolist() == [0]
+    assert PADDING_STEP not in real

@@ -4,7 +4,6 @@ import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -138,10 +137,6 @@ def checkpoint_state(folder: Path, trainer: Trainer) -> Path:
     """Save the trainer as ``fairseq-train`` does; return the file."""
     path = folder / "checkpoint_last.pt"
     iterator = {"epoch": 1, "iterations_in_epoch": 1, "version": 2, "shuffle": True}
+    trainer.consolidate_optimizer()
     trainer.save_checkpoint(str(path), {"train_iterator": iterator, "val_loss": None})
     return path
-
-
-def plain_task(loss_fn: Any) -> SimpleNamespace:
-    """Return what a criterion needs of a task."""
-    return SimpleNamespace(mmtask=SimpleNamespace(loss_fn=loss_fn), args=SimpleNamespace(reset_optimizer=False))

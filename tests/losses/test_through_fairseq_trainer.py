@@ -1,7 +1,6 @@
 """Contrastive losses of 2 and 4 processes through fairseq's trainer: loss and gradients are those of one process."""
 
 import functools
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest

@@ -12,10 +12,11 @@ pytest.importorskip("fairseq")
 
 from fairseq.data import EpochBatchIterator
 
+from mmpt.losses import MMContraLoss
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.vlm import MMFusionMTM
 from mmpt.tasks.fairseq_batches import EpochBatches
-from mmpt.tasks.fairseq_task import FairseqMMTask, _warn_of_warm_up
+from mmpt.tasks.fairseq_task import FairseqMMTask, _warn_of_parted_negatives, _warn_of_warm_up
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.registry import resolve_class
 
@@ -121,3 +122,14 @@ def test_a_training_that_goes_on_must_have_its_head() -> None:
     begun.load_state_dict(filled)
     with pytest.raises(CheckpointError, match="classifier"):
         wrapped("MMFusionActionSegmentation", begins=False).upgrade_state_dict(dict(state))
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "everywhere", "warned"),
+    [([1], True, False), ([2], True, True), ([1, 4], True, True), ([2], False, False)],
+)
+def test_negatives_that_update_freq_parts_are_warned_of(
+    frequencies: list[int], everywhere: bool, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn_of_parted_negatives(SimpleNamespace(update_freq=frequencies), MMContraLoss(global_negatives=everywhere))
+    assert ("model.grad_cache_rows" in caplog.text) == warned

@@ -1,5 +1,6 @@
 """Training through fairseq-train with two workers on the CPU."""
 
+import math
 import re
 import socket
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from mmpt.launch.commands import build_command
@@ -65,10 +67,17 @@ def test_global_negatives_with_a_batch_too_few_for_the_last_step(
         "aligner": "OverlappedAligner",
         "subsampling": 3,
     }
-    config["loss"]["global_negatives"] = True
+    config["loss"] |= {"global_negatives": True, "learn_temperature": True, "temperature": 0.5}
+    config["model"]["grad_cache_rows"] = 5
     config["fairseq"]["dataset"]["batch_size"] = 18  # 6 of 18 videos, 3 clips each: 3 batches for 2 workers
     config["fairseq"]["optimization"]["max_epoch"] = 1
     config["fairseq"]["distributed_training"] = {"ddp_backend": "no_c10d"}
     output = train_with_two(config, tmp_path)
     assert '"train_num_updates": "2"' in output
     assert 0 < float(re.findall(r'"train_loss": "([^"]*)"', output)[-1]) < 50
+    scale = float(re.findall(r'"train_logit_scale": "([^"]*)"', output)[-1])
+    assert scale == pytest.approx(2.0, abs=0.1)
+    assert '"valid_logit_scale"' in output
+    saved = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=False)["criterion"]
+    learned = saved["loss_fn.log_scale"]
+    assert 0 < abs(learned.item() - math.log(2)) < 0.1

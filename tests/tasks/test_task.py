@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmpt.datasets.mmdataset import PADDING_STEP
 from mmpt.tasks.retri_task import VideoRetriTask
 from mmpt.tasks.task import config_task, data_workers
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
@@ -55,6 +56,20 @@ def test_the_model_handed_in_is_the_one_that_runs(pretraining_config: dict[str, 
             return {"pooled_video": torch.zeros(len(caps), 4), "pooled_text": torch.zeros(len(caps), 4)}
 
     assert float(task(Constant(), batch)["loss"]) == pytest.approx(2 * np.log(12), rel=1e-6)
+
+
+def test_a_padding_step_runs_the_model_and_does_not_count(pretraining_config: dict[str, Any]) -> None:
+    pretraining_config["loss"]["global_negatives"] = True
+    task = built(pretraining_config)
+    batch = {**task.train_data.collater([task.train_data[0]]), PADDING_STEP: True}
+    outputs = task(task.model, batch)
+    assert batch[PADDING_STEP], "the batch is not ours to change"
+    assert (outputs["sample_size"], outputs["batch_size"], float(outputs["loss_scalar"])) == (0, 0, 0.0)
+    outputs["loss"].backward()
+    gradients = [value.grad for value in task.model.parameters() if value.grad is not None]
+    assert len(gradients) > 20 and not any(gradient.any() for gradient in gradients)
+    task.loss_fn = lambda pooled_video, **others: pooled_video.square().mean()  # one's own, which knows of nothing
+    assert float(task(task.model, batch)["loss_scalar"]) == 0
 
 
 def test_retrieved_groups_hold_similar_videos_and_are_kept(pretraining_config: dict[str, Any], tmp_path: Path) -> None:

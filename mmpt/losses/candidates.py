@@ -63,12 +63,16 @@ def cross_entropies(
     Returns:
         (S,), float32 or float64.
     """
-    # One gather for all sides: one round trip, and no order of backward passes for workers to differ in.
-    keys, first, share = gather_candidates(torch.stack([keys for _, keys in sides], dim=1), across_workers)
+    all_keys: Sequence[Tensor] = [single_or_double(keys) for _, keys in sides]
+    first, share = 0, 1 / max(len(all_keys[0]), 1)
+    if across_workers and world()[1] > 1:
+        # One gather for all sides: one round trip, and no order of backward passes for workers to differ in.
+        rows, first, share = gather_candidates(torch.stack(tuple(all_keys), dim=1), across_workers)
+        all_keys = rows.unbind(1)
     losses = []
-    for (queries, _), candidates in zip(sides, keys.unbind(1), strict=True):
+    for (queries, _), keys in zip(sides, all_keys, strict=True):
         targets = torch.arange(first, first + len(queries), device=keys.device)
-        losses.append(F.cross_entropy(score(single_or_double(queries), candidates), targets, reduction="sum"))
+        losses.append(F.cross_entropy(score(single_or_double(queries), keys), targets, reduction="sum"))
     return torch.stack(losses) * share
 
 

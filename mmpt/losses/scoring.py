@@ -83,8 +83,9 @@ class ScoringLoss(nn.Module):
             queries, keys = single_or_double(queries), single_or_double(keys)
             if self.normalize:
                 queries, keys = F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
-            # On the queries: of the scores, which are many more, autograd would keep another copy.
-            return (queries * self.scale()) @ keys.transpose(-2, -1)
+            if self.log_scale is not None or self.temperature != 1:
+                queries = queries * self.scale()  # not the scores, which are many more
+            return queries @ keys.transpose(-2, -1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move and convert as any module, but let no parameter become half precision."""

@@ -148,9 +148,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=768, help="width of the vectors (default 768)")
     parser.add_argument("--local", type=int, nargs="+", default=[256, 512], help="pairs of a worker (256 512)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="gloo processes (1 2 4)")
-    parser.add_argument("--pretended", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="workers (2 4 8 16 32)")
-    parser.add_argument("--pairs", type=int, default=128, help="pairs of the GradCache step (default 128)")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4], help="gloo processes (1 2 4)")
+    parser.add_argument("--pretended", type=int, nargs="*", default=[2, 4, 8, 16, 32], help="workers (2 4 8 16 32)")
+    parser.add_argument("--pairs", type=int, default=128, help="pairs of the GradCache step (default 128; 0: none)")
     parser.add_argument("--rows", type=int, nargs="+", default=[32, 8], help="model.grad_cache_rows (32 8)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args(arguments)
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
             peaks = loss_memory(options.local[0], options.width)
         rows.append({"workers": workers, "real": False, "local": options.local[0], "peaks": peaks})
     _print_losses(rows)
-    cached = grad_cache(options.pairs, options.rows)
+    cached = grad_cache(options.pairs, options.rows) if options.pairs else []
     print(f"\n{'model.grad_cache_rows':<24}{'peak, MiB':>12}{'ratio':>8}{'seconds':>10}   ({options.pairs} pairs)")
     for row in cached:
         ratio = row["peak"] / cached[0]["peak"]

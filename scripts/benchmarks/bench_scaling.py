@@ -22,18 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.distributed as dist
-from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.tasks import LegacyFairseqTask
-from fairseq.trainer import Trainer
-from omegaconf import OmegaConf
 
-import mmpt.tasks.fairseq_task  # noqa: F401  registers mmtask, mmarch and mmloss
 from mmpt.losses.contrastive import MMContraLoss
-from mmpt.losses.fairseq_loss import MMCriterion
-from mmpt.models.fairseq_model import FairseqMMModel
-from mmpt.tasks.task import Task
 from mmpt.utils.files import write_json
+from scripts.benchmarks.fairseq_trainer import make_trainer
 from scripts.benchmarks.videoclip_step import random_pairs, videoclip
 
 __all__ = ["main"]
@@ -55,27 +47,14 @@ class Setting(NamedTuple):
 SETTINGS = (Setting(1, 1), Setting(1, 2), Setting(2, 1), Setting(2, 1, everyone=True))
 
 
-def make_trainer(setting: Setting, rank: int) -> Trainer:
-    """Return fairseq's trainer of the reference step: Adam, float32, gradients reduced by legacy_ddp."""
-    argv = ["job.yaml", "--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss", "--cpu", "--lr", "1e-5"]
-    argv += ["--optimizer", "adam", "--lr-scheduler", "fixed", "--clip-norm", "2.0", "--ddp-backend", "legacy_ddp"]
-    argv += ["--distributed-world-size", str(setting.workers), "--distributed-rank", str(rank)]
-    argv += ["--distributed-no-spawn", "--device-id", "0", "--distributed-init-method", "env://"]
-    args = options.parse_args_and_arch(options.get_training_parser(), argv)
-    task = LegacyFairseqTask(args)
-    task.mmtask = Task(OmegaConf.create())
-    task.mmtask.model, task.mmtask.loss_fn = videoclip(), MMContraLoss(global_negatives=setting.everyone)
-    cfg = convert_namespace_to_omegaconf(args)
-    return Trainer(cfg, task, FairseqMMModel(task.mmtask.model), MMCriterion(task))
-
-
 def _process(rank: int, setting: Setting, folder: str, pairs: int, steps: int) -> None:
     warnings.simplefilter("ignore")  # fairseq's, of its own settings
     torch.set_num_threads(setting.threads)
     if setting.workers > 1:
         meeting = f"file://{folder}/meeting"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=setting.workers)
-    trainer = make_trainer(setting, rank)
+    loss_fn = MMContraLoss(global_negatives=setting.everyone)
+    trainer = make_trainer(videoclip(), loss_fn, setting.workers, rank)
     seconds = []
     for number in range(steps + 1):  # the first warms up
         batch = random_pairs(pairs, seed=number * setting.workers + rank)

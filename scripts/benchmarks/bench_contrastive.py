@@ -12,7 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,9 +116,8 @@ def real_workers(workers: int, sizes: list[int], width: int) -> list[dict[str, i
         return torch.load(f"{folder}/{workers}.pt")
 
 
-def grad_cache(pairs: int, rows: list[int]) -> list[dict[str, Any]]:
-    """Return peak and seconds of one training step of ``pairs`` pairs, whole and with ``model.grad_cache_rows``."""
-    figures = []
+def grad_cache(pairs: int, rows: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield peak and seconds of one training step of ``pairs`` pairs, whole and with ``model.grad_cache_rows``."""
     for limit in (None, *rows):
         model: MMFusionSeparate = videoclip(grad_cache_rows=limit)
         batch = random_pairs(pairs)
@@ -131,8 +130,7 @@ def grad_cache(pairs: int, rows: list[int]) -> list[dict[str, Any]]:
         peak = peak_bytes(step)
         begin = time.perf_counter()
         step()
-        figures.append({"pairs": pairs, "rows": limit, "peak": peak, "seconds": time.perf_counter() - begin})
-    return figures
+        yield {"pairs": pairs, "rows": limit, "peak": peak, "seconds": time.perf_counter() - begin}
 
 
 def _print_losses(rows: list[dict[str, Any]]) -> None:
@@ -167,11 +165,12 @@ def main(arguments: list[str] | None = None) -> int:
             peaks = loss_memory(options.local[0], options.width)
         rows.append({"workers": workers, "real": False, "local": options.local[0], "peaks": peaks})
     _print_losses(rows)
-    cached = grad_cache(options.pairs, options.rows) if options.pairs else []
+    cached: list[dict[str, Any]] = []
     print(f"\n{'model.grad_cache_rows':<24}{'peak, MiB':>12}{'ratio':>8}{'seconds':>10}   ({options.pairs} pairs)")
-    for row in cached:
+    for row in grad_cache(options.pairs, options.rows) if options.pairs else ():
+        cached.append(row)
         ratio = row["peak"] / cached[0]["peak"]
-        print(f"{row['rows'] or 'null':<24}{row['peak'] / MIB:>12.1f}{ratio:>8.2f}{row['seconds']:>10.2f}")
+        print(f"{row['rows'] or 'null':<24}{row['peak'] / MIB:>12.1f}{ratio:>8.2f}{row['seconds']:>10.2f}", flush=True)
     if options.json:
         write_json(options.json, {"width": options.width, "losses": rows, "grad_cache": cached})
     return 0

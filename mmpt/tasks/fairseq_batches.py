@@ -30,14 +30,6 @@ class EpochBatches(EpochBatchIterator):
         self.__dict__.update(batches.__dict__)
         self.persistent_workers = False
         self.group = group
-        self._first: Any = None
-
-    @property
-    def first_batch(self) -> Any:
-        """The first batch before shuffling, which stands in for the batch of a process that has one less."""
-        if self._first is None:
-            self._first = super().first_batch
-        return self._first
 
     def next_epoch_itr(self, *args: Any, **kwargs: Any) -> Any:
         """Return the iterator over this process' batches of the epoch, or over what is left of them."""

@@ -53,7 +53,6 @@ class StopsAtNonFinite(LegacyFairseqTask):
 
         def train_step(samples: list[dict[str, Any]], raise_oom: bool = False) -> Any:
             self._batches, self._losses, self._update = samples, [], trainer.get_num_updates() + 1
-            self.before_step(trainer)
             return step(samples, raise_oom)
 
         def clip_grad_norm(clip_norm: float) -> Tensor:
@@ -73,9 +72,6 @@ class StopsAtNonFinite(LegacyFairseqTask):
             return norm
 
         trainer.train_step, trainer.clip_grad_norm = train_step, clip_grad_norm
-
-    def before_step(self, trainer: Any) -> None:
-        """Do nothing; called before each update."""
 
     def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> Any:
         """Compute loss and gradient of a batch, as fairseq's task does, and remember the loss."""
@@ -173,7 +169,7 @@ def _by_video(values: Tensor, ids: Any) -> Iterator[tuple[str, int]]:
 
 
 def _described(batch: dict[str, Any] | None, loss: Tensor | None) -> dict[str, Any]:
-    """Return what a report says of a batch; an empty one stands for the repeated one of a process that has one less."""
+    """Return what a report says of a batch and its loss, of which one may be missing."""
     batch = batch or {}
     indices = batch.get("idx")
     return {

@@ -92,15 +92,6 @@ class FairseqMMTask(StopsAtNonFinite):
             self.train_batches = batches
         return batches
 
-    def before_step(self, trainer: Any) -> None:
-        """Let a process that has one batch less than others repeat one that depends on the epoch alone.
-
-        With negatives from all processes it counts; fairseq would take one of whatever split it has looked at last,
-        which differs after a resume.
-        """
-        if self.train_batches is not None and self.train_batches.num_shards > 1:
-            trainer.reset_dummy_batch(self.train_batches.first_batch)
-
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Listen to signals from the first epoch on: there is something to save."""
         super().begin_epoch(epoch, model)

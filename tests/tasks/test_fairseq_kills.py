@@ -25,6 +25,9 @@ def test_one_process_with_retrieved_batches_killed_again_and_again(
     config["fairseq"]["checkpoint"]["save_interval_updates"] = 3
     codes, output = run(in_folder(config, tmp_path / "whole"), tmp_path)
     assert codes == [0], output
+    assert (tmp_path / "whole" / "config.yaml").exists() and "retrieved groups" in output
+    assert len(list((tmp_path / "whole" / "retri").iterdir())) == 3, "one set of groups an epoch, none after the last"
+    assert all(key.startswith("mmmodel.") for key in final(tmp_path / "whole")["model"])
     in_folder(config, tmp_path / "cut")
     for fault, resumed in (
         (("before_update", 2), False),  # before the first checkpoint

@@ -57,7 +57,8 @@ class EncoderOptions:
     ``length_groups`` splits a batch into that many parts of similar length, so that short rows are not computed at the
     length of the longest: the same numbers up to rounding, and about 1.6 times the training speed for lengths spread
     as in the published recipe.
-    ``gradient_checkpointing`` trades about a third more time for the memory of the activations.
+    ``gradient_checkpointing`` trades about a third more time for the memory of the activations. ``compile`` lets
+    torch.compile have the transformer layers in training: true, or the name of its mode.
     """
 
     mm_encoder_cls: str | None = None
@@ -65,6 +66,7 @@ class EncoderOptions:
     init: str = "pretrained"
     length_groups: int = 4
     gradient_checkpointing: bool = False
+    compile: bool | str = False
 
 
 class FusionModel(VideoTextModel):

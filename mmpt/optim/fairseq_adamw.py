@@ -62,13 +62,8 @@ class FairseqMMAdamW(FairseqOptimizer):
         how = {"fused": True} if fused else {"foreach": True}
         self._optimizer = torch.optim.AdamW(groups, lr=config["lr"], betas=config["betas"], eps=config["eps"], **how)
         self._lr = config["lr"]
-        for group in groups:
-            logger.info(
-                "mmadamw: %d tensors at %g times the learning rate, weight decay %g",
-                len(group["params"]),
-                group["lr_scale"],
-                group["weight_decay"],
-            )
+        parts = [f"{len(group['params'])} x {group['lr_scale']:g}, {group['weight_decay']:g}" for group in groups]
+        logger.info("mmadamw: tensors x part of the learning rate, weight decay: %s", "; ".join(parts))
 
     @property
     def optimizer_config(self) -> dict[str, Any]:

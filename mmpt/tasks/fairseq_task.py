@@ -14,7 +14,8 @@ from fairseq.tasks import register_task
 
 import mmpt.losses.fairseq_loss
 import mmpt.models.fairseq_model
-import mmpt.optim.fairseq_adamw  # noqa: F401  registers mmadamw, as the lines above mmloss, mmmodel and mmarch
+import mmpt.optim.fairseq_adamw
+import mmpt.optim.fairseq_half  # noqa: F401  these modules register mmloss, mmmodel, mmarch, mmadamw with fairseq
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
 from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe

@@ -168,8 +168,10 @@ def validate(config: DictConfig, source: str) -> list[str]:
         except ConfigError as error:
             raise ConfigError(f"{source}: {key}: {error}") from error
     for section, name in CORE_SECTIONS.items():
+        given = section_of(config, section)
         try:
-            read_options(section_of(config, section), resolve_class("section", name))
+            if isinstance(given, DictConfig):  # anything else is refused below
+                read_options(given, resolve_class("section", name))
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from error
     unused = _check_keys(config, source)

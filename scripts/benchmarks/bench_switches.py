@@ -4,9 +4,10 @@ python scripts/benchmarks/bench_switches.py                            # all of 
 python scripts/benchmarks/bench_switches.py --variants bf16 --pairs 32
 
 The step is that of 128 pairs of 8 to 61 words and 3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text
-layers, with AdamW. Each switch runs in a process of its own that alternates its steps with plain ones (float32, eager),
-so that the ratio of the medians means the same on a noisy machine; its peak memory is that of another process, which
-does nothing else.
+layers, with AdamW. Each switch runs in a process of its own that alternates its steps with plain ones (float32, eager).
+Seconds are those that the processor worked, summed over threads, which other programs disturb less than the clock; the
+ratio of the medians is what means the same elsewhere. The peak memory is that of another process, which does nothing
+else.
 """
 
 import argparse
@@ -111,7 +112,7 @@ class Training:
 
 
 def times(variant: str, options: argparse.Namespace) -> dict[str, float]:
-    """Return the median seconds of a step and of an update, ``first`` step included, and of plain ones in turn."""
+    """Return the median seconds of a step and of an update, and of plain ones in turn; ``first`` is the first step."""
     torch.set_num_threads(options.threads)
     data = batches(options.pairs)
     ways = {"plain": Training("plain", options.layers), "own": Training(variant, options.layers)}
@@ -119,9 +120,9 @@ def times(variant: str, options: argparse.Namespace) -> dict[str, float]:
     for _ in range(options.rounds + 1):
         batch = next(data)
         for name, training in ways.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             training.step(batch)
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(time.process_time() - begin)
     measured = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
     updates = {name: _update_seconds(training, options.rounds) for name, training in ways.items()}
     return measured | {"first": seconds["own"][0], "update": updates["own"], "plain_update": updates["plain"]}
@@ -132,9 +133,9 @@ def _update_seconds(training: Training, rounds: int) -> float:
     for _ in range(rounds):
         for weight in training.weights:
             weight.grad = torch.full_like(weight, 1e-3)
-        begin = time.perf_counter()
+        begin = time.process_time()
         training.update()
-        taken.append(time.perf_counter() - begin)
+        taken.append(time.process_time() - begin)
     return statistics.median(taken)
 
 
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all")
     parser.add_argument("--pairs", type=int, default=128, help="pairs of a batch (default 128)")
     parser.add_argument("--layers", type=int, default=6, help="text layers; half as many for the video (default 6)")
-    parser.add_argument("--rounds", type=int, default=3, help="steps that are timed (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="steps that are timed (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args(arguments)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.modules.s3d import load_s3d
 from mmpt.processors.base import Aligner, AlignerOptions
-from mmpt.tasks.task import config_task
+from mmpt.tasks.task import chosen_weights, config_task
 from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
 from mmpt.utils.config import apply_overrides, load_config, read_yaml
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
@@ -90,7 +90,7 @@ class MMPTModel(nn.Module):
         video_encoder = None if s3d_weights is None else _load_video_encoder(s3d_weights)
         # As in a test, the checkpoint replaces all weights: those of dataset.bert_name are not needed.
         OmegaConf.update(settings, "dataset.split", "test", force_add=True)
-        state = load_state_dict_file(weights)
+        state = load_state_dict_file(weights, chosen_weights(settings))
         for key, size in _sizes(state).items():
             if OmegaConf.select(settings, key) is None:
                 OmegaConf.update(settings, key, size, force_add=True)

@@ -47,12 +47,14 @@ class EvalOptions:
     ``unique_videos``, a video that occurs with several texts is one item of the index. ``setting``
     says how the model came about, as result tables show it ("zero-shot", "fine-tuned"); where it is
     empty, :func:`mmpt.evaluators.setting.setting_of` derives it from the run of the checkpoint.
+    ``weights`` is ``model``, or ``ema`` for the moving average that a training with ``fairseq.ema.store_ema`` keeps.
     """
 
     save_path: str = ""
     save_scores_max: int = 5000
     unique_videos: bool = True
     setting: str = ""
+    weights: str = "model"
 
 
 class Predictor(ABC):

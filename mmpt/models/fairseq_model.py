@@ -3,10 +3,15 @@
 from argparse import Namespace
 from typing import Any
 
+import torch
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import Tensor, nn
 
+from mmpt.modules.compiling import compile_layers, compile_mode
+from mmpt.optim.options import OptimOptions
+from mmpt.optim.parameters import prepare_parameters
 from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, reconcile
+from mmpt.utils.options import read_options, section_of
 
 __all__ = ["FairseqMMModel", "mmarch"]
 
@@ -17,8 +22,15 @@ class FairseqMMModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> "FairseqMMModel":
-        """Wrap the model that the task has built from its config."""
-        return cls(task.mmtask.model, begins=bool(getattr(args, "reset_optimizer", False)))
+        """Wrap the model that the task has built from its config, after what the config says of its training."""
+        model = task.mmtask.model
+        config = getattr(task.mmtask, "config", None)
+        options = read_options(section_of(config, "optim"), OptimOptions)
+        prepare_parameters(model, options, getattr(args, "optimizer", None))
+        mode = compile_mode((section_of(config, "model") or {}).get("compile") or False)
+        if mode is not None:
+            compile_layers(model, mode, "cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+        return cls(model, begins=bool(getattr(args, "reset_optimizer", False)))
 
     def __init__(self, mmmodel: nn.Module, begins: bool = False) -> None:
         """Wrap ``mmmodel``; ``begins`` says that a training begins from another one's weights, not goes on."""
@@ -48,4 +60,8 @@ class FairseqMMModel(BaseFairseqModel):
 
 @register_model_architecture("mmmodel", "mmarch")
 def mmarch(args: Namespace) -> None:
-    """Set nothing: the YAML of the job describes the network."""
+    """Set nothing of the network, which the YAML of the job describes.
+
+    fairseq takes ``--bf16`` for the wish for a TPU and then fails without one; it runs on CPUs and GPUs alike.
+    """
+    args.tpu = False

@@ -57,7 +57,8 @@ class EncoderOptions:
     ``length_groups`` splits a batch into that many parts of similar length, so that short rows are not computed at the
     length of the longest: the same numbers up to rounding, and about 1.6 times the training speed for lengths spread
     as in the published recipe.
-    ``gradient_checkpointing`` trades about a third more time for the memory of the activations.
+    ``gradient_checkpointing`` trades about a third more time for the memory of the activations. ``compile`` lets
+    torch.compile have the transformer layers in training: true, or the name of its mode.
     ``grad_cache_rows`` encodes at most that many videos, or texts, at a time and computes them again in the backward
     pass: the batch and its negatives are as large as memory has room for vectors, at the memory of a batch of so many.
     """
@@ -67,6 +68,7 @@ class EncoderOptions:
     init: str = "pretrained"
     length_groups: int = 4
     gradient_checkpointing: bool = False
+    compile: bool | str = False
     grad_cache_rows: int | None = None
 
 

@@ -13,12 +13,15 @@ from fairseq.data import FairseqDataset
 from fairseq.tasks import register_task
 
 import mmpt.losses.fairseq_loss
-import mmpt.models.fairseq_model  # noqa: F401  registers mmmodel and mmarch, as the line above mmloss
+import mmpt.models.fairseq_model
+import mmpt.optim.fairseq_adamw
+import mmpt.optim.fairseq_half  # noqa: F401  these modules register mmloss, mmmodel, mmarch, mmadamw with fairseq
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
 from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
 from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
 from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
+from mmpt.tasks.fairseq_switches import check_switches, prepare_ema
 from mmpt.tasks.task import config_task
 from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import load_config, save_config
@@ -45,7 +48,9 @@ class FairseqMMTask(StopsAtNonFinite):
         self.train_batches: EpochBatches | None = None
         self.leave_request = LeaveRequest()
         _check_world()
+        check_switches(args)
         make_checkpoints_safe()
+        prepare_ema(args)
         leave_when_asked()
         # fairseq pins memory everywhere; without a GPU torch says at every epoch that it does not.
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")

@@ -10,14 +10,14 @@ from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.losses.scoring import ScoringLoss
 from mmpt.models.embedding import flatten_samples
 from mmpt.processors.base import PATH_KEYS, video_name
-from mmpt.utils.checkpoint import load_checkpoint
+from mmpt.utils.checkpoint import WEIGHTS, load_checkpoint
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.options import read_options, section_of
 from mmpt.utils.registry import build, resolve_class
 from mmpt.utils.schema import declared_options
 from mmpt.utils.seeds import DEFAULT_SEED
 
-__all__ = ["Task", "config_task", "data_workers"]
+__all__ = ["Task", "chosen_weights", "config_task", "data_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,18 @@ def data_workers(config: DictConfig) -> int:
                 raise ConfigError(f"{key}: {value!r} is not a number of processes (0 or more)")
             return int(value)
     return 0
+
+
+def chosen_weights(config: Any) -> str:
+    """Return which weights of a checkpoint a config asks for: ``eval.weights``, by default ``model``.
+
+    Raises:
+        ConfigError: if there are no such.
+    """
+    chosen = str((section_of(config, "eval") or {}).get("weights") or WEIGHTS[0])
+    if chosen not in WEIGHTS:
+        raise ConfigError(f"eval.weights: {chosen!r} is none of {', '.join(WEIGHTS)}")
+    return chosen
 
 
 class Task:
@@ -170,9 +182,9 @@ class Task:
             )
 
     def load_checkpoint(self, path: str) -> None:
-        """Load weights into the model, strictly but for the keys that its class declares."""
+        """Load weights (``eval.weights``) into the model, strictly but for the keys that its class declares."""
         assert self.model is not None, "build_model comes first"
-        load_checkpoint(self.model, path)
+        load_checkpoint(self.model, path, weights=chosen_weights(self.config))
 
     def build_loss(self) -> Any:
         """Build the loss with the keys of ``loss`` that its class declares; None where the config names none.

@@ -18,6 +18,7 @@ from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import atomic_open, resolve_path
 
 __all__ = [
+    "WEIGHTS",
     "LoadReport",
     "allow_fairseq_checkpoints",
     "load_checkpoint",
@@ -33,6 +34,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FAIRSEQ_PREFIX = "mmmodel."
+#: Which weights of a training checkpoint are meant, as in ``eval.weights``.
+WEIGHTS = ("model", "ema")
 #: What fairseq resumes from, and its default --restore-file.
 LAST_CHECKPOINT = "checkpoint_last.pt"
 SHOWN_KEYS = 8
@@ -48,20 +51,35 @@ def allow_fairseq_checkpoints() -> None:
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -> dict[str, Tensor]:
     """Read the weights of a .pt, .pth, .bin or .safetensors file onto the CPU.
 
     fairseq layouts are unwrapped (:func:`unwrap`); half precision becomes float32. A pickle that asks for
     anything but tensors, plain containers and argparse.Namespace is refused, so nothing in it runs.
 
+    Args:
+        weights: which of a training checkpoint's, one of :data:`WEIGHTS`: the model's own, or their moving average.
+
     Raises:
-        CheckpointError: if the file is missing, damaged, refused or holds no weights; names the file.
+        CheckpointError: if the file is missing, damaged, refused or holds no such weights; names the file.
     """
     file = resolve_path(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    return unwrap(content, source=str(path))
+    return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
+
+
+def _average(content: Any, source: str) -> Any:
+    """Return the moving average of a fairseq checkpoint's weights, in float32 where it was kept so."""
+    extra = content.get("extra_state") if isinstance(content, Mapping) else None
+    found = (extra.get("ema_fp32_params") or extra.get("ema")) if isinstance(extra, Mapping) else None
+    if not isinstance(found, Mapping):
+        raise CheckpointError(
+            f"{source}: holds no moving average of its weights. It is kept by a training with "
+            "fairseq.ema.store_ema: true; eval.weights: model takes the weights themselves"
+        )
+    return found
 
 
 def read_training_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -187,13 +205,14 @@ def load_checkpoint(
     *,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
+    weights: str = "model",
 ) -> LoadReport:
     """Read a weights file and load it strictly: :func:`load_state_dict_file`, then :func:`load_into`.
 
     Raises:
         CheckpointError: as these two.
     """
-    state = load_state_dict_file(path)
+    state = load_state_dict_file(path, weights)
     return load_into(model, state, allow_missing=allow_missing, allow_unexpected=allow_unexpected, source=str(path))
 
 

@@ -52,6 +52,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "loss": "section: objective",
         "fairseq": "section: flags of fairseq-train, in groups whose names do not matter",
         "eval": "section: evaluation",
+        "optim": "section: what is frozen, factors of learning rate and weight decay",
         "metric": "registered name of the metric class",
         "predictor": "registered name of the predictor class",
         "gen_param": "section: how text is generated (num_beams, do_sample, ...)",
@@ -78,7 +79,10 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "text_encoder_cls": "registered name of the text tower",
     },
     "loss": {"loss_cls": "registered name"},
-    "eval": {"save_path": "folder of predictions and metrics"},
+    "eval": {
+        "save_path": "folder of predictions and metrics",
+        "weights": "model, or ema for the moving average that a training kept",
+    },
     "slurm": {
         "partition": "partition, as of sbatch",
         "account": "account that is charged",
@@ -100,6 +104,8 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "options": "any other sbatch option, such as reservation: name",
     },
 }
+#: Sections of every job whose keys one class declares, whatever the job names.
+CORE_SECTIONS = {"optim": "mmpt.optim.options:OptimOptions"}
 FREE_SECTIONS = ("fairseq",)
 PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "task_group")
 #: What a project file may say for all of its jobs.
@@ -122,6 +128,7 @@ def declared_options(kind: str, name: str) -> dict[str, Any]:
 def schema_keys(config: DictConfig | None = None) -> dict[str, set[str]]:
     """Return section -> keys known to the classes a config names; without a config, to all of MMPT."""
     known = {section: set(keys) for section, keys in CORE_KEYS.items()}
+    known |= {section: set(_field_names(resolve_class("section", name))) for section, name in CORE_SECTIONS.items()}
     pairs: Iterator[tuple[str, str]]
     if config is None:
         pairs = ((kind, name) for kind in sorted(set(NAMED_BY.values())) for name in known_names(kind))
@@ -160,6 +167,13 @@ def validate(config: DictConfig, source: str) -> list[str]:
                     read_options(section_of(config, section), options)  # type: ignore[arg-type]
         except ConfigError as error:
             raise ConfigError(f"{source}: {key}: {error}") from error
+    for section, name in CORE_SECTIONS.items():
+        given = section_of(config, section)
+        try:
+            if isinstance(given, DictConfig):  # anything else is refused below
+                read_options(given, resolve_class("section", name))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
     unused = _check_keys(config, source)
     if unused:
         logger.info("%s: not read by any class it names: %s", source, ", ".join(unused))

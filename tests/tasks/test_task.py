@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmpt.datasets.mmdataset import PADDING_STEP
+from mmpt.models.videoclip import MMFusionSeparate
 from mmpt.tasks.retri_task import VideoRetriTask
-from mmpt.tasks.task import config_task, data_workers
+from mmpt.tasks.task import Task, config_task, data_workers
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.registry import register
 from mmpt.utils.schema import validate
@@ -261,3 +262,18 @@ def test_groups_tell_what_they_were_made_from(pretraining_config: dict[str, Any]
     for section, key, value in (("dataset", "max_len", 20), ("model", "num_hidden_video_layers", 2)):
         other = {**pretraining_config, section: {**pretraining_config[section], key: value}}
         assert built(other)._read_groups(path) is None
+
+
+def test_a_test_takes_the_weights_that_its_config_names(tmp_path: Path) -> None:
+    config = OmegaConf.merge(MMFusionSeparate.tiny_config(), {"eval": {"weights": "ema"}})
+    state = {f"mmmodel.{key}": value for key, value in MMFusionSeparate(config).state_dict().items()}
+    average = {key: torch.zeros_like(value) for key, value in state.items()}
+    torch.save({"model": state, "extra_state": {"ema": average}}, tmp_path / "checkpoint_last.pt")
+    assert not any(
+        weight.any() for weight in Task(config).build_model(str(tmp_path / "checkpoint_last.pt")).parameters()
+    )
+    config.eval.weights = "model"
+    assert any(weight.any() for weight in Task(config).build_model(str(tmp_path / "checkpoint_last.pt")).parameters())
+    config.eval.weights = "mean"
+    with pytest.raises(ConfigError, match="eval.weights: 'mean' is none of model, ema"):
+        Task(config).build_model(str(tmp_path / "checkpoint_last.pt"))

@@ -210,3 +210,33 @@ def test_safetensors_round_trip_with_shared_and_strided_tensors(tmp_path: Path) 
     loaded = load_state_dict_file(tmp_path / "deep" / "w.safetensors")
     assert set(loaded) == set(state) and all(torch.equal(loaded[key], value) for key, value in state.items())
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["w.safetensors"]
+
+
+def test_a_moving_average_is_read_in_its_place(tmp_path: Path) -> None:
+    content = torch.load(fairseq_file(tmp_path / "plain.pt"), weights_only=False)
+    half = {key: (value + 1).bfloat16() for key, value in content["model"].items()}
+    content["extra_state"]["ema"] = half
+    torch.save(content, tmp_path / "half.pt")
+    content["extra_state"]["ema_fp32_params"] = {key: value + 1.001 for key, value in content["model"].items()}
+    torch.save(content, tmp_path / "whole.pt")
+    for name, shift, tolerance in (("half.pt", 1, 0.05), ("whole.pt", 1.001, 1e-6)):
+        state = load_state_dict_file(tmp_path / name, "ema")
+        assert state.keys() == WEIGHTS.keys()
+        for key, value in WEIGHTS.items():
+            torch.testing.assert_close(state[key], value + shift, atol=tolerance, rtol=0)
+    model = Net()
+    load_checkpoint(model, tmp_path / "whole.pt", weights="ema")
+    torch.testing.assert_close(model.linear.bias.data, WEIGHTS["linear.bias"] + 1.001)
+    load_checkpoint(model, tmp_path / "whole.pt")
+    assert torch.equal(model.linear.bias.data, WEIGHTS["linear.bias"])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_without_a_moving_average_say_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"file{suffix}"
+    if suffix == ".pt":
+        fairseq_file(path)
+    else:
+        save_safetensors(path, WEIGHTS)
+    with pytest.raises(CheckpointError, match=f"file{suffix}: holds no moving average.*store_ema: true"):
+        load_state_dict_file(path, "ema")

@@ -1,0 +1,1 @@
+"""Optimizers, and what a config says about single parameters: the section ``optim``."""

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from mmpt.store.dedup import CaptionDedup
 from mmpt.store.transcripts import iter_transcripts, scan_captions
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import atomic_open, file_sha256, read_json, sole_writer, write_json
+from mmpt.utils.files import atomic_open, file_sha256, read_json, sole_writer, write_json, writing
 from mmpt.utils.seeds import DEFAULT_SEED
 
 __all__ = ["CaptionReport", "deduplicate_file", "write_caption_pickle"]
@@ -130,13 +131,15 @@ class _Partial:
         write_json(self.inputs_path, inputs)
 
     def __enter__(self) -> "_Partial":
-        self._file = open(self.path, "r+b" if self._size else "wb")  # closed by __exit__
+        with writing(self.path):
+            self._file = open(self.path, "r+b" if self._size else "wb")  # closed by __exit__
         self._file.truncate(self._size)
         self._file.seek(self._size)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError) if kind else nullcontext():  # a full disk refuses what is still buffered
+            self._file.close()
         # A wrong file will not be right next time; an interrupted run goes on.
         if kind is not None and issubclass(kind, DataError):
             self.path.unlink()
@@ -145,15 +148,17 @@ class _Partial:
     def append(self, video_id: str, entry: dict[str, Any]) -> None:
         """Write one video."""
         line = f"{',' if self._size else '{'}{json.dumps(video_id)}: {json.dumps(entry)}\n".encode()
-        self._file.write(line)
+        with writing(self.path):
+            self._file.write(line)
         self._size += len(line)
 
     def commit(self) -> None:
         """Close the JSON object and give the file its name."""
-        self._file.write(b"}\n" if self._size else b"{}\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        os.replace(self.path, self.target)
+        with writing(self.path):
+            self._file.write(b"}\n" if self._size else b"{}\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self.path, self.target)
         self.inputs_path.unlink()
 
     def _read(self) -> None:

@@ -172,8 +172,9 @@ class _Pool:
                     looked = time.monotonic()
         finally:
             self.stop.set()
+            until = time.monotonic() + _JOIN_SECONDS  # a decoder that hangs is not waited for
             for worker in self.workers:
-                worker.join(_JOIN_SECONDS)
+                worker.join(max(0.0, until - time.monotonic()))
 
     def _start(self) -> None:
         self.workers.append(_Worker(self))

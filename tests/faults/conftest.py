@@ -8,12 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGE = 4096
 NOBODY = 65534
 
 
@@ -82,22 +82,36 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Small
         disk.make_room()
 
 
-@pytest.fixture
-def as_nobody() -> Iterator[Path]:
-    """A folder that everyone may enter, and a process without the powers of root while the test runs."""
-    folder = Path(tempfile.mkdtemp(prefix="mmpt-faults-"))
-    folder.chmod(0o777)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(NOBODY)
-    try:
-        yield folder
-    finally:
+class Shared:
+    """A folder that everyone may enter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def as_nobody(self) -> Iterator[None]:
+        """Be without the powers of root for the block: only there, for a module that is first imported must be read."""
+        root = os.geteuid() == 0
         if root:
-            os.seteuid(0)
+            os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+@pytest.fixture
+def shared() -> Iterator[Shared]:
+    """A folder below which a user without permissions finds what the test lets him find."""
+    folder = Path(tempfile.mkdtemp(prefix="mmpt-faults-"))
+    folder.chmod(0o755)
+    try:
+        yield Shared(folder)
+    finally:
         for path in [folder, *folder.rglob("*")]:
             if path.is_dir():
-                path.chmod(0o777)
+                path.chmod(0o755)
         shutil.rmtree(folder)
 
 

@@ -104,14 +104,23 @@ def _finished(target: Path, manifest_path: Path, inputs: dict[str, Any]) -> Capt
     if not (target.is_file() and manifest_path.is_file()):
         return None
     manifest = read_json(manifest_path)
+    before = manifest.get("report") if isinstance(manifest, dict) else None
+    if not isinstance(before, dict) or not _is_report(before):
+        logger.warning("%s is not a record of what was done: doing it again", manifest_path)
+        return None
     if any(manifest.get(key) != value for key, value in inputs.items()):
         logger.info("%s was made from other inputs: doing it again", target)
         return None
     if manifest.get("output_sha256") != file_sha256(target):
         logger.warning("%s is not the file that was written: doing it again", target)
         return None
-    before = manifest["report"]
     return CaptionReport(0, before["done"] + before["skipped"], before["failed"], before["counts"])
+
+
+def _is_report(value: dict[str, Any]) -> bool:
+    counts = value.get("counts")
+    numbers = [value.get(key) for key in ("done", "skipped", "failed")]
+    return isinstance(counts, dict) and all(type(number) is int for number in [*numbers, *counts.values()])
 
 
 class _Partial:

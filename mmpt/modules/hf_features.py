@@ -6,6 +6,7 @@ tensors, because the image processors work picture by picture and need torchvisi
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,16 @@ def load_visual_model(name: str, pool: str = "auto") -> VisualModel:
     if pool not in _POOLS:
         raise ConfigError(f"pool {pool!r} is none of {', '.join(_POOLS)}")
     try:
-        model, info = transformers.AutoModel.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
+        model, info = transformers.AutoModel.from_pretrained(
+            name, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{name}: not a Hugging Face model ({str(error).splitlines()[0]})") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{name}: its pickled weights are damaged, or would run code when loaded, and were refused. Ask for a "
+            "model.safetensors"
+        ) from error
     missing = sorted(info["missing_keys"])
     pooler = [key for key in missing if "pooler" in key.split(".")]
     if len(missing) > len(pooler):
@@ -165,7 +173,7 @@ def _preprocessing(name: str) -> dict[str, Any]:
             if {"image_mean", "image_std", "size"} <= settings.keys():
                 return settings
     try:  # the processor's class knows the defaults of what its file leaves out
-        return AutoImageProcessor.from_pretrained(name).to_dict()
+        return AutoImageProcessor.from_pretrained(name, trust_remote_code=False).to_dict()
     except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(
             f"{name}: no usable preprocessor_config.json, so mean, deviation and size of its pictures are unknown"

@@ -170,6 +170,9 @@ class VectorIndex:
         """
         faiss = require("faiss", "retrieval")
         content = read_json(f"{path}.ids.json")
+        ids, kind = (content.get(key) if isinstance(content, dict) else None for key in ("ids", "kind"))
+        if not isinstance(ids, list) or not all(isinstance(id, str | int) for id in ids) or not isinstance(kind, str):
+            raise DataError(f"{path}.ids.json: not the ids of an index; build the index again")
         file = Path(f"{path}.faiss")
         if not file.is_file():
             raise DataError(f"{file}: no such file")
@@ -177,10 +180,10 @@ class VectorIndex:
             index = faiss.deserialize_index(np.frombuffer(file.read_bytes(), np.uint8))
         except RuntimeError as error:
             raise DataError(f"{file}: not a faiss index, or damaged ({str(error).splitlines()[0]})") from error
-        if index.ntotal != len(content["ids"]):
-            raise DataError(f"{file}: holds {index.ntotal} vectors, but {path}.ids.json {len(content['ids'])} ids")
+        if index.ntotal != len(ids):
+            raise DataError(f"{file}: holds {index.ntotal} vectors, but {path}.ids.json {len(ids)} ids")
         loaded = cls.__new__(cls)
-        loaded.ids, loaded.kind, loaded._index = content["ids"], content["kind"], index
+        loaded.ids, loaded.kind, loaded._index = ids, kind, index
         return loaded
 
 

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.utils import safe_pickle
-from mmpt.utils.errors import ConfigError, DataError, nearest, shown
+from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import read_options
+from mmpt.utils.safe_paths import plain_name
 
 __all__ = [
     "BAD_TIMES",
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 BAD_TIMES = "whose times are not 0 <= start < end"
 
 _EXAMPLES = 3
-_NO_FILE_NAME = re.compile(r"[/\\\x00]|^\.|^$")
 
 
 @dataclass
@@ -119,20 +118,9 @@ def safe_video_id(video_id: Any, source: str | os.PathLike[str]) -> str:
     """Return a video id that names a file inside the feature folder and nowhere else.
 
     Raises:
-        DataError: if it is not a string, is empty or holds a path; names the file.
+        UnsafePathError: if it is not a string, is empty or holds a path; names the file.
     """
-    if not isinstance(video_id, str) or _NO_FILE_NAME.search(video_id) or not _is_utf8(video_id):
-        raise DataError(f"{source}: {shown(video_id)} is not a video id: a file name without folders was expected")
-    return video_id
-
-
-def _is_utf8(text: str) -> bool:
-    """Say whether a text can be written; JSON can name half of a pair of surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return plain_name(video_id, source)
 
 
 def segment_times(pair: Any) -> tuple[float, float] | None:

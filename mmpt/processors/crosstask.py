@@ -36,6 +36,7 @@ from mmpt.processors.windows import WindowOptions, Windows
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
+from mmpt.utils.safe_paths import path_below
 
 __all__ = [
     "CrossTaskAligner",
@@ -170,7 +171,7 @@ class CrossTaskMetaProcessor(MetaProcessor):
         number = read = 0
         for name, video in pairs:
             number += 1
-            file = self._folder / annotation_name(name, video)
+            file = path_below(self._folder, annotation_name(name, video))
             if not file.is_file():
                 skips.add("without an annotation", file.name)
             elif store is not None and video not in store:

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from mmpt.store.dedup import CaptionDedup
 from mmpt.store.transcripts import iter_transcripts, scan_captions
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import atomic_open, file_sha256, read_json, sole_writer, write_json
+from mmpt.utils.files import atomic_open, file_sha256, read_json, sole_writer, write_json, writing
 from mmpt.utils.seeds import DEFAULT_SEED
 
 __all__ = ["CaptionReport", "deduplicate_file", "write_caption_pickle"]
@@ -103,14 +104,23 @@ def _finished(target: Path, manifest_path: Path, inputs: dict[str, Any]) -> Capt
     if not (target.is_file() and manifest_path.is_file()):
         return None
     manifest = read_json(manifest_path)
+    before = manifest.get("report") if isinstance(manifest, dict) else None
+    if not isinstance(before, dict) or not _is_report(before):
+        logger.warning("%s is not a record of what was done: doing it again", manifest_path)
+        return None
     if any(manifest.get(key) != value for key, value in inputs.items()):
         logger.info("%s was made from other inputs: doing it again", target)
         return None
     if manifest.get("output_sha256") != file_sha256(target):
         logger.warning("%s is not the file that was written: doing it again", target)
         return None
-    before = manifest["report"]
     return CaptionReport(0, before["done"] + before["skipped"], before["failed"], before["counts"])
+
+
+def _is_report(value: dict[str, Any]) -> bool:
+    counts = value.get("counts")
+    numbers = [value.get(key) for key in ("done", "skipped", "failed")]
+    return isinstance(counts, dict) and all(type(number) is int for number in [*numbers, *counts.values()])
 
 
 class _Partial:
@@ -130,13 +140,15 @@ class _Partial:
         write_json(self.inputs_path, inputs)
 
     def __enter__(self) -> "_Partial":
-        self._file = open(self.path, "r+b" if self._size else "wb")  # closed by __exit__
+        with writing(self.path):
+            self._file = open(self.path, "r+b" if self._size else "wb")  # closed by __exit__
         self._file.truncate(self._size)
         self._file.seek(self._size)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError) if kind else nullcontext():  # a full disk refuses what is still buffered
+            self._file.close()
         # A wrong file will not be right next time; an interrupted run goes on.
         if kind is not None and issubclass(kind, DataError):
             self.path.unlink()
@@ -145,15 +157,17 @@ class _Partial:
     def append(self, video_id: str, entry: dict[str, Any]) -> None:
         """Write one video."""
         line = f"{',' if self._size else '{'}{json.dumps(video_id)}: {json.dumps(entry)}\n".encode()
-        self._file.write(line)
+        with writing(self.path):
+            self._file.write(line)
         self._size += len(line)
 
     def commit(self) -> None:
         """Close the JSON object and give the file its name."""
-        self._file.write(b"}\n" if self._size else b"{}\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        os.replace(self.path, self.target)
+        with writing(self.path):
+            self._file.write(b"}\n" if self._size else b"{}\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self.path, self.target)
         self.inputs_path.unlink()
 
     def _read(self) -> None:

@@ -1,7 +1,8 @@
 """Decoding many videos in threads, ahead of the network that consumes their seconds.
 
 PyAV releases the interpreter while it decodes and scales, so that threads overlap with the network;
-a bounded queue keeps memory constant.
+a bounded queue keeps memory constant. A decoder that does not come back is left behind: its video is given up, and
+another thread takes its place.
 """
 
 import logging
@@ -16,12 +17,18 @@ import numpy as np
 
 from mmpt.store.decode import DecodeReport, stream_frames
 from mmpt.store.video_list import VideoItem
-from mmpt.utils.errors import DataError
+from mmpt.utils.errors import DataError, StorageError
 from mmpt.utils.extras import MissingExtraError
 
 __all__ = ["ExtractionOptions", "FrameEncoder", "Piece", "decode_pieces"]
 
 logger = logging.getLogger(__name__)
+
+#: Decoding may always take this many times as long as the video; the time-out comes on top.
+SLOWEST = 10.0
+_LOOK_SECONDS = 0.2
+_JOIN_SECONDS = 5.0
+_MOST_LEFT_BEHIND = 16
 
 
 class FrameEncoder(Protocol):
@@ -46,7 +53,10 @@ class ExtractionOptions:
 
     ``batch_size``: seconds of video per forward pass. ``workers``: decoding threads beside the network;
     0 decodes in between. ``half_precision``: store float16, else float32. ``hflip``: mirror the frames.
-    ``force``: also extract videos again whose features are there.
+    ``force``: also extract videos again whose features are there. ``timeout_seconds``: a video is given up when its
+    decoding has taken this long and :data:`SLOWEST` times the seconds decoded so far; time spent waiting for the
+    network does not count. Without ``workers`` that is only looked at between batches, and a decoder that hangs is
+    not ended.
     """
 
     batch_size: int = 8
@@ -54,6 +64,7 @@ class ExtractionOptions:
     half_precision: bool = True
     hflip: bool = False
     force: bool = False
+    timeout_seconds: float = 600.0
 
 
 @dataclass
@@ -67,57 +78,145 @@ class Piece:
     error: str | None = None
 
 
-def decode_pieces(items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[Piece]:
-    """Yield the pieces of all videos, each video's in order; videos interleave with several workers."""
-    workers = min(options.workers, len(items))
-    if workers < 1:
-        for item in items:
-            yield from _pieces(item, encoder, options)
-        return
-    waiting = iter(items)
-    lock, stop = threading.Lock(), threading.Event()
-    ready: queue.Queue[Piece | BaseException | None] = queue.Queue(maxsize=2 * workers)  # bounds the memory
+class _Clock:
+    """The time that decoding one video has taken, and may take, in seconds."""
 
-    def put(thing: Piece | BaseException | None) -> bool:
-        while not stop.is_set():
+    def __init__(self, allowed: float) -> None:
+        self.allowed, self.spent = allowed, 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        self.spent, self._since = self.spent + time.monotonic() - (self._since or 0.0), None
+
+    def exceeded(self) -> bool:
+        """Tell whether the time is used up; only while it runs or right after."""
+        since = self._since
+        return self.spent + (0.0 if since is None else time.monotonic() - since) > self.allowed
+
+    def hangs(self) -> bool:
+        """Tell whether the decoder is at work and the time is used up."""
+        return self._since is not None and self.exceeded()
+
+
+class _Worker(threading.Thread):
+    """Decodes one video after another; ``task`` is the one in hand. ``left_behind``: no one listens any more."""
+
+    def __init__(self, pool: "_Pool") -> None:
+        super().__init__(name="decode", daemon=True)  # what hangs must not keep the process from ending
+        self.pool = pool
+        self.task: tuple[VideoItem, _Clock] | None = None
+        self.left_behind = False
+
+    def run(self) -> None:
+        try:
+            while (item := self.pool.next_item()) is not None:
+                clock = _Clock(self.pool.options.timeout_seconds)
+                self.task = (item, clock)
+                if not all(self._put(piece) for piece in _pieces(item, self.pool.encoder, self.pool.options, clock)):
+                    return
+            self._put(None)
+        except BaseException as error:  # raised again where the pieces are consumed
+            self._put(error)
+
+    def _put(self, thing: Piece | BaseException | None) -> bool:
+        while not (self.pool.stop.is_set() or self.left_behind):
             try:
-                ready.put(thing, timeout=0.2)
+                self.pool.ready.put((self, thing), timeout=_LOOK_SECONDS)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def work() -> None:
+
+class _Pool:
+    """Threads that decode, and what they have ready."""
+
+    def __init__(self, items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> None:
+        self.encoder, self.options = encoder, options
+        self.size = min(options.workers, len(items))
+        self.stop = threading.Event()
+        # the bound of the queue bounds the memory
+        self.ready: queue.Queue[tuple[_Worker, Piece | BaseException | None]] = queue.Queue(maxsize=2 * self.size)
+        self.workers: list[_Worker] = []
+        self.left_behind: list[_Worker] = []
+        self._waiting, self._lock = iter(items), threading.Lock()
+
+    def next_item(self) -> VideoItem | None:
+        with self._lock:
+            return next(self._waiting, None)
+
+    def run(self) -> Iterator[Piece]:
         try:
-            while True:
-                with lock:
-                    item = next(waiting, None)
-                if item is None or not all(put(piece) for piece in _pieces(item, encoder, options)):
-                    break
-            put(None)
-        except BaseException as error:  # raised again where the pieces are consumed
-            put(error)
+            for _ in range(self.size):
+                self._start()
+            looked = time.monotonic()
+            while self.workers:
+                try:
+                    worker, thing = self.ready.get(timeout=_LOOK_SECONDS)
+                except queue.Empty:
+                    pass
+                else:
+                    if worker.left_behind:
+                        continue
+                    if isinstance(thing, BaseException):
+                        raise thing
+                    if thing is None:
+                        self.workers.remove(worker)
+                    else:
+                        yield thing
+                if time.monotonic() - looked >= _LOOK_SECONDS:
+                    yield from self._give_up()
+                    looked = time.monotonic()
+        finally:
+            self.stop.set()
+            until = time.monotonic() + _JOIN_SECONDS  # a decoder that hangs is not waited for
+            for worker in self.workers:
+                worker.join(max(0.0, until - time.monotonic()))
 
-    threads = [threading.Thread(target=work, name=f"decode-{number}", daemon=True) for number in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        running = workers
-        while running:
-            thing = ready.get()
-            if isinstance(thing, BaseException):
-                raise thing
-            if thing is None:
-                running -= 1
-            else:
-                yield thing
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    def _start(self) -> None:
+        self.workers.append(_Worker(self))
+        self.workers[-1].start()
+
+    def _give_up(self) -> Iterator[Piece]:
+        """Leave behind the workers whose decoder hangs, and put others in their place."""
+        for worker in list(self.workers):
+            task = worker.task
+            if task is None or not task[1].hangs():
+                continue
+            worker.left_behind = True
+            self.workers.remove(worker)
+            self.left_behind = [*(other for other in self.left_behind if other.is_alive()), worker]
+            if len(self.left_behind) > _MOST_LEFT_BEHIND:
+                raise StorageError(
+                    f"{task[0].path}: decoding hangs, and so it does for {len(self.left_behind) - 1} other videos: is "
+                    "their disk reachable? The same command goes on from here"
+                )
+            self._start()
+            yield Piece(task[0], seconds=task[1].allowed, error=_took_too_long(*task))
 
 
-def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[Piece]:
+def decode_pieces(items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[Piece]:
+    """Yield the pieces of all videos, each video's in order; videos interleave with several workers.
+
+    Raises:
+        StorageError: if many decoders hang at the same time.
+        MissingExtraError: if PyAV is not installed.
+    """
+    if min(options.workers, len(items)) < 1:
+        for item in items:
+            yield from _pieces(item, encoder, options, _Clock(options.timeout_seconds))
+        return
+    yield from _Pool(items, encoder, options).run()
+
+
+def _took_too_long(item: VideoItem, clock: _Clock) -> str:
+    return f"{item.path}: decoding took longer than {clock.allowed:g} s and was given up (--video-timeout)"
+
+
+def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions, clock: _Clock) -> Iterator[Piece]:
     report = DecodeReport()
     end = Piece(item, report=report)
     try:
@@ -133,11 +232,16 @@ def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) 
             report=report,
         )
         while True:
-            started = time.perf_counter()
-            block = next(frames, None)
-            end.seconds += time.perf_counter() - started
+            clock.start()
+            try:
+                block = next(frames, None)
+            finally:
+                clock.stop()
             if block is None:
                 break
+            clock.allowed += SLOWEST * len(block) / encoder.fps
+            if clock.exceeded():
+                raise DataError(_took_too_long(item, clock))
             yield Piece(item, _whole_seconds(block, encoder.fps, encoder.pad))
     except MissingExtraError:  # concerns all videos
         raise
@@ -146,6 +250,7 @@ def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions) 
     except Exception as error:  # whatever a decoder makes of one broken file must not end the whole run
         logger.debug("%s", item.path, exc_info=True)
         end.error = f"{item.path}: decoding failed ({type(error).__name__}: {error})"
+    end.seconds = clock.spent
     yield end
 
 

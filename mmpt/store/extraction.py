@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import numpy as np
 from mmpt.store.decode import decoder_version
 from mmpt.store.decode_pool import ExtractionOptions, FrameEncoder, Piece, decode_pieces
 from mmpt.store.extraction_manifest import Manifest
-from mmpt.store.features import is_file_name
 from mmpt.store.video_list import VideoItem, split_duplicates
+from mmpt.utils.errors import StorageError
 from mmpt.utils.files import atomic_open, sole_writer
+from mmpt.utils.safe_paths import is_plain_name, path_below
 
 __all__ = ["ExtractionOptions", "ExtractionSummary", "FrameEncoder", "extract_features", "feature_path"]
 
@@ -80,8 +82,12 @@ class ExtractionSummary:
 
 
 def feature_path(folder: str | os.PathLike[str], video_id: str) -> Path:
-    """Return where the features of a video lie."""
-    return Path(folder) / f"{video_id}.npy"
+    """Return where the features of a video are to be written.
+
+    Raises:
+        UnsafePathError: if the id would lead out of the folder.
+    """
+    return path_below(folder, f"{video_id}.npy", replaced=True)
 
 
 def extract_features(
@@ -94,11 +100,12 @@ def extract_features(
     """Extract the features of videos into a folder, going on where an earlier run stopped.
 
     A video whose features are there and whose file has not changed is skipped, unless ``options.force``. Features of
-    unknown origin (without an entry in the manifest) are extracted again. What cannot be decoded, and
+    unknown origin (without an entry in the manifest) are extracted again. What cannot be decoded, or not in time, and
     other videos under an id that is taken, count as failed. Features never depend on workers or order.
 
     Raises:
         DataError: if the folder was made with other settings or another run is writing into it.
+        StorageError: if the disk is full, the folder may not be written, or many decoders hang.
         MissingExtraError: if PyAV is not installed.
     """
     options = options or ExtractionOptions()
@@ -113,8 +120,11 @@ def extract_features(
         job = _Job(encoder, Path(folder), options, Manifest(folder, provenance))
         try:
             job.run(items, progress)
-        finally:
-            job.manifest.save()
+        except BaseException:
+            with suppress(StorageError):  # where there is no room for it, the journal has it all
+                job.manifest.save()
+            raise
+        job.manifest.save()
     job.summary.wall_seconds = time.perf_counter() - began
     return job.summary
 
@@ -152,7 +162,7 @@ class _Job:
 
     def _has_usable_name(self, item: VideoItem) -> bool:
         """Return whether the manifest, the file system and readers can take a video's id and path; else count it."""
-        if not is_file_name(item.video_id):
+        if not is_plain_name(item.video_id):
             self._fail(item.path, item, f"its id {item.video_id!r} is no plain file name; rename the file")
             return False
         try:

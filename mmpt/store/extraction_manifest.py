@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.utils.errors import DataError
-from mmpt.utils.files import read_json, write_json
+from mmpt.utils.errors import DataError, shown
+from mmpt.utils.files import read_json, write_json, writing
 
 __all__ = ["Manifest", "read_provenance"]
 
@@ -29,14 +29,11 @@ def read_provenance(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     manifest, journal = Path(folder) / "manifest.json", Path(folder) / "manifest.journal"
     if manifest.exists():
         stored = read_json(manifest)
-        return stored.get("provenance") if isinstance(stored, dict) else None
+        found = stored.get("provenance") if isinstance(stored, dict) else None
+        return found if isinstance(found, dict) else None
     if journal.exists():  # of a run that was killed, or is under way
-        with open(journal, encoding="utf-8") as file:
-            line = file.readline()
-        try:
-            return json.loads(line).get("provenance")
-        except ValueError:
-            return None
+        with open(journal, "rb") as file:
+            return (_parsed(file.readline()) or {}).get("provenance")
     return None
 
 
@@ -63,6 +60,8 @@ class Manifest:
                 raise DataError(f"{self.path}: not a manifest of version {_VERSION}")
             self._compare(stored["provenance"])
             self.entries = stored["videos"]
+            if wrong := next((video for video, entry in self.entries.items() if not _is_entry(entry)), None):
+                raise DataError(f"{self.path}: the entry of video {shown(wrong)} is damaged")
         self._replay()
 
     def record(self, video_id: str, entry: Mapping[str, Any]) -> None:
@@ -80,21 +79,17 @@ class Manifest:
         self.journal.unlink(missing_ok=True)
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with open(self.journal, "a", encoding="utf-8") as file:
+        with writing(self.journal), open(self.journal, "a", encoding="utf-8", opener=_not_through_a_link) as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _replay(self) -> None:
         if not self.journal.exists():
             return
-        complete = self.journal.read_text(encoding="utf-8").split("\n")[:-1]  # a torn last line is dropped
-        for text in complete:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # the video of a damaged line is looked at again
-            if "provenance" in line:
+        complete = self.journal.read_bytes().split(b"\n")[:-1]  # a torn last line is dropped
+        for line in filter(None, map(_parsed, complete)):  # the video of a damaged line is looked at again
+            if isinstance(line.get("provenance"), dict):
                 self._compare(line["provenance"])
-            else:
+            elif isinstance(line.get("id"), str) and _is_entry(line):
                 self.entries[line.pop("id")] = line
         self.save()
 
@@ -107,3 +102,20 @@ class Manifest:
                 f"{self.path.parent}: its features were made with other settings ({told}). "
                 "Use another output folder, or remove this one"
             )
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return the object on a line of the journal, None if it is damaged."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("status"), str)
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

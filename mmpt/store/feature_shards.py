@@ -131,8 +131,12 @@ def _fingerprint(store: FeatureStore, video_ids: list[str]) -> int:
     """Return a checksum of which feature files go into a shard, and of which state of them."""
     crc = 0
     for video_id in video_ids:
-        status = os.stat(store.vfeat_dir / f"{video_id}.npy")
-        crc = zlib.crc32(f"{video_id} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"), crc)
+        try:
+            status = os.stat(store.vfeat_dir / f"{video_id}.npy")
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # removed since it was listed: reading it will say so
+            state = "gone"
+        crc = zlib.crc32(f"{video_id} {state}\n".encode("utf-8", "surrogateescape"), crc)
     return crc
 
 

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmpt.utils import safe_pickle
-from mmpt.utils.errors import DataError, nearest, shown
+from mmpt.utils.errors import DataError, UnsafePathError, nearest, shown
 from mmpt.utils.files import read_json, resolve_path
+from mmpt.utils.npy import read_npy
+from mmpt.utils.safe_paths import is_plain_name, path_below
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
-from mmpt.utils.shardedtensor_files import read_npy
 
 __all__ = [
     "FeatureStore",
@@ -24,7 +25,6 @@ __all__ = [
     "ShardedFeatureStore",
     "check_feature_width",
     "check_width",
-    "is_file_name",
     "read_feature",
     "read_id_list",
     "read_shard_map",
@@ -100,27 +100,22 @@ class FeatureStore:
         """Map the features ``(seconds, dim)`` of a video.
 
         Raises:
+            UnsafePathError: if the id is no plain file name, or its file is a link that leads out of the folder.
             DataError: if there are none, or they cannot be read; names the video.
         """
-        if not is_file_name(video_id):
-            raise DataError(f"{video_id!r} is not a video id: it must be a plain file name inside {self.vfeat_dir}")
-        return read_feature(self._path(video_id), video_id)
+        if not is_plain_name(video_id):
+            raise UnsafePathError(
+                f"{shown(video_id)} is not a video id: it must be a plain file name inside {self.vfeat_dir}"
+            )
+        return read_feature(path_below(self.vfeat_dir, f"{video_id}.npy"), video_id)
 
     def __contains__(self, video_id: object) -> bool:
-        return isinstance(video_id, str) and is_file_name(video_id) and os.path.isfile(self._path(video_id))
+        return is_plain_name(video_id) and os.path.isfile(self.vfeat_dir / f"{video_id}.npy")
 
     def ids(self) -> list[str]:
         """Return the ids of all videos in the folder, sorted."""
         with os.scandir(self.vfeat_dir) as entries:
             return sorted(e.name[:-4] for e in entries if e.name.endswith(".npy") and e.name[:-4] in self)
-
-    def _path(self, video_id: str) -> Path:
-        return self.vfeat_dir / f"{video_id}.npy"
-
-
-def is_file_name(video_id: str) -> bool:
-    """Say whether the id stays in its folder when it becomes a file name."""
-    return bool(video_id) and not video_id.startswith(".") and not set(video_id) & {"/", "\\", "\0"}
 
 
 def shard_prefix(vfeat_dir: str | os.PathLike[str], split: str, shard_id: int) -> Path:

@@ -5,6 +5,7 @@ display matrix means, where time zero lies, how long the file claims to be.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,9 +63,16 @@ def open_video(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple
     """
     av = require("av", "video")
     file = Path(path)
-    if not file.is_file():
-        raise DataError(f"{path}: no such video file")
-    if file.stat().st_size == 0:
+    try:
+        status = os.stat(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such video file") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from error
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe that nobody writes into is to wait for ever
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+        raise DataError(f"{path}: no such video file: it is {kind}")
+    if status.st_size == 0:
         raise DataError(f"{path}: the file is empty")
     try:
         # "file:" keeps names with a colon from being read as a protocol

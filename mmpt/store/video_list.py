@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpt.store.features import is_file_name, read_id_list
-from mmpt.utils.errors import DataError
+from mmpt.store.features import read_id_list
+from mmpt.utils.errors import DataError, StorageError, UnsafePathError, shown
+from mmpt.utils.safe_paths import is_plain_name, path_below
 
 __all__ = ["VIDEO_SUFFIXES", "VideoItem", "find_videos", "split_duplicates"]
 
@@ -32,21 +33,29 @@ class VideoItem:
     end: float | None = None
 
 
-def find_videos(sources: Sequence[str | os.PathLike[str]], left_out: list[str] | None = None) -> list[VideoItem]:
+def find_videos(
+    sources: Sequence[str | os.PathLike[str]],
+    left_out: list[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> list[VideoItem]:
     """List the videos of folders (all levels below), CSV files, list files and single videos, in a stable order.
 
-    In a folder the id is the file name without its suffix, and only files with a video suffix count.
+    In a folder the id is the file name without its suffix, and only files with a video suffix count; what cannot be
+    opened although it has one (a broken link, a pipe) is listed too, and fails where it is read.
     A CSV has the columns ``video_id`` and ``path``, and optionally ``start`` and ``end`` in seconds. A list
     file (``.txt``, ``.lst``) has one path per line. Relative paths start at the list's own folder, or else
-    at the working directory.
+    at the working directory, and absolute ones are allowed, unless there is a ``root``.
 
     Args:
         sources: folders, lists and videos.
         left_out: is given the files of folders that do not look like videos.
+        root: the folder that the paths of CSVs and lists start at and must not leave.
 
     Raises:
-        DataError: if a source or column is missing, an id cannot be a file name, ``start`` and ``end`` are not seconds
-            in order, or nothing is found; names it.
+        UnsafePathError: if a path of a CSV or list leads out of ``root``, or an id cannot be a file name.
+        StorageError: if a folder or file may not be read.
+        DataError: if a source or column is missing, ``start`` and ``end`` are not seconds in order, or nothing is
+            found; names it.
     """
     items: list[VideoItem] = []
     left_out = [] if left_out is None else left_out
@@ -56,9 +65,10 @@ def find_videos(sources: Sequence[str | os.PathLike[str]], left_out: list[str] |
         elif not os.path.exists(source):
             raise DataError(f"{source}: no such folder, CSV or list of videos")
         elif source.suffix.lower() == ".csv":
-            items += _in_csv(source)
+            items += _in_csv(source, root)
         elif source.suffix.lower() in (".txt", ".lst"):
-            items += [_item(Path(line).stem, line, source) for line in read_id_list(source, "list of videos")]
+            lines = read_id_list(source, "list of videos")
+            items += [_item(Path(line).stem, line, source, root=root) for line in lines]
         else:
             items.append(_item(source.stem, source.name, source))
     if not items:
@@ -83,30 +93,39 @@ def split_duplicates(items: Iterable[VideoItem]) -> tuple[list[VideoItem], list[
 
 
 def _in_folder(folder: Path, left_out: list[str]) -> list[VideoItem]:
-    files = [path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file()]
-    videos = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
-    left_out += sorted(str(path) for path in files if path.suffix.lower() not in VIDEO_SUFFIXES)
-    return [VideoItem(path.stem, str(path)) for path in videos]
+    def refuse(error: OSError) -> None:
+        raise StorageError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
+
+    files = sorted(
+        Path(place, name)
+        for place, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if not name.startswith(".")
+    )
+    left_out += [str(path) for path in files if path.suffix.lower() not in VIDEO_SUFFIXES]
+    return [VideoItem(path.stem, str(path)) for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
 
 
-def _in_csv(table: Path) -> list[VideoItem]:
+def _in_csv(table: Path, root: str | os.PathLike[str] | None) -> list[VideoItem]:
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             missing = {"video_id", "path"} - set(reader.fieldnames or ())
             if missing:
                 raise DataError(f"{table}: the CSV has no column {' and '.join(sorted(missing))}")
-            return [_in_row(row, table, f"{table}, line {reader.line_num}") for row in reader]
+            return [_in_row(row, table, f"{table}, line {reader.line_num}", root) for row in reader]
+    except OSError as error:
+        raise StorageError(f"{table}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read as a CSV in UTF-8 ({error})") from error
 
 
-def _in_row(row: dict[str, str | None], table: Path, place: str) -> VideoItem:
+def _in_row(row: dict[str, str | None], table: Path, place: str, root: str | os.PathLike[str] | None) -> VideoItem:
     video_id = row["video_id"] or ""
     start, end = (_seconds(row.get(key), f"{place}, video {video_id!r}: {key}") for key in ("start", "end"))
     if end is not None and end <= (start or 0.0):
         raise DataError(f"{place}, video {video_id!r}: end {end} is not later than start {start or 0.0}")
-    return _item(video_id, row["path"] or "", table, place, start or 0.0, end)
+    return _item(video_id, row["path"] or "", table, place, start or 0.0, end, root)
 
 
 def _seconds(text: str | None, place: str) -> float | None:
@@ -122,14 +141,23 @@ def _seconds(text: str | None, place: str) -> float | None:
 
 
 def _item(
-    video_id: str, path: str, listing: Path, place: str | None = None, start: float = 0.0, end: float | None = None
+    video_id: str,
+    path: str,
+    listing: Path,
+    place: str | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> VideoItem:
+    place = place or str(listing)
     if not path:
-        raise DataError(f"{place or listing}: a row without a path")
+        raise DataError(f"{place}: a row without a path")
     if "\0" in path:
-        raise DataError(f"{place or listing}: path {path!r} cannot be that of a file")
-    if not is_file_name(video_id):
-        raise DataError(f"{place or listing}: video id {video_id!r} cannot be a file name")
+        raise UnsafePathError(f"{place}: path {path!r} cannot be that of a file")
+    if not is_plain_name(video_id):
+        raise UnsafePathError(f"{place}: video id {shown(video_id)} cannot be a file name")
+    if root is not None:
+        return VideoItem(video_id, str(path_below(root, path, place)), start, end)
     beside = listing.parent / path
     elsewhere = not os.path.exists(beside) and os.path.exists(path)
     return VideoItem(video_id, str(Path(path) if elsewhere else beside), start, end)

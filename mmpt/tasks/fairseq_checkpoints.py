@@ -29,7 +29,7 @@ from mmpt.utils.checkpoint import (
 from mmpt.utils.checkpoint_files import keep_weights_beside, remove_leftovers, repair_last
 from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, synchronize
-from mmpt.utils.errors import CheckpointError
+from mmpt.utils.errors import CheckpointError, StorageError
 from mmpt.utils.files import atomic_copy, atomic_open, sync_folder
 from mmpt.utils.options import read_options
 
@@ -100,8 +100,9 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say which checkpoint could not be written, and that the earlier ones are as they were."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError, over the OSError
-        reason = error if isinstance(error, OSError) else error.__context__
+    except (OSError, RuntimeError, StorageError) as error:
+        # torch reports a failed write as RuntimeError, over the OSError
+        reason = error.__context__ if isinstance(error, RuntimeError | StorageError) else error
         if not isinstance(reason, OSError):
             raise
         raise CheckpointError(

@@ -66,6 +66,10 @@ def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -
     file = resolve_path(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        open(file, "rb").close()  # safetensors calls a file that may not be read missing
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
     return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
 

@@ -3,7 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["MMPTError", "ConfigError", "DataError", "CheckpointError", "nearest", "shown"]
+__all__ = [
+    "MMPTError",
+    "ConfigError",
+    "DataError",
+    "UnsafePathError",
+    "CheckpointError",
+    "StorageError",
+    "nearest",
+    "shown",
+]
 
 
 class MMPTError(ValueError):
@@ -16,6 +25,17 @@ class ConfigError(MMPTError):
 
 class DataError(MMPTError):
     """Report unreadable, damaged or inconsistent data; names the file or video."""
+
+
+class UnsafePathError(DataError):
+    """Report a name out of a file that would lead out of the folder it belongs to; names the source."""
+
+
+class StorageError(MMPTError):
+    """Report a disk that is full, or a file or folder that may not be read or written; names it.
+
+    Not a :class:`DataError`: the data are not at fault, and the same command may go on later.
+    """
 
 
 class CheckpointError(MMPTError):

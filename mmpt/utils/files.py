@@ -1,9 +1,13 @@
-"""Atomic files: written to a temporary name beside the target, flushed, then renamed; locks and checksums."""
+"""Atomic files: written to a temporary name beside the target, flushed, then renamed; locks and checksums.
+
+What the system refuses (a full disk, a place without permission) is a StorageError that names the file.
+"""
 
 import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -22,10 +26,51 @@ __all__ = [
     "sole_writer",
     "sync_folder",
     "write_json",
+    "writing",
 ]
+
+logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+#: What the system says of a write -> what it means to the person who started it.
+_REFUSED = {
+    errno.ENOSPC: "the disk is full. Make room, then run the same command again",
+    errno.EDQUOT: "the disk is full: your quota is used up. Make room, then run the same command again",
+    errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
+    errno.EACCES: "permission denied. Name another folder, or ask for permission to write there",
+    errno.EPERM: "permission denied. Name another folder, or ask for permission to write there",
+    errno.EROFS: "the file system is read-only. Name another folder",
+    errno.EIO: "the disk reports an error (input/output error). Look at the disk before you go on",
+}
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name ``path`` in what the system refuses while it is written.
+
+    Raises:
+        StorageError: if the disk is full, the place may not be written, or the disk is at fault.
+    """
+    from mmpt.utils.errors import StorageError
+
+    try:
+        yield
+    except OSError as error:
+        cause = _REFUSED.get(errno.ENOSPC if _is_short_write(error) else error.errno or 0)
+        if cause is None or _is_elsewhere(error, Path(path)):
+            raise
+        raise StorageError(f"{path}: cannot be written: {cause} ({error})") from error
+
+
+def _is_elsewhere(error: OSError, target: Path) -> bool:
+    """Tell whether an error is about another file, such as one that is read while ``target`` is written."""
+    return error.filename is not None and Path(error.filename).absolute().parent not in target.absolute().parents
+
+
+def _is_short_write(error: OSError) -> bool:
+    """Recognise numpy's error for a disk that took only a part: it has no number."""
+    return error.errno is None and "requested and" in str(error)
 
 
 @contextmanager
@@ -34,20 +79,24 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
 
     The parent folder is created. If the block raises, nothing is left behind and an
     existing ``path`` keeps its content.
+
+    Raises:
+        StorageError: if the disk is full or the place may not be written.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with writing(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def atomic_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -122,15 +171,20 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def lock_file(path: str | os.PathLike[str], message: str) -> int:
     """Open a file for writing, created if absent, that no other process holds; closing the handle lets go of it.
 
-    The holder may rename or remove the file. Where the file system has no locks, nothing is locked.
+    The holder may rename or remove the file; the lock of a process that was killed is free. Where the file system has
+    no locks (some network folders), nothing is locked, and a warning says so.
 
     Raises:
         DataError: with ``message``, if it is held.
+        StorageError: if the file may not be written, or is a link: who made it could choose what is overwritten.
     """
-    from mmpt.utils.errors import DataError
+    from mmpt.utils.errors import DataError, StorageError
 
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if os.path.islink(path):
+            raise StorageError(f"{path}: is a link, which is not followed. Remove it")
+        with writing(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -140,6 +194,7 @@ def lock_file(path: str | os.PathLike[str], message: str) -> int:
             if error.errno not in _NO_LOCKS_HERE:
                 os.close(handle)
                 raise
+            logger.warning("%s: this file system has no locks; see that no other run writes there", path)
         try:
             if os.path.samestat(os.stat(path), os.fstat(handle)):
                 return handle
@@ -155,13 +210,15 @@ def sole_writer(lock: str | os.PathLike[str]) -> Iterator[None]:
     The folder of the lock file is created, and the file removed at the end.
 
     Raises:
-        DataError: if another process holds it, or its folder cannot be made.
+        DataError: if another process holds it, or its folder is a file.
+        StorageError: if the folder may not be written.
     """
     from mmpt.utils.errors import DataError
 
     path = Path(lock)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(f"{path.parent}: is not a folder, or below a file; name another output folder") from error
     handle = lock_file(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.utils.errors import DataError, nearest
+from mmpt.utils.npy import cut_file, mapping_of, read_npy
 from mmpt.utils.shardedtensor_files import (
     BlockChecks,
     UnfinishedShardError,
@@ -22,7 +23,6 @@ from mmpt.utils.shardedtensor_files import (
     check_structure,
     identity,
     read_index,
-    read_npy,
     shard_paths,
 )
 from mmpt.utils.shardedtensor_writer import ShardedTensorWriter, temporary_of
@@ -39,7 +39,8 @@ class ShardedTensor:
 
     Attributes:
         data: all rows ``(rows, *item_shape)``. Rows taken from here are not checked against
-            the checksums; ``shard[i]`` and :meth:`verify` do that.
+            the checksums; ``shard[i]`` and :meth:`verify` do that. They also find a file that was cut since
+            it was opened, which would otherwise kill the process (SIGBUS).
         starts: int64 ``(items + 1,)``, from 0 to ``len(data)``, never falling.
         ids: one string per item, or None.
         index: the content of the index file; None in memory and for the published layout.
@@ -58,6 +59,7 @@ class ShardedTensor:
         self._verify = "off"
         self._checks: BlockChecks | None = None
         self._positions: dict[str, int] | None = None
+        self._mapping = mapping_of(self.data)
         check_structure(self.data, self.starts, self.ids)
         self._row_bytes = self.data.dtype.itemsize * int(np.prod(self.data.shape[1:], dtype=np.int64))
         # One flag per item keeps the common read O(1); bytearray is the fastest to ask.
@@ -171,6 +173,9 @@ class ShardedTensor:
             i += len(self._checked)
             if i < 0:
                 raise IndexError("item index out of range")
+        # One system call: reading beyond the end of a file that was cut would kill the process.
+        if self._mapping is not None and self._mapping[0].size() < self._mapping[1]:
+            raise cut_file(self._name(), self._mapping)
         if not self._checked[i]:
             self._check_item(i)
         return self.data[self.starts.item(i) : self.starts.item(i + 1)]
@@ -204,6 +209,8 @@ class ShardedTensor:
         """
         if self._checks is None:
             return 0
+        if self._mapping is not None and self._mapping[0].size() < self._mapping[1]:
+            raise cut_file(self._name(), self._mapping)
         if bad := self._checks.damaged(0, self.data.nbytes, again=True):
             raise DataError(self._damage(bad))
         if self._verify == "lazy":
@@ -236,7 +243,7 @@ class ShardedTensor:
         )
 
     def _name(self) -> str:
-        return self._path or "shard in memory"
+        return "shard in memory" if self._path is None else str(shard_paths(self._path).data)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._path is None:

@@ -1,4 +1,4 @@
-"""Files of a shard: names, ``.npy`` reading without pickle, the index and its block checksums.
+"""Files of a shard: names, the index and its block checksums.
 
 A shard ``<name>`` is four files:
 
@@ -15,9 +15,7 @@ nor for one of the published layout, which has no index.
 """
 
 import json
-import math
 import os
-import tokenize
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import read_json, write_json
+from mmpt.utils.files import atomic_open, read_json
 
 __all__ = [
     "BLOCK_BYTES",
@@ -37,9 +35,9 @@ __all__ = [
     "UnfinishedShardError",
     "check_against_index",
     "check_structure",
+    "encode_index",
     "identity",
     "read_index",
-    "read_npy",
     "shard_paths",
     "write_index",
 ]
@@ -48,7 +46,6 @@ INDEX_VERSION = 1
 BLOCK_BYTES = 1 << 20
 
 _WRITING = "writing"
-_MOST_BYTES, _MOST_AXES = 1 << 62, 32
 _INDEX_KEYS = {"dtype", "item_shape", "count", "rows", "block_bytes", "data_crc32", "starts_crc32", "ids_crc32"}
 
 
@@ -72,11 +69,6 @@ _HELD: dict[str, Callable[[Any], bool]] = {
     "ids_crc32": lambda value: value is None or _is_count(value),
     "producer": lambda value: value is None or isinstance(value, dict),
 }
-# Also what literals raise that are nested too deeply.
-_HEADER_ERRORS: tuple[type[Exception], ...] = (
-    *(ValueError, TypeError, SyntaxError, KeyError, EOFError, OverflowError, tokenize.TokenError),
-    *(AttributeError, IndexError, MemoryError, RecursionError),
-)
 
 
 class UnfinishedShardError(DataError):
@@ -102,57 +94,6 @@ def shard_paths(path: str | os.PathLike[str]) -> ShardPaths:
         Path(f"{prefix}_ids.json"),
         Path(f"{prefix}_index.json"),
     )
-
-
-def read_npy(path: str | os.PathLike[str], mmap_mode: str | None = "r", exact: bool = False) -> np.ndarray:
-    """Read or map an ``.npy`` file; pickled objects are refused and empty arrays are fine.
-
-    Args:
-        mmap_mode: ``"r"`` read-only, ``"c"`` copy-on-write, None reads into memory.
-        exact: also refuse bytes after the array.
-
-    Raises:
-        DataError: if the file is missing, cut short or not an ``.npy`` file of plain numbers.
-    """
-    if mmap_mode not in ("r", "c", None):
-        raise ValueError(f"mmap_mode must be 'r', 'c' or None, not {mmap_mode!r}")
-    try:
-        with open(path, "rb") as file:
-            shape, order, dtype = _read_header(file)
-            offset, size = file.tell(), os.fstat(file.fileno()).st_size
-            nbytes = math.prod(shape) * dtype.itemsize
-            if size < offset + nbytes or (exact and size > offset + nbytes):
-                raise DataError(
-                    f"{path}: {size} bytes where its header promises {offset + nbytes}: the file was cut or"
-                    " changed. Restore it from a copy or write it again."
-                )
-            if nbytes == 0:
-                return np.empty(shape, dtype, order=order)
-            if mmap_mode is None:
-                return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order=order)
-            mapped = np.memmap(
-                file, dtype, mode="c" if mmap_mode == "c" else "r", offset=offset, shape=shape, order=order
-            )
-            return np.asarray(mapped)  # slicing np.memmap itself costs several times more
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, UnicodeEncodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-def _read_header(file: Any) -> tuple[tuple[int, ...], Any, np.dtype]:
-    try:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](file)
-    except _HEADER_ERRORS as error:
-        raise DataError(f"{file.name}: not an .npy file of numbers ({error})") from error
-    plain = not (dtype.hasobject or dtype.names or dtype.subdtype) and dtype.itemsize > 0
-    plain = plain and len(shape) <= _MOST_AXES and not any(isinstance(length, bool) for length in shape)
-    # A length of 0 makes an array of no bytes, whatever the other lengths are.
-    if not plain or min(shape, default=0) < 0 or math.prod(filter(None, shape)) * dtype.itemsize > _MOST_BYTES:
-        raise DataError(f"{file.name}: holds {dtype} of shape {shape}, not a plain array of numbers")
-    return shape, "F" if fortran else "C", dtype
 
 
 def read_index(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -189,10 +130,14 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def write_index(path: str | os.PathLike[str], index: dict[str, Any], writing: bool = False) -> None:
     """Write the index of the shard ``path``, atomically; ``writing`` writes the marker instead."""
+    with atomic_open(shard_paths(path).index) as file:
+        file.write(encode_index({**index, "state": _WRITING} if writing else index))
+
+
+def encode_index(index: dict[str, Any]) -> str:
+    """Return the text of an index file, with version and checksum."""
     index = {"version": INDEX_VERSION, **index}
-    if writing:
-        index["state"] = _WRITING
-    write_json(shard_paths(path).index, {**index, "checksum": _index_crc32(index)}, indent=None)
+    return json.dumps({**index, "checksum": _index_crc32(index)}) + "\n"
 
 
 def _index_crc32(index: dict[str, Any]) -> int:

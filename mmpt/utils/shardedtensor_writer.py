@@ -2,13 +2,14 @@
 
 Order of a commit, also over an older shard of the same name:
 
-1. data, starts and ids are complete under temporary names and flushed to disk;
+1. data, starts, ids and index are complete under temporary names and flushed to disk;
 2. the index is replaced by a marker that says "being written";
-3. the temporary files are renamed over the old ones;
-4. the index is written.
+3. the temporary files of data, starts and ids are renamed over the old ones;
+4. that of the index is, too.
 
 A crash before 2 leaves the older shard (or none) as it was; between 2 and 4 the shard reads
 as unfinished; after 4 it is the new one. Readers that had the older files open keep them.
+After 2 nothing is written that needs room: a full disk leaves the older shard as it was.
 """
 
 import io
@@ -19,6 +20,7 @@ import uuid
 import zlib
 from array import array
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -27,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import lock_file
-from mmpt.utils.shardedtensor_files import BLOCK_BYTES, shard_paths, write_index
+from mmpt.utils.files import lock_file, writing
+from mmpt.utils.shardedtensor_files import BLOCK_BYTES, encode_index, shard_paths, write_index
 
 __all__ = ["ShardedTensorWriter", "temporary_of"]
 
@@ -53,6 +55,7 @@ class ShardedTensorWriter:
 
     Raises:
         DataError: if another process is writing the same shard.
+        StorageError: if the disk is full or the folder may not be written, here or in any later step.
     """
 
     def __init__(
@@ -81,10 +84,13 @@ class ShardedTensorWriter:
         self._crc32s: list[int] = []
         self._in_block = 0
         self._pending: list[Path] = []
-        self._paths.data.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = _open_locked(temporary_of(self._paths.data))
-        self._pending.append(self._paths.data)
-        self._write_header()
+        with writing(self._paths.data):
+            self._paths.data.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = _open_locked(temporary_of(self._paths.data))
+            self._pending.append(self._paths.data)
+            for file in (self._paths.starts, self._paths.ids, self._paths.index):  # of a killed writer
+                temporary_of(file).unlink(missing_ok=True)
+            self._write_header()
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -97,7 +103,8 @@ class ShardedTensorWriter:
     ) -> None:
         try:
             if kind is None:
-                self._commit()
+                with writing(self._paths.data):
+                    self._commit()
         finally:
             self._discard()
 
@@ -142,7 +149,8 @@ class ShardedTensorWriter:
         if not rows.nbytes:
             return
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
-        self._file.write(content)
+        with writing(self._paths.data):
+            self._file.write(content)
         begin = 0
         while begin < len(content):
             if not self._in_block:
@@ -175,15 +183,14 @@ class ShardedTensorWriter:
         ids = json.dumps(self._ids).encode() if self._ids else None
         if ids is not None:
             self._write_temporary(self._paths.ids, ids)
+        self._write_temporary(self._paths.index, encode_index(self._index(starts, ids)).encode())
         write_index(self.path, {"generation": self.generation}, writing=True)
         _flush_folder(self._paths.index.parent)
         self._put_in_place()
-        write_index(self.path, self._index(starts, ids))
-        _flush_folder(self._paths.index.parent)
 
     def _write_temporary(self, file: Path, content: bytes) -> None:
-        self._pending.append(file)
-        with open(temporary_of(file), "wb") as temporary:
+        self._pending.insert(0, file)  # the last written, the index, is put in place last
+        with writing(file), open(temporary_of(file), "xb") as temporary:
             temporary.write(content)
             _flush(temporary)
 
@@ -191,6 +198,8 @@ class ShardedTensorWriter:
         if not self._ids:
             self._paths.ids.unlink(missing_ok=True)
         while self._pending:
+            if len(self._pending) == 1:  # the index: what it commits must be on disk before it
+                _flush_folder(self._paths.index.parent)
             os.replace(temporary_of(self._pending[-1]), self._pending[-1])
             self._pending.pop()
         _flush_folder(self._paths.index.parent)
@@ -213,7 +222,8 @@ class ShardedTensorWriter:
         """Remove what was not put in place, and let go of the lock."""
         for file in self._pending:
             temporary_of(file).unlink(missing_ok=True)
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses what is still buffered; the file is gone anyway
+            self._file.close()
 
 
 def _open_locked(file: Path) -> IO[bytes]:

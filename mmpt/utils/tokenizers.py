@@ -62,7 +62,9 @@ def _load(name: str, use_fast: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, use_fast=use_fast, local_files_only=local)
+        # code beside a tokenizer is not run
+        settings = {"use_fast": use_fast, "local_files_only": local, "trust_remote_code": False}
+        return AutoTokenizer.from_pretrained(name, **settings)
     except (OSError, ValueError, KeyError) as error:
         kind = "folder" if local else "neither a local folder nor a model that the hub or its cache delivers"
         raise ConfigError(

@@ -73,6 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--hflip", type=int, choices=(0, 1), default=0, help="mirror the frames (0)")
     add("--force", action="store_true", help="extract again what is there (with the same settings)")
+    add(
+        "--video-timeout",
+        type=float,
+        default=600,
+        metavar="SECONDS",
+        help="give up a video whose decoding takes longer than this and ten times the length decoded so far (600)",
+    )
+    add("--root", metavar="DIR", help="paths of CSVs and lists start here, and may not lead out of it")
     add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0, 0 to 1 (0.1)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -85,11 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if min(args.batch_size, args.workers + 1) < 1:
             raise MMPTError("--batch_size must be at least 1, --workers at least 0")
+        if not args.video_timeout > 0:
+            raise MMPTError(f"--video-timeout {args.video_timeout} is not a time in seconds above 0")
         if not 0 <= args.max_failed <= 1:
             raise MMPTError(f"--max-failed {args.max_failed} is not a share, 0 to 1")
         sources = [part for entry in args.videos for part in ([entry] if os.path.exists(entry) else entry.split(","))]
         left_out: list[str] = []
-        items = find_videos(sources, left_out)
+        items = find_videos(sources, left_out, args.root)
         encoder = build_encoder(
             args.type,
             weights=args.weights,
@@ -107,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             half_precision=bool(args.half_precision),
             hflip=bool(args.hflip),
             force=args.force,
+            timeout_seconds=args.video_timeout,
         )
         summary = extract_features(items, encoder, args.fdir, options, progress=not args.quiet)
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from mutations import EVIL_IDS, STRANGE_IDS, examples, mutated, reads_or_refuses
 
 from mmpt.store.features import FeatureStore, ShardedFeatureStore, read_feature, read_shard_map
 from mmpt.utils.errors import DataError
+from mmpt.utils.npy import read_npy
 from mmpt.utils.shardedtensor import ShardedTensor
-from mmpt.utils.shardedtensor_files import read_npy
 
 PARTS = ("data.npy", "starts.npy", "ids.json", "index.json")
 

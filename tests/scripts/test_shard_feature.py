@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from mmpt.store.features import ShardedFeatureStore, read_shard_map
+from mmpt.store.features import FeatureStore, ShardedFeatureStore, read_shard_map
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
 from mmpt.utils.shardedtensor import ShardedTensor
@@ -173,6 +173,21 @@ def test_missing_and_bad_features_are_counted(place: Workplace, capsys: pytest.C
         printed = capsys.readouterr().out
         assert "3 done in 3 shards" in printed and "2 skipped, 6 failed, 1 repeated" in printed
         assert "failed v1: " in printed and "skipped v7: no features in" in printed
+
+
+def test_features_that_are_removed_while_they_are_gathered(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmpt.store import feature_shards
+
+    real = feature_shards._fingerprint
+
+    def removing(store: FeatureStore, video_ids: list[str]) -> int:
+        (place.fdir / "v5.npy").unlink(missing_ok=True)
+        return real(store, video_ids)
+
+    monkeypatch.setattr(feature_shards, "_fingerprint", removing)
+    assert place.run() == 0
+    assert list(place.manifest()["failed"]) == ["v5"]
+    place.assert_holds([video_id for video_id in ALL if video_id != "v5"])
 
 
 def test_too_many_losses_fail_the_split_and_leave_no_map(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from shard_samples import assert_same, five_items, legacy, ragged, write
 
-from mmpt.utils import shardedtensor, shardedtensor_writer
+from mmpt.utils import shardedtensor
 from mmpt.utils.errors import DataError
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter, open_shared
 from mmpt.utils.shardedtensor_files import UnfinishedShardError, shard_paths
@@ -105,16 +105,6 @@ def test_an_error_in_the_block_keeps_the_older_shard(features: Path) -> None:
         raise RuntimeError
     assert sorted(os.listdir(features.parent)) == before
     assert ShardedTensor.load(features).verify()
-
-
-def test_a_full_disk_at_the_commit_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shardedtensor_writer, "write_index", full)
-    with pytest.raises(OSError, match="No space"):
-        write(tmp_path / "x", NEW)
-    assert os.listdir(tmp_path) == []
 
 
 def test_the_unfinished_temporary_file_is_named(tmp_path: Path) -> None:

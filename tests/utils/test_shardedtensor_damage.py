@@ -9,8 +9,9 @@ import pytest
 from shard_samples import SMALL_BLOCK, assert_same, five_items, legacy, ragged, write
 
 from mmpt.utils.errors import DataError
+from mmpt.utils.npy import read_npy
 from mmpt.utils.shardedtensor import ShardedTensor
-from mmpt.utils.shardedtensor_files import read_index, read_npy, shard_paths, write_index
+from mmpt.utils.shardedtensor_files import read_index, shard_paths, write_index
 
 
 @pytest.fixture

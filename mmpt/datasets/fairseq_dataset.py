@@ -1,16 +1,12 @@
 """fairseq's view of an :class:`MMDataset`."""
 
-import functools
-import os
 from typing import Any
 
 import numpy as np
 from fairseq.data import FairseqDataset
-from torch.utils.data import get_worker_info
 
 from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.utils.seeds import item_generator
-from mmpt.utils.signals import overlook_first
 
 __all__ = ["FairseqMMDataset"]
 
@@ -31,7 +27,6 @@ class FairseqMMDataset(FairseqDataset):
         self.epoch = 1
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        _stay_with_the_training(os.getpid())
         return self.dataset[int(index)]
 
     def __len__(self) -> int:
@@ -94,13 +89,3 @@ class FairseqMMDataset(FairseqDataset):
     def size(self, index: int) -> int:
         """Return 1: batches are counted in items."""
         return 1
-
-
-@functools.cache
-def _stay_with_the_training(process: int) -> None:
-    """Let a data worker overlook the signal by which a cluster asks a whole job to leave.
-
-    The training still saves upon it, and would fail if a data worker were gone. Once in each process.
-    """
-    if get_worker_info() is not None:
-        overlook_first()

@@ -1,6 +1,8 @@
 """MMDataset: a meta, video and text processor and an aligner, put together."""
 
+import functools
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from mmpt.processors.base import UnusableItemError
 from mmpt.utils.distributed import world
 from mmpt.utils.errors import DataError
 from mmpt.utils.seeds import DEFAULT_SEED, item_generator
+from mmpt.utils.signals import overlook_first
 
 __all__ = ["PADDING_STEP", "MMDataset"]
 
@@ -69,6 +72,7 @@ class MMDataset(Dataset[dict[str, Any]]):
             DataError: if an item is damaged, or more than a tenth of this process' share of the items are unusable
                 (one is always allowed, and up to three where that is no more than a tenth of all items).
         """
+        _stay_with_the_training(os.getpid())
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of a dataset of {len(self)}")
         for source in (*range(index, len(self)), *range(index)):
@@ -128,3 +132,13 @@ class MMDataset(Dataset[dict[str, Any]]):
                 shapes = {str(s.get("video_id")): getattr(s.get(key), "shape", type(s.get(key))) for s in samples}
                 raise DataError(f"items of one batch do not stack, key {key!r}: {shapes}: {error}") from error
         return batch
+
+
+@functools.cache
+def _stay_with_the_training(process: int) -> None:
+    """Let a data worker overlook the signal by which a cluster asks a whole job to leave; once in each process.
+
+    The training still saves upon it, and would fail if a data worker were gone.
+    """
+    if get_worker_info() is not None:
+        overlook_first()

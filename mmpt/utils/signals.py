@@ -1,6 +1,8 @@
 """Signals that ask a process to leave, and the wish that it should not outlive its parent."""
 
 import ctypes
+import functools
+import os
 import signal
 import sys
 import threading
@@ -31,11 +33,23 @@ class LeaveRequest:
     def listen(self) -> None:
         """Begin to note signals; does nothing outside the main thread, where Python has no signals."""
         if threading.current_thread() is threading.main_thread():
+            _hold_back_in_children()
             for number in self.SIGNALS:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+
+
+@functools.cache
+def _hold_back_in_children() -> None:
+    """Let a process that one who listens forks (a data worker) not be ended before it can :func:`overlook_first`."""
+    os.register_at_fork(after_in_child=_hold_back)
+
+
+def _hold_back() -> None:
+    if getattr(signal.getsignal(signal.SIGTERM), "__func__", None) is LeaveRequest._note:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
@@ -45,5 +59,6 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
 
 
 def overlook_first(number: signal.Signals = signal.SIGTERM) -> None:
-    """Let the first signal of a kind pass in this process; a second one does what it always does."""
+    """Let the first signal of a kind pass in this process, one held back included; a second one ends it as always."""
     signal.signal(number, lambda *_: signal.signal(number, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

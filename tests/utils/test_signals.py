@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mmpt.utils.signals import LeaveRequest
+from mmpt.utils.signals import LeaveRequest, overlook_first
 
 
 @pytest.mark.parametrize("number", LeaveRequest.SIGNALS)
@@ -45,6 +45,22 @@ def test_the_first_signal_passes_and_the_second_ends() -> None:
     assert process.poll() is None
     process.terminate()
     assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+def test_a_child_that_is_just_forked_is_not_ended_before_it_overlooks() -> None:
+    LeaveRequest().listen()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.5)  # in which the signal comes
+        overlook_first()
+        os.write(write, b"here")
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    assert os.read(read, 4) == b"here"
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a service of Linux")

@@ -52,11 +52,13 @@ def test_a_child_that_is_just_forked_is_not_ended_before_it_overlooks() -> None:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(write, b"born")
         time.sleep(0.5)  # in which the signal comes
         overlook_first()
         os.write(write, b"here")
         time.sleep(60)
         os._exit(0)
+    assert os.read(read, 4) == b"born"
     os.kill(child, signal.SIGTERM)
     assert os.read(read, 4) == b"here"
     os.kill(child, signal.SIGTERM)

@@ -27,6 +27,13 @@ _SERVER.set_forkserver_preload(
 KILLED = -signal.SIGKILL
 
 
+def arguments(config: dict[str, Any], folder: Path) -> list[str]:
+    """Write the YAML of a training into a folder; return the arguments of fairseq-train."""
+    path = folder / f"{Path(config['fairseq']['checkpoint']['save_dir']).name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return build_command(job_from_yaml(path), path, Layout(), Machine(gpus=0)).argv[1:]
+
+
 def run(
     config: dict[str, Any], folder: Path, *, ranks: int = 1, fault: tuple[Any, ...] = (), on: tuple[int, ...] = (0,)
 ) -> tuple[list[int], str]:
@@ -36,9 +43,7 @@ def run(
         fault: name of a function of this module, and its arguments, called before the training.
         on: the ranks that it is called in.
     """
-    path = folder / f"{Path(config['fairseq']['checkpoint']['save_dir']).name}.yaml"
-    path.write_text(yaml.safe_dump(config))
-    argv = build_command(job_from_yaml(path), path, Layout(), Machine(gpus=0)).argv[1:]
+    argv = arguments(config, folder)
     if ranks > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

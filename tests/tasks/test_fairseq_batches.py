@@ -7,15 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 pytest.importorskip("fairseq")
 
 from fairseq import options
-from fairseq_runs import assert_same, plain
+from fairseq_runs import arguments, assert_same, plain
 
-from mmpt.launch.commands import Machine, build_command
-from mmpt.launch.project import job_from_yaml
 from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_task import FairseqMMTask
 
@@ -34,10 +31,9 @@ def task(request: Any, pretraining_config: dict[str, Any], tmp_path: Path) -> Fa
         config["fairseq"]["dataset"]["batch_size"] = 9  # 3 of 18 videos, 3 clips each: 6 batches
     else:
         config["dataset"]["num_video_per_batch"] = 3
-    path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(config))
-    argv = build_command(job_from_yaml(path), path, "local_single", Machine(gpus=0)).argv[1:]
-    return FairseqMMTask(options.parse_args_and_arch(options.get_training_parser(), input_args=argv))
+    return FairseqMMTask(
+        options.parse_args_and_arch(options.get_training_parser(), input_args=arguments(config, tmp_path))
+    )
 
 
 def iterator(task: FairseqMMTask, epoch: int, workers: int = 0, shard: int = 0, shards: int = 1) -> EpochBatches:

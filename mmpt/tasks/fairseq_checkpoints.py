@@ -100,9 +100,8 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say which checkpoint could not be written, and that the earlier ones are as they were."""
     try:
         yield
-    except (OSError, RuntimeError, StorageError) as error:
-        # torch reports a failed write as RuntimeError, over the OSError
-        reason = error.__context__ if isinstance(error, RuntimeError | StorageError) else error
+    except (OSError, StorageError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        reason = error if isinstance(error, OSError) else error.__cause__ or error.__context__
         if not isinstance(reason, OSError):
             raise
         raise CheckpointError(
@@ -140,7 +139,7 @@ def _load(theirs: Callable[..., Any], cfg: Any, trainer: Any, **passed: Any) -> 
     if trainer.is_data_parallel_master:
         try:
             _prepare(folder, cfg.restore_file, trainer)
-        except (CheckpointError, OSError) as error:
+        except (CheckpointError, StorageError, OSError) as error:
             problem = str(error)
     problem = all_gather_objects(problem)[0]  # all processes end, none waits for the one that knows
     if problem is not None:

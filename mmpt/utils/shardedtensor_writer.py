@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import lock_file, writing
+from mmpt.utils.files import lock_file, sync_folder, writing
 from mmpt.utils.shardedtensor_files import BLOCK_BYTES, encode_index, shard_paths, write_index
 
 __all__ = ["ShardedTensorWriter", "temporary_of"]
@@ -185,7 +185,7 @@ class ShardedTensorWriter:
             self._write_temporary(self._paths.ids, ids)
         self._write_temporary(self._paths.index, encode_index(self._index(starts, ids)).encode())
         write_index(self.path, {"generation": self.generation}, writing=True)
-        _flush_folder(self._paths.index.parent)
+        sync_folder(self._paths.index.parent)
         self._put_in_place()
 
     def _write_temporary(self, file: Path, content: bytes) -> None:
@@ -199,10 +199,10 @@ class ShardedTensorWriter:
             self._paths.ids.unlink(missing_ok=True)
         while self._pending:
             if len(self._pending) == 1:  # the index: what it commits must be on disk before it
-                _flush_folder(self._paths.index.parent)
+                sync_folder(self._paths.index.parent)
             os.replace(temporary_of(self._pending[-1]), self._pending[-1])
             self._pending.pop()
-        _flush_folder(self._paths.index.parent)
+        sync_folder(self._paths.index.parent)
 
     def _index(self, starts: np.ndarray, ids: bytes | None) -> dict[str, Any]:
         return {
@@ -239,11 +239,3 @@ def _open_locked(file: Path) -> IO[bytes]:
 def _flush(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -113,7 +113,7 @@ def real_workers(workers: int, sizes: list[int], width: int) -> list[dict[str, i
     """Return :func:`loss_memory` of each size, as the first of so many gloo processes measures it."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_process, (workers, folder, sizes, width), nprocs=workers)
-        return torch.load(f"{folder}/{workers}.pt")
+        return torch.load(f"{folder}/{workers}.pt", weights_only=True)
 
 
 def grad_cache(pairs: int, rows: list[int]) -> Iterator[dict[str, Any]]:

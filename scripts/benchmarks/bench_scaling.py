@@ -72,7 +72,7 @@ def run(setting: Setting, pairs: int, steps: int) -> list[float]:
     """Return the seconds of each step, in processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_process, (setting, folder, pairs, steps), nprocs=setting.workers)
-        return torch.load(f"{folder}/seconds.pt")
+        return torch.load(f"{folder}/seconds.pt", weights_only=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

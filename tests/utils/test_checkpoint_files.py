@@ -12,7 +12,7 @@ from safetensors import safe_open
 from mmpt.utils import checkpoint_files
 from mmpt.utils.checkpoint import LAST_CHECKPOINT, load_state_dict_file
 from mmpt.utils.checkpoint_files import damage_of, keep_weights_beside, remove_leftovers, repair_last
-from mmpt.utils.errors import CheckpointError
+from mmpt.utils.errors import CheckpointError, StorageError
 from mmpt.utils.files import atomic_copy
 
 
@@ -137,7 +137,7 @@ def test_a_copy_replaces_a_file_as_a_whole(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(StorageError, match="old: cannot be written: the disk is full"):
             atomic_copy(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").read_text() == "old"
     atomic_copy(tmp_path / "new", tmp_path / "old")

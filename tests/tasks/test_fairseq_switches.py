@@ -14,7 +14,8 @@ pytest.importorskip("fairseq")
 from fairseq import checkpoint_utils
 from torch import nn
 
-from mmpt.launch.commands import Machine, build_command
+from mmpt.launch.commands import build_command
+from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
 from mmpt.models.fairseq_model import FairseqMMModel, mmarch
 from mmpt.tasks.fairseq_switches import ExactEMA, check_switches, prepare_ema
@@ -118,7 +119,7 @@ def train(config: dict[str, Any], folder: Path, name: str, **optimization: Any) 
     fairseq = {**config["fairseq"], "optimization": {**config["fairseq"]["optimization"], **optimization}}
     fairseq["checkpoint"] = {**fairseq["checkpoint"], "save_dir": str(folder / name)}
     path.write_text(yaml.safe_dump({**config, "fairseq": fairseq}))
-    argv = build_command(job_from_yaml(path), path, "local_single", Machine(gpus=0)).argv
+    argv = build_command(job_from_yaml(path), path, Layout(), Machine(gpus=0)).argv
     done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout

@@ -113,6 +113,11 @@ class TestThroughFairseq:
         assert torch.equal(one, other)
         assert first.task.logged["logit_scale"] == pytest.approx(second.task.logged["logit_scale"])
 
+    def test_weight_decay_leaves_it_alone_in_an_optimizer_with_groups(self) -> None:
+        from mmpt.optim.parameters import scales_of
+
+        assert scales_of(learned().log_scale) == (1, 0)
+
     def test_beginning_from_a_checkpoint_without_it_and_the_reverse(self, tmp_path: Path) -> None:
         from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
         from tests.losses.fairseq_steps import checkpoint_state

@@ -20,9 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["NODES", "PROGRAMS", "SlurmCluster", "SlurmError"]
+__all__ = ["NODES", "PROGRAMS", "SPARE_NODE", "SlurmCluster", "SlurmError"]
 
 NODES = ("n1", "n2")
+#: A node that is down until a test starts it.
+SPARE_NODE = "n3"
 #: The programs that must be there; Debian's packages slurmctld, slurmd, slurm-client and munge bring them.
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "setpriv")
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
@@ -218,28 +220,34 @@ class SlurmCluster:
     # -- nodes -------------------------------------------------------------------------------------------------------
 
     def start_node(self, name: str) -> None:
-        """Start a node's slurmd, anew after `kill_node`, and wait until the controller counts on it."""
+        """Start a node's slurmd, and wait until the controller counts on it.
+
+        A node that comes back within a minute of its death is told to end what ran on it by job number: a job that is
+        back under its old number dies of it. Elsewhere requeued jobs wait for longer (cred_expire); start another node.
+        """
         self._daemon(f"slurmd {name}", ["slurmd", "-D", "-N", name], {"SLURMD_NODENAME": name})
-        self.until(f"node {name} to be up", lambda: self._is_up(name), _START_SECONDS)
+        self.until(f"node {name} to be up", lambda: self.is_up(name), _START_SECONDS)
 
     def kill_node(self, name: str) -> None:
         """SIGKILL a node's slurmd and all that runs on it, as when its power fails."""
         self._kill_all({f"SLURM_CONF={self.conf}", f"SLURMD_NODENAME={name}"})
-        self._daemons.pop(f"slurmd {name}").wait()
+        if f"slurmd {name}" in self._daemons:
+            self._daemons.pop(f"slurmd {name}").wait()
 
     def processes(self, of_jobs: bool = False) -> list[int]:
         """Return the ids of the processes of this cluster that run, or only of those that jobs have started."""
         marks = {f"SLURM_CONF={self.conf}"} | ({"SLURM_JOB_ID"} if of_jobs else set())
         return _processes_with(marks)
 
-    def _is_up(self, name: str) -> bool:
+    def is_up(self, name: str) -> bool:
+        """Tell whether the controller counts on a node."""
         return self.nodes().get(name, "") in ("IDLE", "MIXED", "ALLOCATED")
 
     # -- start and end -----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self.folder.chmod(0o755)
-        for name in ("munge", "state", *(f"spool/{node}" for node in NODES)):
+        for name in ("munge", "state", *(f"spool/{node}" for node in (*NODES, SPARE_NODE))):
             (self.folder / name).mkdir(parents=True, mode=0o755)
         key = self.folder / "munge" / "key"
         key.touch(0o600)
@@ -259,8 +267,9 @@ class SlurmCluster:
 
     def _configuration(self) -> str:
         host = socket.gethostname().partition(".")[0]
-        ports = _free_ports(len(NODES) + 1)
-        nodes = [_NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:], strict=True)]
+        names = (*NODES, SPARE_NODE)
+        ports = _free_ports(len(names) + 1)
+        nodes = [_NODE.format(name=name, host=host, port=port) for name, port in zip(names, ports[1:], strict=True)]
         return _CONF.format(
             host=host,
             ctld_port=ports[0],

@@ -78,6 +78,10 @@ class TinyVideoClip(LaunchedProject):
         lines = map(json.loads, (self.folder / "places.jsonl").read_text().splitlines())
         return sorted(tuple(place) for counted, place in lines if counted == str(restart))
 
+    def account(self) -> str:
+        """Return the places of the pre-training's workers, by restart, beside how the jobs stand."""
+        return f"[restart, [node, rank, workers]]:\n{(self.folder / 'places.jsonl').read_text()}{super().account()}"
+
 
 class ScriptProject(LaunchedProject):
     """Jobs `one`, `two` and `three`, each after the one before; a job takes seconds and ends with an exit code."""

@@ -37,7 +37,7 @@ test-fast: install  ## the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest
 
 test-slurm: install slurm-packages  ## a Slurm cluster of two nodes on this machine, and projects on it
-	@MMPT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm -v --durations 0 tests/slurm
+	@MMPT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm -v -rP --durations 0 tests/slurm
 
 slurm-packages:
 	@PATH="$$PATH:/usr/sbin"; type slurmctld slurmd sbatch munged >/dev/null 2>&1 && exit 0; \

@@ -10,19 +10,22 @@ import os
 import re
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["NODES", "PROGRAMS", "SlurmCluster", "SlurmError"]
+from configuration import write_configuration
+from processes import kill_all, processes_with
+
+__all__ = ["NODES", "PROGRAMS", "SPARE_NODE", "SlurmCluster", "SlurmError"]
 
 NODES = ("n1", "n2")
+#: A node that is down until a test starts it.
+SPARE_NODE = "n3"
 #: The programs that must be there; Debian's packages slurmctld, slurmd, slurm-client and munge bring them.
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "setpriv")
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
@@ -30,75 +33,21 @@ _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED
 _START_SECONDS = 60.0
 T = TypeVar("T")
 
-# cred_expire is also how long a requeued job waits. A node that is silent for SlurmdTimeout is down and its jobs are
-# requeued. The nodes claim more than this host has (config_overrides): two ranks must fit on one core each anywhere.
-_CONF = """\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ctld_port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=5
-CredType=cred/munge
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.%n.log
-SlurmctldDebug=verbose
-SlurmdDebug=verbose
-SlurmdParameters=config_overrides
-{preemption_signal}
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1,sched_min_interval=0
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-JobRequeue=1
-MinJobAge=86400
-KillWait=2
-SlurmdTimeout=6
-SlurmctldTimeout=10
-BatchStartTimeout=20
-MessageTimeout=20
-InactiveLimit=0
-ReturnToService=2
-GresTypes=gpu
-{nodes}
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_seconds} OverSubscribe=YES State=UP
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF OverSubscribe=YES State=UP
-"""  # noqa: E501
-_NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=65536 Gres=gpu:4"
-
 
 class SlurmError(RuntimeError):
     """The cluster, or a job in it, did not do what was waited for."""
 
 
 class SlurmCluster:
-    """Two nodes, a partition `low` whose jobs are preempted (requeued) by those of the partition `high`.
+    """Two nodes and a spare one; partition `low`, whose jobs those of the partition `high` preempt, is the default."""
 
-    user_signal: at preemption a job gets the signal it asked for (`--signal`); else SIGTERM, Slurm's default.
-    grace_seconds: how long a preempted job has between the signal and its end.
-    """
-
-    def __init__(self, user_signal: bool = True, grace_seconds: int = 60) -> None:
-        self._user_signal = user_signal
-        self._grace_seconds = grace_seconds
+    def __init__(self) -> None:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> "SlurmCluster":
+        if missing := [name for name in PROGRAMS if shutil.which(name, path=_PATH) is None]:
+            raise SlurmError(f"{', '.join(missing)} not found: `make test-slurm` installs Slurm, or says how to")
         with contextlib.ExitStack() as stack:
             self.folder = Path(tempfile.mkdtemp(prefix="mmpt-slurm-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -157,14 +106,6 @@ class SlurmCluster:
         path = self.folder / f"{job}.log"
         return path.read_text() if path.exists() else ""
 
-    def signal(self, job: str, name: str) -> None:
-        """Send a signal ("USR2") to the job's steps, as `--signal` does before the time limit."""
-        self.run("scancel", f"--signal={name}", job)
-
-    def requeue(self, job: str) -> None:
-        """Put a running job back into the queue."""
-        self.run("scontrol", "requeue", job)
-
     def leave_minutes(self, job: str, minutes: int) -> None:
         """Set the time limit of a running job so that it has between so many minutes and one less."""
         hours, past, _ = self.job(job)["RunTime"].rpartition("-")[2].split(":")
@@ -218,36 +159,39 @@ class SlurmCluster:
     # -- nodes -------------------------------------------------------------------------------------------------------
 
     def start_node(self, name: str) -> None:
-        """Start a node's slurmd, anew after `kill_node`, and wait until the controller counts on it."""
+        """Start a node's slurmd, and wait until the controller counts on it.
+
+        A node that comes back within a minute of its death is told to end what ran on it by job number: a job that is
+        back under its old number dies of it. Elsewhere requeued jobs wait for longer (cred_expire); start another node.
+        """
         self._daemon(f"slurmd {name}", ["slurmd", "-D", "-N", name], {"SLURMD_NODENAME": name})
-        self.until(f"node {name} to be up", lambda: self._is_up(name), _START_SECONDS)
+        self.until(f"node {name} to be up", lambda: self.is_up(name), _START_SECONDS)
 
     def kill_node(self, name: str) -> None:
         """SIGKILL a node's slurmd and all that runs on it, as when its power fails."""
-        self._kill_all({f"SLURM_CONF={self.conf}", f"SLURMD_NODENAME={name}"})
-        self._daemons.pop(f"slurmd {name}").wait()
+        self._kill_all(f"SLURMD_NODENAME={name}")
+        if f"slurmd {name}" in self._daemons:
+            self._daemons.pop(f"slurmd {name}").wait()
 
     def processes(self, of_jobs: bool = False) -> list[int]:
         """Return the ids of the processes of this cluster that run, or only of those that jobs have started."""
         marks = {f"SLURM_CONF={self.conf}"} | ({"SLURM_JOB_ID"} if of_jobs else set())
-        return _processes_with(marks)
+        return processes_with(marks)
 
-    def _is_up(self, name: str) -> bool:
+    def is_up(self, name: str) -> bool:
+        """Tell whether the controller counts on a node."""
         return self.nodes().get(name, "") in ("IDLE", "MIXED", "ALLOCATED")
 
     # -- start and end -----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self.folder.chmod(0o755)
-        for name in ("munge", "state", *(f"spool/{node}" for node in NODES)):
+        for name in ("munge", "state", *(f"spool/{node}" for node in (*NODES, SPARE_NODE))):
             (self.folder / name).mkdir(parents=True, mode=0o755)
         key = self.folder / "munge" / "key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
-        self.conf.write_text(self._configuration())
-        for number in range(4):
-            (self.folder / f"gpu{number}").touch()  # Slurm wants a file for each GPU, and takes any
-        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-3]\n")
+        write_configuration(self.folder, (*NODES, SPARE_NODE))
         munge = self.folder / "munge"
         files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "seed", "log")]
         self._daemon("munged", ["munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files])
@@ -256,20 +200,6 @@ class SlurmCluster:
         self.until("slurmctld to answer", lambda: "UP" in self.run("scontrol", "ping", check=False), _START_SECONDS)
         for node in NODES:
             self.start_node(node)
-
-    def _configuration(self) -> str:
-        host = socket.gethostname().partition(".")[0]
-        ports = _free_ports(len(NODES) + 1)
-        nodes = [_NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:], strict=True)]
-        return _CONF.format(
-            host=host,
-            ctld_port=ports[0],
-            user=Path("/proc/self").owner(),
-            folder=self.folder,
-            preemption_signal="SlurmctldParameters=preempt_send_user_signal" if self._user_signal else "",
-            nodes="\n".join(nodes),
-            grace_seconds=self._grace_seconds,
-        )
 
     def _daemon(self, name: str, argv: list[str], environment: Mapping[str, str] | None = None) -> None:
         """Start a daemon that dies with this process, out of reach of the terminal's Ctrl-C."""
@@ -284,29 +214,14 @@ class SlurmCluster:
             )
 
     def _end_processes(self) -> None:
-        self._kill_all({f"SLURM_CONF={self.conf}"})
+        self._kill_all()
         for daemon in self._daemons.values():
             daemon.kill()
             daemon.wait()
 
-    def _kill_all(self, marks: Set[str]) -> None:
-        """Kill until none is left: a process may be starting another one."""
-        end = time.monotonic() + 20
-        while found := _processes_with(marks):
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > end:
-                raise SlurmError(f"processes {found} of the Slurm cluster in {self.folder} cannot be killed")
-            time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    def _kill_all(self, *marks: str) -> None:
+        if left := kill_all({f"SLURM_CONF={self.conf}", *marks}):
+            raise SlurmError(f"processes {left} of the Slurm cluster in {self.folder} cannot be killed")
 
 
 def _fields(line: str) -> dict[str, str]:
@@ -321,19 +236,3 @@ def _brief(fields: Mapping[str, str]) -> str:
 
 def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-
-
-def _processes_with(marks: Set[str]) -> list[int]:
-    """Return the processes that have all of these in their environment: NAME=value, or NAME whatever its value."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # gone, or another user's
-            variables = (folder / "environ").read_text(errors="replace").split("\0")
-            known = {*variables, *(item.partition("=")[0] for item in variables)}
-            if marks <= known and int(folder.name) != os.getpid() and not _is_zombie(folder):
-                found.append(int(folder.name))
-    return found
-
-
-def _is_zombie(process: Path) -> bool:
-    return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import SlurmCluster
+from cluster import NODES, SPARE_NODE, SlurmCluster
 from tiny_project import TinyVideoClip
 
 _path = Path(__file__).parents[1] / "tasks" / "conftest.py"
@@ -21,6 +21,16 @@ def cluster() -> Iterator[SlurmCluster]:
     """Return a running cluster of two nodes; nothing of it is left afterwards."""
     with SlurmCluster() as running:
         yield running
+
+
+@pytest.fixture
+def spare_node(cluster: SlurmCluster) -> Iterator[str]:
+    """Return a node that the test may start to replace one that it kills; afterwards all is as before."""
+    yield SPARE_NODE
+    cluster.kill_node(SPARE_NODE)
+    for node in NODES:
+        if not cluster.is_up(node):
+            cluster.start_node(node)
 
 
 @pytest.fixture

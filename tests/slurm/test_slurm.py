@@ -11,7 +11,7 @@ from tiny_project import FREE_UPDATES, UPDATES, ScriptProject, TinyVideoClip
 
 from mmpt.utils.checkpoint import load_state_dict_file
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 ONE_WORLD = [(NODES[0], 0, 2), (NODES[1], 1, 2)]  # node, rank, workers that it knows of
 
@@ -36,7 +36,7 @@ def test_a_preempted_project_saves_is_queued_again_and_completes_its_graph(
     assert project.statuses()["how2"] == "running"
 
     preemptor = cluster.sbatch("#!/bin/bash\nsleep 10\n", "--partition=high", "--nodes=2", "--exclusive")
-    project.until_signalled()
+    project.until_signalled(*NODES)
     project.release()
     project.until_state("how2", "PENDING")
     assert f"asked to leave (SIGUSR2, saved at update {FREE_UPDATES + 1})" in project.log("how2")
@@ -57,7 +57,7 @@ def test_a_preempted_project_saves_is_queued_again_and_completes_its_graph(
 
 
 def test_a_training_goes_on_after_a_dead_node_and_after_its_time_limit(
-    videoclip: TinyVideoClip, cluster: SlurmCluster, uninterrupted: Path
+    videoclip: TinyVideoClip, cluster: SlurmCluster, spare_node: str, uninterrupted: Path
 ) -> None:
     project = videoclip
     project.hold()
@@ -70,19 +70,19 @@ def test_a_training_goes_on_after_a_dead_node_and_after_its_time_limit(
     project.until_state("how2", "PENDING")
     assert project.statuses()["how2"] == "requeued"
     project.hold()
-    cluster.start_node(NODES[1])
+    cluster.start_node(spare_node)
     project.until_held(2 * FREE_UPDATES)
     assert project.updates("how2") == list(range(1, 2 * FREE_UPDATES + 1)), "it goes on from its last checkpoint"
 
     cluster.leave_minutes(project.slurm_job("how2"), 2)  # of which the last two are for saving: slurm.signal_seconds
-    project.until_signalled()
+    project.until_signalled(NODES[0], spare_node)
     project.release()
     project.until_state("how2", "PENDING")
     assert f"asked to leave (SIGUSR2, saved at update {2 * FREE_UPDATES + 1})" in project.log("how2")
     project.until_state("how2", "COMPLETED")
 
     assert cluster.job(project.slurm_job("how2"))["Restarts"] == "2"
-    assert [project.places(restart) for restart in (0, 1, 2)] == [ONE_WORLD] * 3
+    assert [project.places(restart) for restart in (0, 1, 2)] == [ONE_WORLD, *[[ONE_WORLD[0], (spare_node, 1, 2)]] * 2]
     assert project.updates("how2") == list(range(1, UPDATES + 1))
     assert_same_weights(project.run_dir("how2"), uninterrupted)
     project.until_nothing_runs()

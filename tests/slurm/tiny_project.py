@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from cluster import NODES, SlurmCluster
+from cluster import SlurmCluster
 from launched import REPOSITORY, LaunchedProject
 
 __all__ = ["FREE_UPDATES", "UPDATES", "ScriptProject", "TinyVideoClip"]
@@ -66,17 +66,21 @@ class TinyVideoClip(LaunchedProject):
         saved = f"(epoch {(update - 1) // 5 + 1} @ {update} updates"
         self.until(f"the checkpoint of update {update}", lambda: saved in self.log("how2"))
 
-    def until_signalled(self, times: int = 1) -> None:
-        """Wait until Slurm has sent SIGUSR2 to the worker on each node that often."""
+    def until_signalled(self, *nodes: str) -> None:
+        """Wait until Slurm has sent SIGUSR2 to the worker on each node."""
         step = f"[{self.slurm_job('how2')}.0] Sent signal {signal.SIGUSR2:d} to StepId"
-        for node in NODES:
+        for node in nodes:
             log = self.cluster.folder / f"slurmd.{node}.log"
-            self.until(f"the signal on {node}", lambda log=log: log.read_text().count(step) >= times)
+            self.until(f"the signal on {node}", lambda log=log: step in log.read_text())
 
     def places(self, restart: int) -> list[tuple[str, int, int]]:
         """Return node, rank and known number of workers of each of the pre-training's workers after a restart."""
         lines = map(json.loads, (self.folder / "places.jsonl").read_text().splitlines())
         return sorted(tuple(place) for counted, place in lines if counted == str(restart))
+
+    def account(self) -> str:
+        """Return the places of the pre-training's workers, by restart, beside how the jobs stand."""
+        return f"[restart, [node, rank, workers]]:\n{(self.folder / 'places.jsonl').read_text()}{super().account()}"
 
 
 class ScriptProject(LaunchedProject):

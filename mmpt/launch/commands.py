@@ -115,7 +115,7 @@ def _known_flags() -> dict[str, bool] | None:
 def _resume(job: Job, settings: dict[str, Any], command: Command) -> None:
     """Continue an interrupted fine-tuning from its own last checkpoint, not from where it first started."""
     own = job.run_dir / LAST_CHECKPOINT
-    if not own.exists():
+    if not any(job.run_dir.glob("checkpoint*.pt")):  # where the last one is lost, another takes its place
         return
     command.notes.append(f"resumes from {own}")
     if settings.get("restore_file"):

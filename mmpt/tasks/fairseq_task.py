@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import signal
 import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -27,7 +26,7 @@ from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import load_config, save_config
 from mmpt.utils.distributed import is_main_process, world
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.signals import LeaveRequest, die_with_parent
+from mmpt.utils.signals import LeaveRequest, die_with_torchrun
 
 __all__ = ["FairseqMMTask"]
 
@@ -160,8 +159,7 @@ def _check_world() -> None:
             f"WORLD_SIZE is {asked}, but this worker is in a world of {world()[1]}: the workers would not train "
             "together. Start them by locallaunch.py, or have torchrun run mmpt_cli/fairseq_worker.py"
         )
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent(signal.SIGKILL)
+    die_with_torchrun()
 
 
 def _warn_of_parted_negatives(args: Namespace, loss_fn: Any) -> None:

@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from mmpt.utils.devices import pick_device
 from mmpt.utils.distributed import all_gather_objects, world
 from mmpt.utils.errors import ConfigError, MMPTError
+from mmpt.utils.signals import die_with_torchrun
 
 __all__ = ["PATIENCE", "ProcessFailed", "failing_together", "process_group"]
 
@@ -70,6 +71,7 @@ def process_group(
     if size == 1:
         yield chosen
         return
+    die_with_torchrun()
     _join(chosen, patience, gathering)
     try:
         with failing_together():

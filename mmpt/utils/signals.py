@@ -8,7 +8,7 @@ import sys
 import threading
 from types import FrameType
 
-__all__ = ["LEFT_EARLY", "LeaveRequest", "die_with_parent", "overlook_first"]
+__all__ = ["LEFT_EARLY", "LeaveRequest", "die_with_parent", "die_with_torchrun", "overlook_first"]
 
 #: Exit code of a training that was asked to leave, has saved, and can go on from there (EX_TEMPFAIL of sysexits.h).
 LEFT_EARLY = 75
@@ -56,6 +56,12 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     """Ask the kernel (Linux) to send this process a signal when its parent is gone, however it went."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+
+
+def die_with_torchrun() -> None:
+    """See to it that a worker started by torchrun ends with it: by itself it outlives one that was killed."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(signal.SIGKILL)
 
 
 def overlook_first(number: signal.Signals = signal.SIGTERM) -> None:

@@ -157,3 +157,23 @@ def test_the_table_of_slurm_keys_is_that_of_the_schema() -> None:
 
     table = re.findall(r"^\| `(\w+)` \| (.*) \|$", (REPOSITORY / "docs/cluster.md").read_text(), flags=re.MULTILINE)
     assert dict(table) == CORE_KEYS["slurm"]
+
+
+def test_every_fault_of_the_reliability_page_names_a_test_that_exists() -> None:
+    page = (REPOSITORY / "docs/reliability.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"^\| .*`tests/", line)]
+    assert len(rows) >= 25
+    for row in rows:
+        assert len(row) == 4, row
+        for name in re.findall(r"`(tests/[^`]*)`", row[3]):
+            file, _, function = name.partition("::")
+            assert (REPOSITORY / file).is_file(), name
+            text = (REPOSITORY / file).read_text(encoding="utf-8")
+            assert not function or re.search(rf"\bdef {function}\(", text), name
+
+
+def test_the_reliability_page_counts_its_faults() -> None:
+    page = (REPOSITORY / "docs/reliability.md").read_text(encoding="utf-8")
+    counted = re.search(r"inject each fault: (\d+) of them", page)
+    assert counted is not None
+    assert int(counted[1]) == len(re.findall(r"^\| .*`tests/", page, flags=re.MULTILINE))

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):  # run by path: this folder is on sys.path then, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -16,6 +16,9 @@ from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import resolve_path
 from mmpt_cli.run_folders import EXIT_CODES, exit_code
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["main", "predict"]
 
 _EXAMPLE = f"""\
@@ -24,6 +27,9 @@ example:
 
 Exactly the checkpoint of fairseq.common_eval.path is evaluated: none is ever chosen by its score on test
 data. Results go to eval.save_path: metrics.json, embeddings.npz and, for small sets, merged.npy.
+
+Several processes share the test set where a launcher starts them, here two on this machine; the results are the same:
+  python -m torch.distributed.run --nproc-per-node 2 mmpt_cli/predict.py TEST.yaml
 {EXIT_CODES}
 """
 
@@ -35,22 +41,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", help="YAML of a test")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (a GPU if there is one; default)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:N or auto (a GPU if there is one, of several processes each its own; default)",
+    )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
     return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
     from mmpt.utils.config import load_config
+    from mmpt.utils.distributed import is_main_process, world
+    from mmpt.utils.process_group import process_group
 
-    for line in predict(load_config(options.config, options.override), options.device):
-        print(line)
+    with process_group(options.device) as device:
+        rank, size = world()
+        who = f"process {rank} of {size} | " if size > 1 else ""
+        logging.basicConfig(
+            level=logging.INFO if rank == 0 else logging.WARNING,
+            format=f"%(asctime)s | %(levelname)s | {who}%(name)s | %(message)s",
+        )
+        lines = predict(load_config(options.config, options.override), device)
+        if is_main_process():
+            print(*lines, sep="\n", flush=True)
     return 0
 
 
-def predict(config: DictConfig, device: str = "auto") -> list[str]:
+def predict(config: DictConfig, device: "torch.device | str" = "auto") -> list[str]:
     """Run the test of a config and return the console lines, the public line of its metric first.
+
+    In a run of several processes all call this: they share the test set, and the first writes the files.
 
     Raises:
         CheckpointError: if there is no such checkpoint.
@@ -62,6 +83,7 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
     from mmpt.evaluators import Evaluator
     from mmpt.tasks.task import config_task, data_workers
     from mmpt.utils.devices import pick_device
+    from mmpt.utils.distributed import is_main_process
 
     checkpoint = _checkpoint(config)
     chosen = pick_device(device)
@@ -78,7 +100,8 @@ def predict(config: DictConfig, device: str = "auto") -> list[str]:
         num_workers=data_workers(config),
         collate_fn=data.collater,
     )
-    evaluator.predictor.make_folder()  # before the long part
+    if is_main_process():
+        evaluator.predictor.make_folder()  # before the long part
     model = task.build_model(checkpoint=str(checkpoint))
     metrics = evaluator.evaluate(model, loader, device=chosen)
     where = evaluator.predictor.save_path / "metrics.json"

@@ -4,20 +4,21 @@ import logging
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mmpt.processors.base import TextOptions
 from mmpt.utils.devices import pick_device
+from mmpt.utils.distributed import world
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import atomic_open
 from mmpt.utils.options import read_options, section_of
+from mmpt.utils.process_group import failing_together
 
 __all__ = [
     "EvalOptions",
@@ -27,8 +28,6 @@ __all__ = [
     "decode_texts",
     "load_arrays",
     "save_arrays",
-    "batches_of",
-    "items_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,9 @@ class EvalOptions:
 class Predictor(ABC):
     """Run a model over a test set and save what it says.
 
-    ``kind`` is what it predicts; a metric of another kind is refused (empty: not checked).
+    ``kind`` is what it predicts; a metric of another kind is refused (empty: not checked). A subclass of this class
+    itself predicts in one process; several share the work of a
+    :class:`~mmpt.evaluators.batch_predictor.BatchPredictor`.
     """
 
     kind: ClassVar[str] = ""
@@ -82,18 +83,36 @@ class Predictor(ABC):
     ) -> dict[str, Any]:
         """Predict on ``device``, write files to ``eval.save_path`` and return what the metric needs.
 
+        In a run of several processes all call this, and the result is empty on all but the first.
+
         Raises:
+            ConfigError: if this predictor cannot be shared by several processes.
             NothingEvaluated: if the test set is empty.
             DataError: if data of the test are wrong.
         """
+        self.check_processes()
         chosen = pick_device(device)
-        return self.predict(model.to(chosen), dataloader, chosen, output_file)
+        with failing_together():
+            return self.predict(model.to(chosen), dataloader, chosen, output_file)
 
     @abstractmethod
     def predict(
         self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
     ) -> dict[str, Any]:
         """Do what calling the predictor does; the model is on ``device``."""
+
+    def can_be_shared(self) -> bool:
+        """Tell whether several processes can each predict a part: not those of which each would predict everything."""
+        return False
+
+    def check_processes(self) -> None:
+        """Raise ConfigError in a run of several processes, if they cannot share the work."""
+        size = world()[1]
+        if size > 1 and not self.can_be_shared():
+            raise ConfigError(
+                f"predictor: {type(self).__name__} has a predict() of its own, for one process, and this run has "
+                f"{size}: start one, or derive it from mmpt.evaluators.BatchPredictor (batch_function and finish)"
+            )
 
     def make_folder(self) -> None:
         """Create the folder of the results.
@@ -133,32 +152,6 @@ class Metric(ABC):
     @abstractmethod
     def print_computed_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Return the public console line of the metrics."""
-
-
-def batches_of(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the batches of a loader under a progress bar.
-
-    Raises:
-        NothingEvaluated: after the last one, if there was none.
-    """
-    total = len(dataloader) if isinstance(dataloader, Sized) else None
-    empty = True
-    for batch in tqdm(dataloader, desc="test", unit="batch", total=total, disable=None):
-        empty = False
-        yield batch
-    if empty:
-        raise NothingEvaluated("the test set is empty: nothing to evaluate")
-
-
-def items_of(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the items that the batches of a loader were stacked from, under a progress bar.
-
-    Raises:
-        NothingEvaluated: after the last one, if there was none.
-    """
-    for batch in batches_of(dataloader):
-        for row in range(len(batch["video_id"])):
-            yield {key: value[row] for key, value in batch.items()}
 
 
 def decode_texts(config: Any, batch: Mapping[str, Any]) -> list[str]:

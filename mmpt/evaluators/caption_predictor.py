@@ -1,13 +1,15 @@
 """Captioning: write a text about every clip of a test set."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from mmpt.evaluators.base import EvalOptions, Predictor, batches_of
+from mmpt.evaluators.base import EvalOptions
+from mmpt.evaluators.batch_predictor import BatchPredictor
 from mmpt.evaluators.caption_metrics import EMPTY_CAPTION
+from mmpt.evaluators.sharing import NEW_ROWS
 from mmpt.modules.decoding import DecodingOptions, read_decoding_options
 from mmpt.processors.base import TextOptions
 from mmpt.utils.errors import ConfigError, DataError
@@ -21,7 +23,15 @@ __all__ = ["NLGPredictor"]
 logger = logging.getLogger(__name__)
 
 
-class NLGPredictor(Predictor):
+class _Captions(NamedTuple):
+    """The names of a batch's items, the references of each, and the captions of the clips that are new in it."""
+
+    names: list[str]
+    references: list[list[str]]
+    captions: dict[str, str]
+
+
+class NLGPredictor(BatchPredictor):
     """Write a caption about every clip, as ``gen_param`` says.
 
     Items with the same video id are one clip with several references, and it is written about once. An empty caption
@@ -30,6 +40,7 @@ class NLGPredictor(Predictor):
     """
 
     kind = "captions"
+    once_per_video: ClassVar[bool] = True
     config_options: ClassVar[dict[str, type]] = {
         "eval": EvalOptions,
         "gen_param": DecodingOptions,
@@ -47,40 +58,45 @@ class NLGPredictor(Predictor):
         text = read_options(section_of(config, "dataset"), TextOptions)
         self.bert_name, self.use_fast = text.bert_name, text.use_fast
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
-    ) -> dict[str, Any]:
-        """Write all captions and return ``outputs``, ``targets`` and ``ids``, which are saved too.
+    def batch_function(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], _Captions]:
+        """Return what writes about the clips that a batch is the first to show; DataError from one without references.
 
         Raises:
             ConfigError: if the model writes no text.
-            DataError: if a batch has no references.
         """
         if not hasattr(model, "generate"):
             raise ConfigError(
                 f"predictor: NLGPredictor needs a model that writes text; {type(model).__name__} does not"
             )
+
+        def predicted(batch: Mapping[str, Any]) -> _Captions:
+            names, references = _references(batch)
+            new = batch[NEW_ROWS]
+            texts = self._write(model, batch, new, device) if new else []
+            return _Captions(names, references, dict(zip((names[row] for row in new), texts, strict=True)))
+
+        return predicted
+
+    def finish(
+        self, parts: Sequence[_Captions], dataloader: Iterable[Mapping[str, Any]], output_file: str
+    ) -> dict[str, Any]:
+        """Return ``outputs``, ``targets`` and ``ids``, which are saved too."""
         captions: dict[str, str] = {}
         references: dict[str, list[str]] = {}
-        items = 0
-        for batch in batches_of(dataloader):
-            names, given = _references(batch)
-            for name, texts in zip(names, given, strict=True):
+        for part in parts:
+            captions.update(part.captions)
+            for name, texts in zip(part.names, part.references, strict=True):
                 known = references.setdefault(name, [])
                 known.extend(text for text in dict.fromkeys(texts) if text not in known)
-            new = [row for row, name in enumerate(names) if name not in captions and name not in names[:row]]
-            if new:
-                numbers = batch["idx"].tolist() if "idx" in batch else range(items, items + len(names))
-                texts = self._write(model, batch, new, [int(numbers[row]) for row in new], device)
-                captions.update(zip((names[row] for row in new), texts, strict=True))
-            items += len(names)
         outputs = {
             "outputs": list(captions.values()),
             "targets": [references[name] for name in captions],
             "ids": list(captions),
         }
         write_json(self.save_path / f"{output_file}.json", outputs)
-        logger.info("%d captions; %d items of the test set", len(captions), items)
+        logger.info("%d captions; %d items of the test set", len(captions), sum(len(part.names) for part in parts))
         return outputs
 
     def load(self, output_file: str = "merged") -> dict[str, Any]:
@@ -91,12 +107,10 @@ class NLGPredictor(Predictor):
             raise DataError(f"{path}: does not hold outputs, targets and ids; run the test again")
         return content
 
-    def _write(
-        self, model: Any, batch: Mapping[str, Any], rows: Sequence[int], numbers: Sequence[int], device: torch.device
-    ) -> list[str]:
-        """Write about some rows of a batch; draws depend on ``numbers``, the rows' places in the test set."""
+    def _write(self, model: Any, batch: Mapping[str, Any], rows: Sequence[int], device: torch.device) -> list[str]:
+        """Write about some rows of a batch; draws depend on their places in the test set."""
         vfeats, vmasks = (batch[name][list(rows)].to(device) for name in ("vfeats", "vmasks"))
-        rngs = [item_generator(self.decoding.seed, 0, number) for number in numbers]
+        rngs = [item_generator(self.decoding.seed, 0, int(batch["idx"][row])) for row in rows]
         ids = model.generate(vfeats, vmasks, self.decoding, rngs)
         tokenizer = load_tokenizer(self.bert_name, self.use_fast)
         texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)

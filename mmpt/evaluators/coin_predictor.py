@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.base import EvalOptions, Predictor, items_of, load_arrays, save_arrays
+from mmpt.evaluators.base import EvalOptions, load_arrays, save_arrays
+from mmpt.evaluators.batch_predictor import BatchPredictor, items_of
 from mmpt.evaluators.classification_metrics import runs_of
-from mmpt.models.embedding import evaluating
 from mmpt.processors.base import Aligner, AlignerOptions, TextProcessor
 from mmpt.processors.windows import average_windows
 from mmpt.utils.errors import ConfigError, DataError
@@ -39,7 +39,15 @@ class Rule(NamedTuple):
     decide: Callable[[npt.NDArray[np.floating]], npt.NDArray[np.int64]]
 
 
-class COINPredictor(Predictor):
+class _Labelled(NamedTuple):
+    """A video, and the class of each of its seconds, predicted and annotated, int64 (T,)."""
+
+    video_id: str
+    predicted: npt.NDArray[np.int64]
+    true: npt.NDArray[np.int64]
+
+
+class COINPredictor(BatchPredictor):
     """Average the logits of the windows that hold a second, and take its best class, of those that have a name.
 
     Items are those of :class:`~mmpt.processors.coin.COINActionSegmentationAligner`; the meta processor says what the
@@ -52,29 +60,33 @@ class COINPredictor(Predictor):
 
     kind = "segmentation"
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
-    ) -> dict[str, Any]:
-        """Label every second and return what ``merged.npz`` holds.
+    def batch_function(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], list[_Labelled]]:
+        """Return what labels every second of the videos of a batch.
 
         Raises:
-            DataError: if the data do not say what the classes are, or the model has fewer.
+            DataError: if the data do not say what the classes are, or (later) the model has fewer.
         """
+        rule = self.rule(model, *_classes_of(dataloader), device)
+
+        def labelled(video: Mapping[str, Any]) -> _Labelled:
+            predicted = rule.decide(_merged(rule.score, video, device))
+            return _Labelled(str(video["video_id"]), predicted, video["video_targets"].numpy().astype(np.int64))
+
+        return lambda batch: [labelled(video) for video in items_of(batch)]
+
+    def finish(
+        self, parts: Sequence[Sequence[_Labelled]], dataloader: Iterable[Mapping[str, Any]], output_file: str
+    ) -> dict[str, Any]:
+        """Save the labels and return what ``merged.npz`` holds."""
         labels, background = _classes_of(dataloader)
-        predicted: list[np.ndarray] = []
-        true: list[np.ndarray] = []
-        ids: list[str] = []
-        with evaluating(model), torch.inference_mode():
-            rule = self.rule(model, labels, background, device)
-            for video in items_of(dataloader):
-                predicted.append(rule.decide(_merged(rule.score, video, device)))
-                true.append(video["video_targets"].numpy().astype(np.int64))
-                ids.append(str(video["video_id"]))
+        videos = [video for part in parts for video in part]
         outputs = {
-            "Y_pred": np.concatenate(predicted),
-            "Y_true": np.concatenate(true),
-            "lengths": np.array([len(classes) for classes in true], dtype=np.int64),
-            "ids": np.array(ids, dtype=str),
+            "Y_pred": np.concatenate([video.predicted for video in videos]),
+            "Y_true": np.concatenate([video.true for video in videos]),
+            "lengths": np.array([len(video.true) for video in videos], dtype=np.int64),
+            "ids": np.array([video.video_id for video in videos], dtype=str),
             "background": background,
             **_left_out(dataloader),
         }
@@ -156,10 +168,10 @@ class COINZSPredictor(COINPredictor):
         if given not in ("auto", "none"):
             self.threshold = _number(given)
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
-    ) -> dict[str, Any]:
-        """Label every second, as :class:`COINPredictor`, and log how many labels the tested videos lack."""
+    def batch_function(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], list[_Labelled]]:
+        """Return what labels every second, as :class:`COINPredictor`; log how many labels the tested videos lack."""
         labels, background = _classes_of(dataloader)
         tested = {number for _, segments in _meta_of(dataloader).data for number in segments["label"]}
         classes = [number for number, name in enumerate(labels) if name and number != background]
@@ -170,7 +182,7 @@ class COINZSPredictor(COINPredictor):
             len(classes),
             f" (for example {labels[outside[0]]!r})" if outside else "",
         )
-        return super().predict(model, dataloader, device, output_file)
+        return super().batch_function(model, dataloader, device)
 
     def rule(self, model: Any, labels: Sequence[str], background: int, device: torch.device) -> Rule:
         """Return scores against the labels' names, and the threshold of the background."""

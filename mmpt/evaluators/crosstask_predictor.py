@@ -1,16 +1,16 @@
 """CrossTask: find the second of a video at which each step of its task happens."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
-from mmpt.evaluators.base import EvalOptions, Predictor, items_of, load_arrays, save_arrays
+from mmpt.evaluators.base import EvalOptions, load_arrays, save_arrays
+from mmpt.evaluators.batch_predictor import BatchPredictor, items_of
 from mmpt.evaluators.step_localization import log_softmax, one_hot, ordered_frames
-from mmpt.models.embedding import evaluating
 from mmpt.processors.annotations import AnnotationOptions, SkipReport
 from mmpt.processors.windows import average_windows
 from mmpt.utils.errors import DataError
@@ -39,7 +39,15 @@ class LocatedSteps(NamedTuple):
     targets: np.ndarray
 
 
-class CrossTaskPredictor(Predictor):
+class _TooShort(NamedTuple):
+    """A video with fewer seconds than its task has steps."""
+
+    video_id: str
+    seconds: int
+    steps: int
+
+
+class CrossTaskPredictor(BatchPredictor):
     """Place each step of a task at one second of the video, in the order of the steps.
 
     What the model says of a second in several windows is averaged; a softmax over the steps makes it a probability;
@@ -59,29 +67,43 @@ class CrossTaskPredictor(Predictor):
         super().__init__(config)
         self.max_missing = read_options(section_of(config, "dataset"), AnnotationOptions).max_missing
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
+    def batch_function(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], list[LocatedSteps | _TooShort]]:
+        """Return what locates the steps in the videos of a batch; it raises DataError if windows do not fit theirs."""
+
+        def located(item: Mapping[str, Any]) -> LocatedSteps | _TooShort:
+            seconds, steps = int(item["video_len"]), len(item["steps"])
+            if seconds < steps:
+                return _TooShort(str(item["video_id"]), seconds, steps)
+            return _locate(model, item, device)
+
+        return lambda batch: [located(item) for item in items_of(batch)]
+
+    def finish(
+        self,
+        parts: Sequence[Sequence[LocatedSteps | _TooShort]],
+        dataloader: Iterable[Mapping[str, Any]],
+        output_file: str,
     ) -> dict[str, Any]:
-        """Locate the steps in all videos.
+        """Save the steps of all videos and return what the metric needs.
 
         Returns:
             ``outputs`` and ``targets``: task -> video -> 0 or 1 ``(seconds, steps)``, float32 with one 1 per step,
             and bool where a step is annotated; ``skipped``: the videos left out.
 
         Raises:
-            DataError: if windows do not fit their video, or more than ``dataset.max_missing`` videos are left out.
+            DataError: if more than ``dataset.max_missing`` videos are left out.
         """
         located: list[LocatedSteps] = []
         skipped: list[str] = []
         skips = SkipReport("the test set", self.max_missing, "videos")
-        for item in items_of(dataloader):
-            seconds, steps = int(item["video_len"]), len(item["steps"])
-            if seconds < steps:
-                skips.add("with fewer seconds than steps", f"{item['video_id']}: {seconds} s, {steps} steps")
-                skipped.append(str(item["video_id"]))
+        for one in (one for part in parts for one in part):
+            if isinstance(one, LocatedSteps):
+                located.append(one)
             else:
-                with evaluating(model), torch.inference_mode():
-                    located.append(_locate(model, item, device))
+                skips.add("with fewer seconds than steps", f"{one.video_id}: {one.seconds} s, {one.steps} steps")
+                skipped.append(one.video_id)
         skips.close(len(located) + len(skipped))
         self._save(located, skipped, output_file)
         logger.info("steps of %d videos located", len(located))

@@ -1,16 +1,17 @@
 """DiDeMo: rank the 21 moments of a video for a description, with one video pass per video."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpt.evaluators.base import Predictor, batches_of, decode_texts, load_arrays, save_arrays
+from mmpt.evaluators.base import decode_texts, load_arrays, save_arrays
+from mmpt.evaluators.batch_predictor import BatchPredictor
 from mmpt.evaluators.metrics import MOMENTS
-from mmpt.models.embedding import evaluating
+from mmpt.evaluators.sharing import NEW_ROWS
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, write_json
 
@@ -22,7 +23,17 @@ CHUNK_SECONDS = 5
 CHUNKS = 6
 
 
-class DiDeMoPredictor(Predictor):
+class _Queries(NamedTuple):
+    """The queries of a batch, and the chunk sums of the videos that it is the first to show."""
+
+    ids: list[str]
+    rows: list[int]
+    texts: list[str]
+    vectors: npt.NDArray[np.float32]
+    chunks: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class DiDeMoPredictor(BatchPredictor):
     """Score the moments of each description's video: mean of the frame states of a moment, dot text.
 
     Writes to ``eval.save_path``: ``merged.npy`` int64 (queries, 21, 2), the moments as (first, last)
@@ -32,38 +43,41 @@ class DiDeMoPredictor(Predictor):
     """
 
     kind = "moments"
+    once_per_video: ClassVar[bool] = True
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
+    def batch_function(
+        self, model: Any, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], _Queries]:
+        """Return what encodes the texts of a batch, and its videos, each once in the test set."""
+
+        def predicted(batch: Mapping[str, Any]) -> _Queries:
+            names = [str(name) for name in batch["video_id"]]
+            vectors = model.encode_text(batch["caps"].to(device), batch["cmasks"].to(device)).float().cpu().numpy()
+            rows = [int(row) for row in batch["idx"]]
+            chunks = self._encode_new_videos(model, batch, names, device)
+            return _Queries(names, rows, decode_texts(self.config, batch), vectors, chunks)
+
+        return predicted
+
+    def finish(
+        self, parts: Sequence[_Queries], dataloader: Iterable[Mapping[str, Any]], output_file: str
     ) -> dict[str, Any]:
         """Score all queries and return ``outputs`` (rankings), ``targets``, ``scores``, ``ids`` and ``texts``.
 
         Raises:
             DataError: if an annotation is missing.
         """
-        chunks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        text: list[np.ndarray] = []
-        scores: list[np.ndarray] = []
-        ids: list[str] = []
-        texts: list[str] = []
-        rows: list[int] = []
-        for batch in batches_of(dataloader):
-            names = [str(name) for name in batch["video_id"]]
-            with evaluating(model), torch.inference_mode():
-                self._encode_new_videos(model, batch, names, chunks, device)
-                vectors = cast(Any, model).encode_text(batch["caps"].to(device), batch["cmasks"].to(device))
-            text.append(vectors.float().cpu().numpy())
-            scores.extend(_score(vector, *chunks[name]) for vector, name in zip(text[-1], names, strict=True))
-            ids += names
-            texts += decode_texts(self.config, batch)
-            rows += [int(row) for row in batch["idx"]]
+        chunks = {name: sums for part in parts for name, sums in part.chunks.items()}
+        ids = [name for part in parts for name in part.ids]
+        text = np.concatenate([part.vectors for part in parts])
+        scores = np.stack([_score(vector, *chunks[name]) for vector, name in zip(text, ids, strict=True)])
         outputs = {
-            "outputs": rank_moments(np.stack(scores)),
-            "targets": _annotations(dataloader, rows, ids),
-            "scores": np.stack(scores),
-            "text": np.concatenate(text),
+            "outputs": rank_moments(scores),
+            "targets": _annotations(dataloader, [row for part in parts for row in part.rows], ids),
+            "scores": scores,
+            "text": text,
             "ids": np.array(ids, dtype=str),
-            "texts": np.array(texts, dtype=str),
+            "texts": np.array([one for part in parts for one in part.texts], dtype=str),
         }
         self._save(outputs, output_file)
         logger.info("%d descriptions of %d videos", len(ids), len(chunks))
@@ -83,21 +97,16 @@ class DiDeMoPredictor(Predictor):
 
     @staticmethod
     def _encode_new_videos(
-        model: Any,
-        batch: Mapping[str, Any],
-        names: Sequence[str],
-        chunks: dict[str, tuple[np.ndarray, np.ndarray]],
-        device: torch.device,
-    ) -> None:
-        """Add the chunk sums of the videos of a batch that were not seen before."""
-        first = {name: row for row, name in reversed(list(enumerate(names))) if name not in chunks}
-        if not first:
-            return
-        rows = sorted(first.values())
+        model: Any, batch: Mapping[str, Any], names: Sequence[str], device: torch.device
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return the chunk sums of the videos that no earlier batch shows."""
+        rows = batch[NEW_ROWS]
+        if not rows:
+            return {}
         vfeats, vmasks = batch["vfeats"][rows].to(device), batch["vmasks"][rows].to(device)
         states = model.encode_video_frames(vfeats, vmasks).float().cpu().numpy()
-        for row, state, mask in zip(rows, states, vmasks.cpu().numpy(), strict=True):
-            chunks[names[row]] = _chunk_sums(state, mask)
+        masks = vmasks.cpu().numpy()
+        return {names[row]: _chunk_sums(*one) for row, *one in zip(rows, states, masks, strict=True)}
 
 
 def _chunk_sums(states: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,11 @@ import mmpt
 from mmpt.evaluators.base import Metric, Predictor
 from mmpt.evaluators.setting import setting_of
 from mmpt.utils.config import fingerprint
+from mmpt.utils.distributed import all_gather_objects, is_main_process, world
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.files import file_sha256, resolve_path, write_json
 from mmpt.utils.options import read_options
+from mmpt.utils.process_group import failing_together
 from mmpt.utils.registry import build
 
 __all__ = ["Evaluator", "EvaluatorOptions"]
@@ -32,7 +34,11 @@ class EvaluatorOptions:
 
 
 class Evaluator:
-    """Predict over a test set, compute the metrics and write ``metrics.json`` to ``eval.save_path``."""
+    """Predict over a test set, compute the metrics and write ``metrics.json`` to ``eval.save_path``.
+
+    In a run of several processes (:func:`mmpt.utils.process_group.process_group`) they share the predictions; the first
+    computes the metrics and writes all files.
+    """
 
     config_options: ClassVar[dict[str, type]] = {"": EvaluatorOptions}
 
@@ -49,6 +55,8 @@ class Evaluator:
                 f"metric: {options.metric} measures {self.metric.kind}, "
                 f"but predictor {options.predictor} predicts {self.predictor.kind}"
             )
+        if world()[1] > 1:
+            self.predictor.check_processes()
 
     def evaluate(
         self,
@@ -59,20 +67,26 @@ class Evaluator:
     ) -> dict[str, Any]:
         """Predict, compute the metrics (the first one is the main one), and write the record.
 
-        An earlier ``metrics.json`` is removed first, so that a test that fails leaves none.
+        An earlier ``metrics.json`` is removed first, so that a test that fails leaves none. With several processes
+        all call this with the same model and test set, and all get the metrics.
 
         Raises:
             ConfigError: if ``eval.save_path`` cannot be written to.
             NothingEvaluated: if the test set is empty.
+            ProcessFailed: if another process failed.
         """
-        self.predictor.make_folder()
         record = self.predictor.save_path / "metrics.json"
-        record.unlink(missing_ok=True)
-        outputs = self.predictor(model, dataloader, device=device, output_file=output_file)
-        metrics = self.metric.compute_metrics(**outputs)
-        write_json(record, self._record(metrics))
-        logger.info("wrote %s", record)
-        return metrics
+        metrics: dict[str, Any] = {}
+        with failing_together():
+            if is_main_process():
+                self.predictor.make_folder()
+                record.unlink(missing_ok=True)
+            outputs = self.predictor(model, dataloader, device=device, output_file=output_file)
+            if is_main_process():
+                metrics = self.metric.compute_metrics(**outputs)
+                write_json(record, self._record(metrics))
+                logger.info("wrote %s", record)
+        return all_gather_objects(metrics)[0]
 
     def __call__(self, output_file: str = "merged") -> dict[str, Any]:
         """Compute the metrics of an earlier run from its saved files; writes nothing.

@@ -6,7 +6,7 @@ Shapes: B videos, O options of each, H hidden.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.base import Predictor, batches_of, decode_texts, load_arrays, save_arrays
+from mmpt.evaluators.base import decode_texts, load_arrays, save_arrays
+from mmpt.evaluators.batch_predictor import BatchPredictor
 from mmpt.evaluators.classification_metrics import right_alone
-from mmpt.models.embedding import evaluating
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
 
@@ -36,12 +36,12 @@ class _Answer(NamedTuple):
 
     video_id: str
     question: str
-    options: Sequence[str]
+    options: tuple[str, ...]
     answer: int
     scores: npt.NDArray[np.float32]
 
 
-class QAPredictor(Predictor):
+class QAPredictor(BatchPredictor):
     """Predict the option whose text scores highest against the video; of several, the first.
 
     Writes to ``eval.save_path``: ``merged.npy``, int64 (questions,), the index of the predicted option, and
@@ -56,26 +56,33 @@ class QAPredictor(Predictor):
 
     kind = "choice"
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
-    ) -> dict[str, Any]:
-        """Score the options of every question and return what the metric needs.
+    def batch_function(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], list[_Answer]]:
+        """Return what scores the options of the questions of a batch.
 
-        A video is encoded once, and so is a text that several questions of a batch share.
+        A video is encoded once, and so is a text that several questions of a batch share. The function raises
+        ConfigError if the model cannot score texts against videos, and DataError if a batch holds no questions or a
+        score is not finite; names the video.
+        """
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        return lambda batch: self._answers(batch, self._scores(model, batch, device), known)
+
+    def finish(
+        self, parts: Sequence[Sequence[_Answer]], dataloader: Iterable[Mapping[str, Any]], output_file: str
+    ) -> dict[str, Any]:
+        """Save the answers and return what the metric needs.
 
         Returns:
             ``outputs`` int64 (N,), ``targets`` int64 (N,), ``scores`` float32 (N, O), -inf where a question has fewer
             options than others, ``ids`` (N,) strings.
-
-        Raises:
-            ConfigError: if the model cannot score texts against videos.
-            DataError: if a batch holds no questions, or a score is not finite; names the video.
         """
-        answers: list[_Answer] = []
-        known: dict[tuple[str, ...], tuple[str, ...]] = {}
-        with evaluating(model), torch.no_grad():
-            for batch in batches_of(dataloader):
-                answers.extend(self._answers(batch, self._scores(model, batch, device), known))
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}  # each process has copies of its own
+        answers = [
+            answer._replace(options=known.setdefault(answer.options, answer.options))
+            for part in parts
+            for answer in part
+        ]
         outputs = _outputs(answers)
         save_arrays(self.save_path / f"{output_file}.npy", prediction=outputs["outputs"])
         records = _records(answers, outputs, shared=len(known) == 1 and len(answers) > 1)
@@ -94,7 +101,7 @@ class QAPredictor(Predictor):
             rows = scores or [np.array(list(record["scores"].values()), np.float32) for record in records]
             return _outputs(
                 [
-                    _Answer(record["video_id"], record["question"], record["options"], record["answer"], row)
+                    _Answer(record["video_id"], record["question"], tuple(record["options"]), record["answer"], row)
                     for record, row in zip(records, rows, strict=True)
                 ]
             )

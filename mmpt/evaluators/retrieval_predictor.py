@@ -1,15 +1,16 @@
 """Text-video retrieval: one embedding per text and per video, scores by dot product."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpt.evaluators.base import Predictor, batches_of, decode_texts, load_arrays, save_arrays
-from mmpt.models.embedding import embed_pairs
+from mmpt.evaluators.base import decode_texts, load_arrays, save_arrays
+from mmpt.evaluators.batch_predictor import BatchPredictor
+from mmpt.models.embedding import EmbeddedBatch, check_encodes_apart, embed_batch, join_batches
 
 __all__ = ["RetrievalPredictor", "unique_videos"]
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 _ARRAYS = ("text", "video", "target", "ids", "texts")
 
 
-class RetrievalPredictor(Predictor):
+class RetrievalPredictor(BatchPredictor):
     """Embed the pairs of a test set; text i belongs to the video of pair i.
 
     Writes ``embeddings.npz`` to ``eval.save_path``: ``text`` (texts, dim) and ``video`` (videos, dim)
@@ -29,12 +30,26 @@ class RetrievalPredictor(Predictor):
 
     kind = "retrieval"
 
-    def predict(
-        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device, output_file: str
+    def batch_function(
+        self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
+    ) -> Callable[[Mapping[str, Any]], tuple[EmbeddedBatch, list[str]]]:
+        """Return what embeds the pairs of a batch and keeps their texts.
+
+        Raises:
+            ConfigError: if the model encodes video and text of a pair together.
+        """
+        check_encodes_apart(model)
+        return lambda batch: (embed_batch(model, batch, device), decode_texts(self.config, batch))
+
+    def finish(
+        self,
+        parts: Sequence[tuple[EmbeddedBatch, list[str]]],
+        dataloader: Iterable[Mapping[str, Any]],
+        output_file: str,
     ) -> dict[str, Any]:
-        """Embed every pair and return ``outputs`` (scores, or None where too large), ``texts`` and the saved arrays."""
-        texts: list[str] = []
-        pairs = embed_pairs(model, self._noting(dataloader, texts), device=device)
+        """Return ``outputs`` (scores, or None where too large), ``texts`` and the saved arrays."""
+        pairs = join_batches([embedded for embedded, _ in parts])
+        texts = [text for _, texts in parts for text in texts]
         video, target, ids = pairs.video, np.arange(len(pairs.text)), [str(name) for name in pairs.ids]
         if self.options.unique_videos:
             first, target = unique_videos(ids, video)
@@ -62,12 +77,6 @@ class RetrievalPredictor(Predictor):
         scores = arrays["text"] @ arrays["video"].T
         save_arrays(path, scores=scores)
         return scores
-
-    def _noting(self, dataloader: Iterable[Mapping[str, Any]], texts: list[str]) -> Iterator[Mapping[str, Any]]:
-        """Pass batches on, keeping their texts."""
-        for batch in batches_of(dataloader):
-            texts.extend(decode_texts(self.config, batch))
-            yield batch
 
 
 def unique_videos(

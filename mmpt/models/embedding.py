@@ -1,6 +1,6 @@
 """The one loop that embeds a data set: for evaluation, retrieval during training, and search."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,16 @@ from tqdm import tqdm
 
 from mmpt.utils.errors import ConfigError, DataError
 
-__all__ = ["EmbeddedPairs", "embed_pairs", "evaluating", "flatten_samples"]
+__all__ = [
+    "EmbeddedBatch",
+    "EmbeddedPairs",
+    "check_encodes_apart",
+    "embed_batch",
+    "embed_pairs",
+    "evaluating",
+    "flatten_samples",
+    "join_batches",
+]
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,15 @@ class EmbeddedPairs:
     video: np.ndarray
     text: np.ndarray
     ids: list[Any]
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """One embedded batch, as :class:`EmbeddedPairs`; ``ids`` is None where the batch names no pairs."""
+
+    video: np.ndarray
+    text: np.ndarray
+    ids: list[Any] | None
 
 
 def embed_pairs(
@@ -45,28 +63,47 @@ def embed_pairs(
         ConfigError: if the model encodes video and text of a pair together: its vectors compare with nothing else.
         DataError: if there is no batch.
     """
+    check_encodes_apart(model)
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    else:
+        model.to(device)
+    # A loader draws from torch's generator when its iterator is made.
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        shown = tqdm(batches, desc=progress, disable=progress is None)
+        return join_batches([embed_batch(model, batch, device) for batch in shown])
+
+
+def check_encodes_apart(model: nn.Module) -> None:
+    """Raise ConfigError for a model that encodes video and text of a pair together."""
     if "retrieval" not in getattr(model, "capabilities", {"retrieval"}):
         raise ConfigError(
             f"{type(model).__name__} does not encode videos and texts apart, so that it can score no pair but those "
             "it has seen: dataset.num_iso_layer isolates the two in a joint encoder"
         )
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    else:
-        model.to(device)
-    videos, texts = [], []
+
+
+def embed_batch(model: nn.Module, batch: Mapping[str, Any], device: torch.device | str) -> EmbeddedBatch:
+    """Embed the pairs of one batch with a model that is on ``device``, as it is; see :func:`embed_pairs`."""
+    tensors, names = _pairs(batch)
+    outputs = model(**{key: value.to(device, non_blocking=True) for key, value in tensors.items()})
+    video, text = (outputs[name].float().cpu().numpy() for name in ("pooled_video", "pooled_text"))
+    return EmbeddedBatch(video, text, names)
+
+
+def join_batches(batches: Sequence[EmbeddedBatch]) -> EmbeddedPairs:
+    """Join embedded batches in their order; pairs that nothing names are numbered.
+
+    Raises:
+        DataError: if there is no pair.
+    """
     ids: list[Any] = []
-    # A loader draws from torch's generator when its iterator is made.
-    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for batch in tqdm(batches, desc=progress, disable=progress is None):
-            tensors, names = _pairs(batch, len(ids))
-            outputs = model(**{key: value.to(device, non_blocking=True) for key, value in tensors.items()})
-            videos.append(outputs["pooled_video"].float().cpu().numpy())
-            texts.append(outputs["pooled_text"].float().cpu().numpy())
-            ids.extend(names)
+    for batch in batches:
+        ids.extend(range(len(ids), len(ids) + len(batch.text)) if batch.ids is None else batch.ids)
     if not ids:
         raise DataError("there is nothing to embed: the data set has no items")
-    return EmbeddedPairs(np.concatenate(videos), np.concatenate(texts), ids)
+    video, text = (np.concatenate([getattr(batch, side) for batch in batches]) for side in ("video", "text"))
+    return EmbeddedPairs(video, text, ids)
 
 
 @contextmanager
@@ -100,14 +137,14 @@ def flatten_samples(batch: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _pairs(batch: Mapping[str, Any], start: int) -> tuple[dict[str, Tensor], list[Any]]:
-    """Return a batch's tensors with one row per pair, and the pairs' ids."""
+def _pairs(batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[Any] | None]:
+    """Return a batch's tensors with one row per pair, and the pairs' ids if it has any."""
     flat = flatten_samples(batch)
     count = len(flat["caps"])
     tensors = {key: value for key, value in flat.items() if isinstance(value, Tensor) and value.shape[:1] == (count,)}
     named = batch.get("video_id", batch.get("idx"))
     if named is None:
-        return tensors, list(range(start, start + count))
+        return tensors, None
     if isinstance(named, list) and named and isinstance(named[0], tuple):
         named = list(zip(*named, strict=True))  # default_collate has transposed the items' lists of ids
     names = list(_leaves(named))

@@ -103,20 +103,21 @@ class VideoRetriTask(Task):
     def retrieve_groups(self, model: nn.Module, epoch: int) -> list[list[str]]:
         """Embed all training videos with the model as it is and return groups of similar ones.
 
-        Each worker embeds its share of the videos; all see the vectors of all, in the same order. ``stats`` tells
-        afterwards what the retriever found.
+        Videos are cut into batches first, and each worker embeds its share of these: so a vector is the same whatever
+        the number of workers. All see the vectors of all, in the same order. ``stats`` tells afterwards what the
+        retriever found.
         """
         rank, size = world()
         dataset = self.build_split("train", aligner=_EMBEDDING_ALIGNER)
         dataset.set_epoch(epoch)
         everyone = list(dataset.meta_processor.video_ids)
-        mine = everyone[rank::size]
         step = self.dataset_options.num_video_per_batch
-        shares = [mine[start : start + step] for start in range(0, len(mine), step)]
+        batches = [everyone[start : start + step] for start in range(0, len(everyone), step)]
+        dataset.meta_processor.set_candidates(batches)
+        share = range(rank, len(batches), size)
         own = build("vectorpool", self.options.vectorpool_cls, self.config)
-        if shares:  # there may be more workers than videos
-            dataset.meta_processor.set_candidates(shares)
-            loader = DataLoader(dataset, batch_size=None, num_workers=data_workers(self.config))
+        if share:  # there may be more workers than batches
+            loader = DataLoader(dataset, batch_size=None, sampler=share, num_workers=data_workers(self.config))
             pairs = embed_pairs(model, loader)
             own.add(pairs.ids, pairs.video, pairs.text)
         position = {name: number for number, name in enumerate(everyone)}

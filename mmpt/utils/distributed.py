@@ -1,5 +1,7 @@
 """torch.distributed, usable with one process too."""
 
+import pickle
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -7,7 +9,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["all_gather_objects", "gather_rows", "is_main_process", "row_counts", "synchronize", "world"]
+__all__ = [
+    "all_gather_objects",
+    "check_sendable",
+    "gather_items",
+    "gather_rows",
+    "is_main_process",
+    "row_counts",
+    "synchronize",
+    "world",
+]
 
 T = TypeVar("T")
 
@@ -38,6 +49,30 @@ def all_gather_objects(value: T) -> list[T]:
     values: list[T | None] = [None] * size
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def check_sendable(value: Any) -> None:
+    """Raise what sending a value to another process would, in time for all to hear of it; arrays are not copied."""
+    pickle.dumps(value, protocol=5, buffer_callback=lambda buffer: None)
+
+
+def gather_items(items: Sequence[T]) -> list[list[T]] | None:
+    """Return every process's items on the first one, in the order of ranks; None on the others.
+
+    One item travels at a time: the first process needs the memory of all items, and of hardly more.
+    """
+    rank, size = world()
+    if rank > 0:
+        for message in (len(items), *items):
+            dist.send_object_list([message], dst=0)
+        return None
+    return [list(items), *([_received(source) for _ in range(_received(source))] for source in range(1, size))]
+
+
+def _received(source: int) -> Any:
+    received: list[Any] = [None]
+    dist.recv_object_list(received, src=source)
+    return received[0]
 
 
 def row_counts(rows: Tensor) -> list[int]:

@@ -241,6 +241,38 @@ def test_retrieval_from_files_to_metrics(tiny, tmp_path, capsys):
     assert np.load(tmp_path / "eval" / "merged.npy").shape == (8, 8)
 
 
+def run_two(path: str) -> subprocess.CompletedProcess:
+    """Run the command with two processes by torchrun, from another folder."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = [str(REPOSITORY / "mmpt_cli" / "predict.py"), path, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*torchrun, *script], capture_output=True, text=True, cwd=Path(path).parent, env=environment, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_by_torchrun(tiny, tmp_path, capsys):
+    (tmp_path / "test.csv").write_text("\n".join(["video_id,sentence", *(f"v{i},the {i}" for i in range(7))]))
+    names = {"meta": "MSRVTTMetaProcessor", "text": "MSRVTTTextProcessor", "aligner": "DSAligner", "suffix": "csv"}
+    path = write_yaml(tmp_path, **names, metric="RetrievalMetric", predictor="RetrievalPredictor")
+    assert command.main([path, "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (tmp_path / "eval").rename(tmp_path / "alone")
+    shared = run_two(path)
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout.splitlines() == lines  # printed once
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("alone", "eval"))
+    assert {**one, "date": ""} == {**two, "date": ""}
+    one, two = (np.load(tmp_path / name / "embeddings.npz") for name in ("alone", "eval"))
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+    (tmp_path / "features" / "v4.npy").write_bytes(b"cut")  # of the second batch, the other process's
+    failed = run_two(path)
+    assert failed.returncode != 0
+    assert "v4.npy" in failed.stderr and not failed.stdout
+    assert not (tmp_path / "eval" / "metrics.json").exists()
+
+
 def test_moments_from_files_to_metrics(tiny, tmp_path, capsys):
     records = [
         {"video": f"v{i % 7}", "description": f"moment number {i}", "times": [[0, 0], [0, 1], [1, 1], [5, 5]]}

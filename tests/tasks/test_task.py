@@ -251,6 +251,31 @@ def test_videos_are_embedded_with_the_workers_of_training(
     assert task.retrieve_groups(task.model, 1) and used == [1]
 
 
+def test_vectors_of_videos_are_the_same_for_any_number_of_workers(
+    pretraining_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = built(pretraining_config)
+    vectors: dict[int, dict[str, np.ndarray]] = {}
+    for size in (1, 2, 3, 7):
+        vectors[size] = {}
+        for rank in range(size):
+            handed: list[Any] = []
+
+            def gather(state: Any, handed: list[Any] = handed) -> Any:
+                handed.append(state)
+                raise KeyboardInterrupt  # the other workers are not there
+
+            monkeypatch.setattr("mmpt.tasks.retri_task.world", lambda rank=rank, size=size: (rank, size))
+            monkeypatch.setattr("mmpt.tasks.retri_task.all_gather_objects", gather)
+            with pytest.raises(KeyboardInterrupt):
+                task.retrieve_groups(task.model, 1)
+            ids, sums, _ = handed[0]
+            assert not vectors[size].keys() & set(ids)
+            vectors[size] |= dict(zip(ids, sums, strict=True))
+        assert vectors[size].keys() == vectors[1].keys() and len(vectors[1]) == 18
+        assert all(np.array_equal(vectors[size][name], vectors[1][name]) for name in vectors[1])
+
+
 def test_groups_tell_what_they_were_made_from(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
     task = built(pretraining_config)
     task.prepare_epoch(task.model, 1, tmp_path)

@@ -107,7 +107,7 @@ class SlurmCluster:
         return path.read_text() if path.exists() else ""
 
     def leave_minutes(self, job: str, minutes: int) -> None:
-        """Set the time limit of a running job so that it has between so many minutes and one less."""
+        """Set the time limit of a job so that it has between so many minutes, from now on, and one less."""
         hours, past, _ = self.job(job)["RunTime"].rpartition("-")[2].split(":")
         self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(past) + minutes}")
 

@@ -78,6 +78,7 @@ def test_a_training_goes_on_after_a_dead_node_and_after_its_time_limit(
     project.until_signalled(NODES[0], spare_node)
     project.release()
     project.until_state("how2", "PENDING")
+    cluster.leave_minutes(project.slurm_job("how2"), 30)
     assert f"asked to leave (SIGUSR2, saved at update {2 * FREE_UPDATES + 1})" in project.log("how2")
     project.until_state("how2", "COMPLETED")
 

@@ -18,7 +18,7 @@ from mmpt.models.embedding import embed_pairs
 from mmpt.modules.retri import RetriOptions
 from mmpt.tasks.task import Task, data_workers
 from mmpt.utils.config import fingerprint
-from mmpt.utils.distributed import all_gather_objects, is_main_process, synchronize, world
+from mmpt.utils.distributed import broadcast_object, gather_items, is_main_process, synchronize, world
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
 from mmpt.utils.options import read_options, section_of
@@ -104,8 +104,8 @@ class VideoRetriTask(Task):
         """Embed all training videos with the model as it is and return groups of similar ones.
 
         Videos are cut into batches first, and each worker embeds its share of these: so a vector is the same whatever
-        the number of workers. All see the vectors of all, in the same order. ``stats`` tells afterwards what the
-        retriever found.
+        the number of workers. The first worker alone gathers the vectors and searches, for all: the workers of a node
+        would share its processor and its memory. ``stats`` tells there afterwards what the retriever found.
         """
         rank, size = world()
         dataset = self.build_split("train", aligner=_EMBEDDING_ALIGNER)
@@ -120,9 +120,13 @@ class VideoRetriTask(Task):
             loader = DataLoader(dataset, batch_size=None, sampler=share, num_workers=data_workers(self.config))
             pairs = embed_pairs(model, loader)
             own.add(pairs.ids, pairs.video, pairs.text)
+        states = gather_items([own.state()])
+        return broadcast_object(self._searched(states, everyone, epoch) if states is not None else None)
+
+    def _searched(self, states: list[list[Any]], everyone: list[str], epoch: int) -> list[list[str]]:
+        """Return the groups that the retriever finds among the vectors of all workers, in the order of the videos."""
         position = {name: number for number, name in enumerate(everyone)}
-        states = all_gather_objects(own.state())
-        ids, sums, counts = (np.concatenate(parts) for parts in zip(*states, strict=True))
+        ids, sums, counts = (np.concatenate(parts) for parts in zip(*(state for (state,) in states), strict=True))
         order = np.argsort([position[name] for name in ids], kind="stable")
         pool = build("vectorpool", self.options.vectorpool_cls, self.config)
         pool.merge([str(ids[row]) for row in order], sums[order], counts[order])

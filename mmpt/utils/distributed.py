@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 __all__ = [
     "all_gather_objects",
+    "broadcast_object",
     "check_sendable",
     "gather_items",
     "gather_rows",
@@ -49,6 +50,14 @@ def all_gather_objects(value: T) -> list[T]:
     values: list[T | None] = [None] * size
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def broadcast_object(value: T | None) -> T:
+    """Return the first process's value in every process; what the others hand in does not count."""
+    values = [value]
+    if world()[1] > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]  # type: ignore[return-value]
 
 
 def check_sendable(value: Any) -> None:

@@ -119,15 +119,14 @@ class Plan:
         return self.videos / self.videos_per_group / self.gpus
 
     def retrieval(self) -> dict[str, float]:
-        """One retrieval of an epoch's groups: embedding is shared, the gather and the search are not."""
+        """One retrieval of an epoch's groups: embedding is shared, the first worker gathers and searches for all."""
         forward = self.step_flop() / 3 * self.videos / self.videos_per_group / self.gpus
         vectors = self.videos * self.width * 4
         return {
             "embed_seconds": forward / (self.peak_tflops * 1e12 * self.utilisation),
             "vectors_bytes": vectors,
-            "node_bytes": 4 * vectors * self.per_node,  # parts, all of them, in order, in the pool
-            "search_seconds": 2.0 * self.width * self.videos**2 / self.videos_per_group * self.per_node
-            / (self.cpu_tflops * 1e12),
+            "first_bytes": 4 * vectors,  # parts, all of them, in order, in the pool
+            "search_seconds": 2.0 * self.width * self.videos**2 / self.videos_per_group / (self.cpu_tflops * 1e12),
         }  # fmt: skip
 
 
@@ -155,15 +154,15 @@ def report(plans: list[Plan]) -> None:
         epoch = plan.updates_per_epoch() * plan.step_seconds(True)
         epochs.append([
             name, f"{plan.updates_per_epoch():,.0f}", f"{epoch:,.0f}", f"{found['embed_seconds']:,.0f}",
-            f"{found['search_seconds']:,.0f}", f"{found['node_bytes'] / GB:.0f}",
+            f"{found['search_seconds']:,.0f}", f"{found['first_bytes'] / GB:.0f}",
         ])  # fmt: skip
     _table(["GPUs", "gradients, NVLink MB", "gradients, network MB", "vectors, NVLink MB", "vectors, network MB",
             "scores, MB"], moved)  # fmt: skip
     _table(["GPUs", "compute ms", "all-reduce ms", "gather ms", "scores ms", "efficiency, per-worker",
             "efficiency, global"], times)  # fmt: skip
     _table(["GPUs", "pairs an update", "clips/s a node", "MB/s a node"], data)
-    _table(["GPUs", "updates an epoch", "training s", "embedding s", "search s", "vectors in a node's memory, GB"],
-           epochs)  # fmt: skip
+    _table(["GPUs", "updates an epoch", "training s", "embedding s", "search s",
+            "vectors in the first worker's memory, GB"], epochs)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

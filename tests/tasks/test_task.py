@@ -261,12 +261,12 @@ def test_vectors_of_videos_are_the_same_for_any_number_of_workers(
         for rank in range(size):
             handed: list[Any] = []
 
-            def gather(state: Any, handed: list[Any] = handed) -> Any:
-                handed.append(state)
+            def gather(states: list[Any], handed: list[Any] = handed) -> Any:
+                handed.extend(states)
                 raise KeyboardInterrupt  # the other workers are not there
 
             monkeypatch.setattr("mmpt.tasks.retri_task.world", lambda rank=rank, size=size: (rank, size))
-            monkeypatch.setattr("mmpt.tasks.retri_task.all_gather_objects", gather)
+            monkeypatch.setattr("mmpt.tasks.retri_task.gather_items", gather)
             with pytest.raises(KeyboardInterrupt):
                 task.retrieve_groups(task.model, 1)
             ids, sums, _ = handed[0]

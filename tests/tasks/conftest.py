@@ -105,6 +105,22 @@ def pretraining_config(tiny_corpus: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
+def plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Batches of videos instead of retrieved groups."""
+    for key in ("task", "retri_epoch", "num_cands"):
+        del config[key]
+    for key in ("num_video_per_batch", "clip_per_video"):
+        del config["dataset"][key]
+    config["dataset"] |= {
+        "meta_processor": "ShardedHow2MetaProcessor",
+        "video_processor": "ShardedVideoProcessor",
+        "text_processor": "ShardedTextProcessor",
+        "aligner": "OverlappedAligner",
+        "subsampling": 3,
+    }
+    return config
+
+
 def write_yaml(path: Path, config: dict[str, Any]) -> Path:
     """Write a config."""
     path.write_text(yaml.safe_dump(config))

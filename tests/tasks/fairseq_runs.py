@@ -204,22 +204,6 @@ def infinite_weight(update: int) -> None:
     Trainer.train_step = train_step
 
 
-def plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Batches of videos instead of retrieved groups."""
-    for key in ("task", "retri_epoch", "num_cands"):
-        del config[key]
-    for key in ("num_video_per_batch", "clip_per_video"):
-        del config["dataset"][key]
-    config["dataset"] |= {
-        "meta_processor": "ShardedHow2MetaProcessor",
-        "video_processor": "ShardedVideoProcessor",
-        "text_processor": "ShardedTextProcessor",
-        "aligner": "OverlappedAligner",
-        "subsampling": 3,
-    }
-    return config
-
-
 def final(folder: Path) -> dict[str, Any]:
     """Return what the last checkpoint of a training holds that must be exact."""
     content = torch.load(folder / "checkpoint_last.pt", weights_only=False)

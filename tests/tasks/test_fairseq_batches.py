@@ -11,10 +11,11 @@ import torch
 pytest.importorskip("fairseq")
 
 from fairseq import options
-from fairseq_runs import arguments, assert_same, plain
+from fairseq_runs import arguments, assert_same
 
 from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_task import FairseqMMTask
+from tests.tasks.conftest import plain
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,12 +10,13 @@ import torch
 
 pytest.importorskip("fairseq")
 
-from fairseq_runs import assert_same, final, plain, run
+from fairseq_runs import assert_same, final, run
 from safetensors import safe_open
 
 from mmpt.api.mmpt_model import MMPTModel
 from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.checkpoint_files import damage_of
+from tests.tasks.conftest import plain
 
 pytestmark = pytest.mark.slow
 

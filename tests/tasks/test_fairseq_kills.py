@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("fairseq")
 
-from fairseq_runs import KILLED, assert_same, final, plain, run
+from fairseq_runs import KILLED, assert_same, final, run
+
+from tests.tasks.conftest import plain
 
 pytestmark = pytest.mark.slow
 

@@ -23,6 +23,7 @@ from mmpt.tasks.fairseq_task import FairseqMMTask
 from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import ConfigError
 from mmpt_cli import average
+from tests.tasks.conftest import plain
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,18 +129,7 @@ def train(config: dict[str, Any], folder: Path, name: str, **optimization: Any) 
 @pytest.fixture
 def short_config(pretraining_config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a training on clips, three updates an epoch."""
-    config = pretraining_config
-    for key in ("task", "retri_epoch", "num_cands"):
-        del config[key]
-    for key in ("num_video_per_batch", "clip_per_video"):
-        del config["dataset"][key]
-    config["dataset"] |= {
-        "meta_processor": "ShardedHow2MetaProcessor",
-        "video_processor": "ShardedVideoProcessor",
-        "text_processor": "ShardedTextProcessor",
-        "aligner": "OverlappedAligner",
-        "subsampling": 3,
-    }
+    config = plain(pretraining_config)
     config["fairseq"]["dataset"]["batch_size"] = 18
     config["fairseq"]["optimization"]["max_epoch"] = 2
     config["fairseq"]["checkpoint"] = {}

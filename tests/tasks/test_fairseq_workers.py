@@ -14,6 +14,7 @@ import yaml
 from mmpt.launch.commands import build_command
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
+from tests.tasks.conftest import plain
 
 ROOT = Path(__file__).parents[2]
 # What torchrun does, without its agent: one command for each rank.
@@ -56,17 +57,7 @@ def train_with_two(config: dict[str, Any], folder: Path) -> str:
 def test_global_negatives_with_a_batch_too_few_for_the_last_step(
     pretraining_config: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = pretraining_config
-    del config["task"], config["retri_epoch"], config["num_cands"]
-    for key in ("num_video_per_batch", "clip_per_video"):
-        del config["dataset"][key]
-    config["dataset"] |= {
-        "meta_processor": "ShardedHow2MetaProcessor",
-        "video_processor": "ShardedVideoProcessor",
-        "text_processor": "ShardedTextProcessor",
-        "aligner": "OverlappedAligner",
-        "subsampling": 3,
-    }
+    config = plain(pretraining_config)
     config["loss"] |= {"global_negatives": True, "learn_temperature": True, "temperature": 0.5}
     config["model"]["grad_cache_rows"] = 5
     config["fairseq"]["dataset"]["batch_size"] = 18  # 6 of 18 videos, 3 clips each: 3 batches for 2 workers

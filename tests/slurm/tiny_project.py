@@ -119,7 +119,6 @@ def _videoclip(corpus: Path) -> dict[str, Any]:
         "optimization": {"lr": [0.003], "warmup_updates": 0, "max_epoch": 4},
         "checkpoint": {
             "save_interval_updates": 1, "keep_interval_updates": 1, "keep_last_epochs": 1,
-            "load_checkpoint_on_all_dp_ranks": True,
         },
     }  # fmt: skip
     sizes = {"bert_name": str(_TINY_BERT), "max_video_len": 8, "max_len": 24}
@@ -148,7 +147,7 @@ def _videoclip(corpus: Path) -> dict[str, Any]:
         "fairseq": {
             **fairseq, "dataset": {"batch_size": 8, "num_workers": 0},
             "optimization": {**fairseq["optimization"], "max_epoch": 1},
-            "checkpoint": {"restore_file": "runs/task/checkpoint_last.pt", "load_checkpoint_on_all_dp_ranks": True},
+            "checkpoint": {"restore_file": "runs/task/checkpoint_last.pt"},
         },
     }  # fmt: skip
     testing = {

@@ -95,13 +95,11 @@ class ClusterJob:
         return run.as_first() if place.rank == 0 else run.as_other()
 
     def _command(self, job: Job, place: Place) -> list[str]:
-        machine = Machine.here()
+        machine = Machine.here() if self.gpus else Machine(0)  # torch is not imported to count none
         if self.gpus and not machine.gpus:
             raise ConfigError(
                 f"{self.name}: {self.gpus} GPU(s) per node were asked for; torch finds none on {socket.gethostname()}"
             )
-        if not self.gpus:
-            machine = Machine(0, machine.cores)
         built = build_command(job, job.run_dir / CONFIG_FILE, Layout(place.workers, place.nodes, started=True), machine)
         for note in built.notes if place.rank == 0 else ():
             print(f"  note: {note}", flush=True)

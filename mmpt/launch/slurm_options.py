@@ -57,7 +57,11 @@ def slurm_options(job: Job, nodes: int | None = None, gpus_per_node: int | None 
             raise ConfigError(f"{job.path}: unknown key 'slurm.{key!s}'.{nearest(str(key), CORE_KEYS['slurm'])}")
     try:
         options = read_options(section, SlurmOptions)
-        minutes_of(options.time)
+        if minutes_of(options.time) * 60 <= options.signal_seconds:
+            raise ConfigError(
+                f"slurm.time: {options.time!r} is no longer than slurm.signal_seconds ({options.signal_seconds}): a job "
+                "would be told to go as soon as it begins, again and again"
+            )
     except ConfigError as error:
         raise ConfigError(f"{job.path}: slurm.{str(error).removeprefix('slurm.')}") from error
     options.nodes = nodes or options.nodes

@@ -263,6 +263,11 @@ def test_an_unquoted_time_limit_is_an_error_that_names_the_file(project: Path) -
         slurm_options(jobs_of(project, only=["pre"])[0])
 
 
+def test_a_time_limit_that_leaves_no_time_is_refused(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"slurm\.time: '2' is no longer than slurm\.signal_seconds \(120\)"):
+        slurm_options(jobs_of(project, ["slurm.time='2'"], only=["pre"])[0])
+
+
 def test_the_sections_keys_are_those_of_the_schema(project: Path) -> None:
     assert {field.name for field in dataclasses.fields(SlurmOptions)} == set(CORE_KEYS["slurm"])
     project.write_text(PROJECT.replace("partition: gpu", "partion: gpu"))

@@ -9,7 +9,7 @@ from types import FrameType
 
 from mmpt.launch.commands import printable
 from mmpt.launch.graph import dependencies, stages
-from mmpt.launch.layout import JOB_TYPES, job_type_of, on_slurm
+from mmpt.launch.layout import JOB_TYPES, Machine, job_type_of, on_slurm
 from mmpt.launch.local import Runner
 from mmpt.launch.project import Job, Project, expand_project, is_project, job_from_yaml, jobs_of, write_jobs
 from mmpt.launch.state import JobFailed, ProjectFailed
@@ -48,9 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=_count, metavar="N", help="nodes of each job on Slurm (default: slurm.nodes)")
     parser.add_argument(
         "--gpus-per-node",
-        type=_count,
+        type=int,
         metavar="N",
-        help="workers of each training and test on a node, whatever the job type says; without GPUs, on its cores",
+        help="workers of each training and test on a node, whatever the job type says; without GPUs, on its cores; "
+        "0: on the cores although there are GPUs",
     )
     parser.add_argument(
         "--wait", action="store_true", help="on Slurm: wait until all jobs have ended, then show results"
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup
+            signal.signal(number, _interrupt)
     try:
         for path in arguments.yamls.split(","):
             if arguments.cancel:
@@ -106,12 +108,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _runner(jobs: Sequence[Job], arguments: argparse.Namespace) -> Runner:
     """Return what runs these jobs: Slurm, if the job type asked for or that of any of them says so."""
     asked, stream = arguments.jobtype, not arguments.quiet
+    if arguments.gpus_per_node is not None and arguments.gpus_per_node < 0:
+        raise ConfigError(f"--gpus-per-node {arguments.gpus_per_node}: must be 0 or more")
     if any(on_slurm(job_type_of(job, asked)) for job in jobs):
         from mmpt.launch.slurm import SlurmRunner
 
         return SlurmRunner(asked, arguments.force, stream, workers=arguments.gpus_per_node, nodes=arguments.nodes)
     if arguments.nodes not in (None, 1):
         raise ConfigError(f"--nodes {arguments.nodes}: several nodes need a Slurm job type, such as slurm_big")
+    if arguments.gpus_per_node == 0:
+        return Runner(asked, arguments.force, stream, machine=Machine(0))
     return Runner(asked, arguments.force, stream, workers=arguments.gpus_per_node)
 
 

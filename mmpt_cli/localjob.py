@@ -1,11 +1,10 @@
 """The public names of the published launcher, thin over :mod:`mmpt.launch`."""
 
-from pathlib import Path
-
 from mmpt.launch.commands import printable
+from mmpt.launch.jobs import look_at
 from mmpt.launch.local import Runner
-from mmpt.launch.project import job_from_yaml
-from mmpt.launch.state import JobFailed, JobState
+from mmpt.launch.project import Job, job_from_yaml
+from mmpt.launch.state import JobFailed
 
 __all__ = ["JobStatus", "LocalJob"]
 
@@ -13,18 +12,18 @@ __all__ = ["JobStatus", "LocalJob"]
 class JobStatus:
     """The state of a submitted job, read from its run folder."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, job: Job) -> None:
+        self._job = job
 
     @property
     def status(self) -> str:
-        """``"completed"``, ``"failed"``, ``"running"``, or ``"unknown"`` before the first run."""
-        state = JobState.read(self.run_dir)
-        return state.status if state else "unknown"
+        """``"completed"``, ``"failed"``, ``"cancelled"``, ``"running"`` …, or ``"unknown"`` before the first run."""
+        status = look_at([self._job])[0].status
+        return "unknown" if status == "not run" else status
 
     def done(self) -> bool:
-        """Tell whether the job has ended."""
-        return self.status in ("completed", "failed")
+        """Tell whether the job has ended, well or not."""
+        return self.status not in ("unknown", "pending", "requeued", "running")
 
     def running(self) -> bool:
         """Tell whether the job has started and not ended."""
@@ -48,4 +47,4 @@ class LocalJob:
                 self._runner.run(self.job)
             except JobFailed as error:
                 print(f"error: {error}")
-        return JobStatus(self.job.run_dir)
+        return JobStatus(self.job)

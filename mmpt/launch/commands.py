@@ -52,22 +52,21 @@ def build_command(job: Job, config_path: Path, layout: Layout, machine: Machine)
 
 
 def _training_command(job: Job, config_path: Path, layout: Layout, machine: Machine) -> Command:
-    """Return the command of a training: ``fairseq-train``, which starts a worker on each GPU of a node itself.
+    """Return the command of a training: ``fairseq-train`` for one worker, and that of each for several.
 
-    On CPUs torchrun starts them; on a cluster, where each is started already, the command is that of one.
+    torchrun starts several: unlike fairseq's own spawning it knows CPUs, and hands on the signals by which a training
+    is told to save. On a cluster each worker is started already.
     """
     command = Command([str(config_path), "--user-dir", _own("mmpt")], list(layout.notes))
     command.argv += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     settings = dict(_fairseq_settings(job))
-    worker = [_own("mmpt_cli/fairseq_worker.py")]
-    if layout.workers > 1 and layout.started:
-        command.argv = [sys.executable, *worker, *command.argv]
-    elif layout.workers > 1 and not machine.gpus:
-        command.argv = [*_torchrun(layout), *worker, *command.argv]
+    if layout.workers > 1:
+        starter = [sys.executable] if layout.started else _torchrun(layout)
+        command.argv = [*starter, _own("mmpt_cli/fairseq_worker.py"), *command.argv]
     else:
         command.argv = [_program("fairseq-train"), *command.argv]
-        if layout.workers > 1:
-            command.argv += ["--distributed-world-size", str(layout.workers)]
+        if machine.gpus > 1 or layout.started:  # by itself fairseq takes every GPU that it sees
+            command.argv += ["--distributed-world-size", "1"]
     if not machine.gpus:
         command.argv.append("--cpu")
         settings.pop("cpu", None)

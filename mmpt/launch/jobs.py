@@ -13,7 +13,7 @@ from typing import Any
 from mmpt.launch.project import Job
 from mmpt.launch.slurm_queue import QueuedJob, SlurmError, cancel, queued
 from mmpt.launch.state import LOG_FILE, JobState, is_locked, log_tail
-from mmpt.utils.errors import DataError
+from mmpt.utils.errors import DataError, MMPTError
 
 __all__ = ["JobView", "cancel_jobs", "jobs_table", "look_at", "wait_for"]
 
@@ -80,7 +80,7 @@ def _status(job: Job, state: JobState | None, queue: dict[str, QueuedJob] | None
         code = f"exit code {state.returncode}" if state.status == "failed" else ""
         return state.status, code
     if state.slurm_job:  # what failed with its node may be in the queue again
-        return _status_on_slurm(state, known, problem)
+        return _status_on_slurm(_fresh(job, state) if known is not None and known.over else state, known, problem)
     if is_locked(job.run_dir):
         return "running", ""
     if state.host and state.host != socket.gethostname():
@@ -88,18 +88,34 @@ def _status(job: Job, state: JobState | None, queue: dict[str, QueuedJob] | None
     return "interrupted", "its process is gone; the same command goes on from its last checkpoint"
 
 
+def _fresh(job: Job, state: JobState) -> JobState:
+    """Return the state as it is now: the job may have ended between the look at its folder and that at the queue."""
+    return JobState.read(job.run_dir) or state
+
+
 def _status_on_slurm(state: JobState, known: QueuedJob | None, problem: str) -> tuple[str, str]:
     if problem:
         return state.status, problem
     restarts = f"restart {state.restarts}" if state.restarts else ""
     if known is None:
-        return "interrupted", "Slurm knows it no longer, and it has not said how it ended; see its log"
+        return "interrupted", f"Slurm knows it no longer; what it said last: {_logs_of(state)}"
     if known.over:
-        return ("cancelled" if known.state == "CANCELLED" else "interrupted"), f"Slurm says {known.state}"
+        if state.status not in _UNDER_WAY:
+            return state.status, ""
+        if known.state == "COMPLETED":
+            return "completed", "Slurm says so; its folder does not yet"
+        return (
+            "cancelled" if known.state == "CANCELLED" else "interrupted",
+            f"Slurm says {known.state}; {_logs_of(state)}",
+        )
     if known.state == "PENDING":
         again = "requeued" if state.started else "pending"
         return again, ", ".join(filter(None, [known.reason, restarts]))
     return "running", ", ".join(filter(None, [f"on {known.nodes}" if known.nodes else "", restarts]))
+
+
+def _logs_of(state: JobState) -> str:
+    return f"slurm/{state.slurm_job}/ in its run folder"
 
 
 def _progress(job: Job) -> str:
@@ -155,26 +171,32 @@ def cancel_jobs(views: Sequence[JobView]) -> list[str]:
     """End the jobs that run or wait; return a line on each.
 
     A local job is ended through its launcher, so that this one starts no other; if the launcher is gone, its process
-    group is. Trainings save first, if they do so in time.
+    group is. Trainings save first, if they do so in time. One that cannot be ended does not keep the others from it.
 
     Raises:
-        SlurmError: if Slurm does not answer.
-        DataError: if a job runs on another machine.
+        MMPTError: after all, if one could not be ended; says which, and what was cancelled.
     """
-    lines = []
+    lines, problems = [], []
     for view in views:
-        state = view.state
-        if state is None or not view.active:
+        if view.state is None or not view.active:
             continue
-        if state.slurm_job:
-            cancel(state.slurm_job)
-            if view.status != "running":  # no process of its own is there to write it
-                state.status = "cancelled"
-                state.write(view.job.run_dir)
-            lines.append(f"{view.job.name}: job {state.slurm_job} cancelled")
-        else:
-            lines.append(_cancel_local(view.job, state))
+        try:
+            lines.append(_cancel_on_slurm(view) if view.state.slurm_job else _cancel_local(view.job, view.state))
+        except MMPTError as error:
+            problems.append(str(error))
+    if problems:
+        raise MMPTError("\n".join(problems + lines))
     return lines
+
+
+def _cancel_on_slurm(view: JobView) -> str:
+    state = view.state
+    assert state is not None
+    cancel(state.slurm_job)
+    if view.status != "running":  # no process of its own is there to write it
+        state.status = "cancelled"
+        state.write(view.job.run_dir)
+    return f"{view.job.name}: job {state.slurm_job} cancelled"
 
 
 def _cancel_local(job: Job, state: JobState) -> str:
@@ -193,7 +215,8 @@ def _cancel_local(job: Job, state: JobState) -> str:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if not is_locked(job.run_dir):
-                return f"{job.name}: cancelled"
+                ended = ", and with it its launcher, which begins no other job" if name == "launcher" else ""
+                return f"{job.name}: cancelled{ended}"
             time.sleep(0.1)
     raise DataError(f"{job.name}: process {state.pid} has not ended; end it by hand")
 

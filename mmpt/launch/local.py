@@ -168,7 +168,7 @@ class Runner:
         try:
             state.returncode = self.processes.run(
                 state.command,
-                job_environment(state.workers),
+                job_environment(state.workers, self.machine.gpus),
                 job.run_dir / LOG_FILE,
                 self.stream,
                 keep=(lock,),

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmpt.launch.layout import Machine
 from mmpt.launch.local import Runner
 from mmpt.launch.preparation import is_done, settle_aside
 from mmpt.launch.project import Job
-from mmpt.launch.slurm_job import ClusterJob
+from mmpt.launch.slurm_job import SUBMITTED_FILE, ClusterJob
 from mmpt.launch.slurm_options import SlurmOptions, gpus_of, minutes_of, slurm_layout, slurm_options
 from mmpt.launch.slurm_queue import SlurmError, cancel, queued
 from mmpt.launch.state import CONFIG_FILE, JobState, ProjectFailed, identities, locked, started_in
@@ -24,15 +25,22 @@ from mmpt.utils.config import save_config
 from mmpt.utils.errors import MMPTError
 from mmpt.utils.extras import require
 from mmpt.utils.files import REPOSITORY
+from mmpt.utils.signals import LEFT_EARLY
 
 __all__ = ["SlurmRunner", "parameters_of"]
+
+#: A first task that has saved and cannot queue the job again itself (containers have no scontrol) leaves with this.
+_REQUEUE = f'code=$?; if [ "$code" = {LEFT_EARLY} ]; then scontrol requeue "$SLURM_JOB_ID"; fi; exit "$code"'
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class SlurmRunner(Runner):
-    """Submits the jobs of a project, or one, and returns at once; ``submitted`` maps their names to Slurm's ids.
+    """Submits the jobs of a project, or one, and returns at once.
+
+    ``submitted`` maps the names of the jobs that it has submitted to Slurm's ids, ``waiting`` those too that were in
+    the queue before.
 
     ``nodes`` and ``workers`` (GPUs per node) are those of the command line, if any. ``executor_of`` makes the
     submitit executor of a folder and the ``python`` of the nodes.
@@ -40,6 +48,7 @@ class SlurmRunner(Runner):
 
     nodes: int | None = None
     submitted: dict[str, str] = field(default_factory=dict, init=False)
+    waiting: dict[str, str] = field(default_factory=dict, init=False)
     done: ClassVar[str] = "submitted"
     or_else: ClassVar[str] = " or are in the queue already"
     executor_of: Callable[[Path, SlurmOptions], Any] = field(default_factory=lambda: _executor)
@@ -59,8 +68,8 @@ class SlurmRunner(Runner):
     def script(self, job: Job, after: Sequence[str] = ()) -> str:
         """Return the batch script of a job that waits for the jobs ``after`` (ids, or names in a dry run)."""
         slurm = require("submitit.slurm.slurm", "slurm")
-        folder = _folder(job)
-        python = self.options(job).python or "python"
+        folder = _folder(job).absolute()
+        python = self.options(job).python or shlex.quote(sys.executable)
         command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
         return slurm._make_sbatch_string(command=command, folder=folder, **self._parameters(job, after))
 
@@ -73,11 +82,20 @@ class SlurmRunner(Runner):
         """Submit all jobs; return how many were (the others were completed before, or are in the queue already)."""
         jobs = {job.name: job for stage in stages for job in stage}
         needs = dependencies(list(jobs.values()))
-        for number, stage in enumerate(stages, 1):
-            for job in stage:
-                after = [jobs[name] for name in sorted(needs[job.name])]
-                self.run(job, f"stage {number}/{len(stages)}", after)
+        try:
+            for number, stage in enumerate(stages, 1):
+                for job in stage:
+                    after = [jobs[name] for name in sorted(needs[job.name])]
+                    self.run(job, f"stage {number}/{len(stages)}", after)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
         return len(self.submitted)
+
+    def stop(self) -> None:
+        """Cancel what was submitted here."""
+        for job_id in self.submitted.values():
+            cancel(job_id)
 
     def run(self, job: Job, label: str = "", after: Sequence[Job] = (), overridden: bool = False) -> bool:
         """Submit one job unless it was completed, or is in the queue; tell whether it was submitted.
@@ -88,8 +106,9 @@ class SlurmRunner(Runner):
             DataError: if a checkpoint it starts from is missing, and no job that was submitted writes it.
         """
         say = f"[{label}] {job.name}" if label else job.name
-        ids = [self.submitted[other.name] for other in after if other.name in self.submitted]
-        if not any(other.writes == (job.reads.parent if job.reads else None) for other in after if other.writes):
+        ids = [self.waiting[other.name] for other in after if other.name in self.waiting]
+        awaited = {other.writes for other in after if other.name in self.waiting}
+        if job.reads is None or job.reads.parent not in awaited:
             check_inputs(job)
         self.command(job)  # an error here must leave the folder as it was
         with locked(job.run_dir):
@@ -100,11 +119,12 @@ class SlurmRunner(Runner):
             state.after = {other.name: self._start_of(other) for other in after}
             if is_done(job, state, self.force, say):
                 return False
-            save_config(job.config, job.run_dir / CONFIG_FILE, f"The settings of {job.name}, resolved.")
+            # Not config.yaml, by which the last run is known: Slurm may refuse the job.
+            save_config(job.config, job.run_dir / SUBMITTED_FILE, f"The settings of {job.name}, resolved.")
             state.slurm_job = self._submit(job, after, ids)
             state.host, state.command = socket.gethostname(), self.command(job)[0]
             state.write(job.run_dir)
-        self.submitted[job.name] = state.slurm_job
+        self.submitted[job.name] = self.waiting[job.name] = state.slurm_job
         waits = f", after {', '.join(ids)}" if ids else ""
         print(f"{say}: submitted as job {state.slurm_job}{waits}\n  {printable(state.command)}", flush=True)
         return True
@@ -118,8 +138,7 @@ class SlurmRunner(Runner):
         try:
             views = wait_for(jobs)
         except KeyboardInterrupt:
-            for job_id in self.submitted.values():
-                cancel(job_id)
+            self.stop()
             raise
         failed = {
             view.job.name: MMPTError(f"{view.job.name}: {view.status} {view.note}\n{view.tail()}")
@@ -136,7 +155,7 @@ class SlurmRunner(Runner):
 
     def _start_of(self, other: Job) -> str:
         """Return when a forerunner began; one that was just submitted will begin, so that no old start equals it."""
-        return "submitted" if other.name in self.submitted else started_in(other.run_dir)
+        return "submitted" if other.name in self.waiting else started_in(other.run_dir)
 
     def _is_queued(self, job: Job, say: str) -> bool:
         """Tell whether the job is in the queue already; its successors then wait for it."""
@@ -146,7 +165,7 @@ class SlurmRunner(Runner):
         known = queued([state.slurm_job]).get(state.slurm_job)
         if known is None or known.over:
             return False
-        self.submitted[job.name] = state.slurm_job
+        self.waiting[job.name] = state.slurm_job
         print(f"{say}: is job {state.slurm_job} already ({known.state})", flush=True)
         return True
 
@@ -157,6 +176,7 @@ class SlurmRunner(Runner):
         part = ClusterJob(
             job.name, str(job.path), job.kind, str(job.run_dir), gpus_of(job, options, self.job_type),
             {other.name: str(other.run_dir) for other in after}, force_flag,
+            minutes_of(options.time) * 60 - options.signal_seconds,
         )  # fmt: skip
         executor = self.executor_of(_folder(job), options)
         executor.update_parameters(**self._parameters(job, ids))
@@ -183,10 +203,13 @@ def parameters_of(
     job: Job, options: SlurmOptions, workers: int, gpus: int, after: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return submitit's parameters of a job with that many workers and GPUs per node, after the jobs of some ids."""
-    srun = ["--kill-on-bad-exit=1"]
-    srun += [f"--container-image={options.container_image}"] if options.container_image else []
+    cores = options.cpus_per_worker or 1 + _data_workers(job)
+    srun = ["--kill-on-bad-exit=1", f"--cpus-per-task={cores}"]  # which srun no longer takes from sbatch
+    if options.container_image:
+        srun += [f"--container-image={options.container_image}", f"--container-workdir={Path.cwd()}"]
     srun += [f"--container-mounts={options.container_mounts}"] if options.container_mounts else []
     other = {"requeue": True, "chdir": str(Path.cwd()), "comment": f"mmpt {job.run_dir}", **options.options}
+    other = {key: value for key, value in other.items() if value is not None and value is not False}
     if after:
         other |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
     parameters = {
@@ -194,12 +217,13 @@ def parameters_of(
         "time": minutes_of(options.time),
         "nodes": options.nodes,
         "ntasks_per_node": workers,
-        "cpus_per_task": options.cpus_per_worker or 1 + _data_workers(job),
+        "cpus_per_task": cores,
         "gpus_per_node": gpus or None,
         "mem": f"{round(options.mem_gb * 1024)}M" if options.mem_gb else None,
         "signal_delay_s": options.signal_seconds,
         "stderr_to_stdout": True,
-        "setup": [*options.setup, f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}:$PYTHONPATH"],
+        "setup": [*options.setup, f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "teardown": [_REQUEUE],
         "srun_args": srun,
         "additional_parameters": other,
     }

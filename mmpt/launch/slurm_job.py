@@ -4,14 +4,14 @@ The first task keeps the state and the log of the run folder. When Slurm announc
 ahead of its time limit or at preemption), the training saves and leaves, and the first task has the job queued again.
 """
 
-import json
 import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -22,49 +22,34 @@ from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.preparation import begin, conclude, settle_aside
 from mmpt.launch.processes import Processes, job_environment
 from mmpt.launch.project import Job
-from mmpt.launch.state import CONFIG_FILE, LOG_FILE, JobFailed, JobState, identities, locked, started_in
+from mmpt.launch.slurm_place import Place, world_of
+from mmpt.launch.state import CONFIG_FILE, LOG_FILE, JobFailed, JobState, identities, locked, log_tail, started_in
 from mmpt.utils.config import read_yaml
-from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.files import write_json
+from mmpt.utils.errors import ConfigError
+from mmpt.utils.extras import require
+from mmpt.utils.files import read_json, write_json
 from mmpt.utils.signals import LEFT_EARLY
 
-__all__ = ["ClusterJob", "Place"]
+__all__ = ["SUBMITTED_FILE", "ClusterJob"]
 
 logger = logging.getLogger(__name__)
 
+#: The settings of a job that waits in the queue, below its run folder.
+SUBMITTED_FILE = "slurm/submitted.yaml"
 #: A node that failed may hold the lock of the run folder for as long as its file system takes to notice.
 _SECONDS_FOR_A_LOCK = 180.0
-#: How long a task waits for the others: to be there at the start, and for Slurm to end it at the end.
-_SECONDS_TO_MEET = 600.0
+#: How long the first task waits for Slurm to end the job.
 _SECONDS_TO_END = 3600.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a task stands in its job: ``run`` is the job's id with the number of its restarts."""
-
-    rank: int
-    workers: int
-    local_rank: int
-    nodes: int
-    job_id: str
-    restarts: int
-
-    @classmethod
-    def here(cls) -> "Place":
-        """Read it from the environment that submitit knows (of Slurm, or of its own local executor)."""
-        from mmpt.utils.extras import require
-
-        task = require("submitit", "slurm").JobEnvironment()
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        return cls(task.global_rank, task.num_tasks, task.local_rank, task.num_nodes, task.job_id, restarts)
+#: After another worker has failed: the first one may hang in what they would have done together.
+_SECONDS_AFTER_A_FAILURE = 10.0
 
 
 @dataclass
 class ClusterJob:
     """Run one job of a project, as one of its tasks; what is pickled into the queue.
 
-    ``after`` maps the names of its forerunners to their run folders. ``gpus`` per node are what it was promised.
+    ``after`` maps the names of its forerunners to their run folders. ``gpus`` per node are what it was promised,
+    ``seconds`` the time until the signal ahead of the limit.
     """
 
     name: str
@@ -74,11 +59,10 @@ class ClusterJob:
     gpus: int
     after: dict[str, str] = field(default_factory=dict)
     force_flag: str = ""
+    seconds: int = 0
 
     def checkpoint(self) -> Any:
         """Return what runs when the job is queued again: the same, which goes on from its checkpoint."""
-        from mmpt.utils.extras import require
-
         return require("submitit", "slurm").helpers.DelayedSubmission(self)
 
     def __call__(self) -> str:
@@ -87,32 +71,22 @@ class ClusterJob:
         Raises:
             JobFailed: if the job fails; its successors then never start.
         """
-        place = Place.here()
-        job = Job(
-            self.name, Path(self.path), read_yaml(Path(self.run_dir) / CONFIG_FILE), self.kind, Path(self.run_dir)
-        )
-        run = _Run(job, place, self._command(job, place), self.after)
-        return run.as_first() if place.rank == 0 else run.as_other()
-
-    def _command(self, job: Job, place: Place) -> list[str]:
-        machine = Machine.here() if self.gpus else Machine(0)  # torch is not imported to count none
-        if self.gpus and not machine.gpus:
-            raise ConfigError(
-                f"{self.name}: {self.gpus} GPU(s) per node were asked for; torch finds none on {socket.gethostname()}"
-            )
-        built = build_command(job, job.run_dir / CONFIG_FILE, Layout(place.workers, place.nodes, started=True), machine)
-        for note in built.notes if place.rank == 0 else ():
-            print(f"  note: {note}", flush=True)
-        return [*built.argv, *([self.force_flag] if self.force_flag else [])]
+        run = _Run(self, Place.here())
+        try:
+            return run.as_first() if run.place.rank == 0 else run.as_other()
+        except Exception as error:
+            run.note_failure(error)
+            raise
 
 
 class _Run:
     """One task of a running job: its command, and what signals make of it."""
 
-    def __init__(self, job: Job, place: Place, command: list[str], after: Mapping[str, str]) -> None:
-        self.job, self.place, self.command, self.after = job, place, command, after
+    def __init__(self, part: ClusterJob, place: Place) -> None:
+        self.part, self.place, self.run_dir = part, place, Path(part.run_dir)
         self.processes = Processes()
         self.received: set[signal.Signals] = set()
+        self.begun = time.monotonic()
         self._requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's, which has the job queued again
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._pass_on)
@@ -120,106 +94,162 @@ class _Run:
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self.received.add(signal.Signals(number))
         self.processes.signal(signal.Signals(number))
+        if number == signal.SIGTERM:
+            timer = threading.Timer(_SECONDS_AFTER_A_FAILURE, self._end_if_another_failed)
+            timer.daemon = True
+            timer.start()
+
+    def _end_if_another_failed(self) -> None:
+        if self._failures():
+            self.processes.signal(signal.SIGKILL)
 
     def as_other(self) -> str:
         """Run this worker; leave what there is to say about the job to the first one."""
-        code = self._run()
+        log = self.place.file(self.run_dir, f"worker{self.place.rank}").with_suffix(".txt")
+        code = self._run(self._command(self._job()), log)
         if self._asked_to_leave(code):
             return "left"
         if code != 0:
+            self._report(code, log_tail(log))
             raise SystemExit(code if code > 0 else 128 - code)
         return "completed"
 
     def as_first(self) -> str:
         """Run this worker and keep the state of the run folder."""
-        job = self.job
+        job = self._job()
         with locked(job.run_dir, _SECONDS_FOR_A_LOCK) as lock:
             settle_aside(job, job.name, "the last run ended")
-            state = JobState.read(job.run_dir) or JobState("pending")
-            state.inputs = identities(job)
-            state.command, state.workers = self.command, self.place.workers
-            state.slurm_job, state.restarts = self.place.job_id, self.place.restarts
-            state.after = {name: started_in(Path(folder)) for name, folder in self.after.items()}
+            state = self._state(job)
+            state.command = self._command(job)
             log_start = begin(job, state)
-            state.host = socket.gethostname()
             state.write(job.run_dir)
-            print(f"{job.name}: {printable(self.command)}", flush=True)
+            print(f"{job.name}: {printable(state.command)}", flush=True)
             started = time.monotonic()
             try:
-                state.returncode = self._run(job.run_dir / LOG_FILE, keep=(lock,))
+                state.returncode = self._run(state.command, job.run_dir / LOG_FILE, keep=(lock,))
+                self._blame_others(state)
             finally:
                 state.seconds = round(state.seconds + time.monotonic() - started, 1)
                 conclude(job, state)
                 settle_aside(job, job.name, "ended")
-            if self._asked_to_leave(state.returncode):
-                state.status = "pending" if signal.SIGUSR2 in self.received else "cancelled"
-                state.write(job.run_dir)
-        if self._asked_to_leave(state.returncode):
-            if signal.SIGUSR2 in self.received:
-                self._queue_again(state)
+            leaves = self._asked_to_leave(state.returncode)
+            if leaves:
+                self._leave(state)
+        if leaves:
             return _wait_for_the_end()
         if state.returncode != 0:
             raise JobFailed(job, state.returncode, log_start)
         return state.status
 
-    def _run(self, log: Path | None = None, keep: tuple[int, ...] = ()) -> int:
-        environment = job_environment()
-        meeting: Path | None = None
-        if self.place.workers > 1:
-            meeting = self.job.run_dir / "slurm" / f"meeting_{self.place.job_id}_{self.place.restarts}.json"
-            environment |= _world(self.place, meeting)
-        per_node = max(1, self.place.workers // self.place.nodes)
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // per_node)))
+    def note_failure(self, error: Exception) -> None:
+        """See to it that the run folder tells of an error, also of one before the command began."""
+        if self.place.rank > 0:
+            self._report(1, f"    {error}")
+            return
+        state = JobState.read(self.run_dir) or JobState("pending")
+        if state.status in ("pending", "running"):
+            state.status, state.returncode, state.slurm_job = "failed", 1, self.place.job_id
+            state.write(self.run_dir)
+        if not isinstance(error, JobFailed):
+            with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(f"error: {error}\n")
+
+    def _job(self) -> Job:
+        part = self.part
+        config = read_yaml(self.run_dir / SUBMITTED_FILE)
+        return Job(part.name, Path(part.path), config, part.kind, self.run_dir)
+
+    def _state(self, job: Job) -> JobState:
+        state = JobState.read(job.run_dir) or JobState("pending")
+        state.inputs, state.workers = identities(job), self.place.workers
+        state.slurm_job, state.restarts = self.place.job_id, self.place.restarts
+        state.after = {name: started_in(Path(folder)) for name, folder in self.part.after.items()}
+        state.host = socket.gethostname()
+        return state
+
+    def _command(self, job: Job) -> list[str]:
+        gpus, place = self.part.gpus, self.place
+        machine = Machine.here() if gpus else Machine(0)  # torch is not imported to count none
+        if gpus and not machine.gpus:
+            raise ConfigError(
+                f"{job.name}: {gpus} GPU(s) per node were asked for; torch finds none on {socket.gethostname()}"
+            )
+        built = build_command(job, job.run_dir / CONFIG_FILE, Layout(place.workers, place.nodes, started=True), machine)
+        for note in built.notes if place.rank == 0 else ():
+            print(f"  note: {note}", flush=True)
+        return [*built.argv, *([self.part.force_flag] if self.part.force_flag else [])]
+
+    def _run(self, command: list[str], log: Path, keep: tuple[int, ...] = ()) -> int:
+        environment = job_environment(gpus=self.part.gpus)
+        cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or 0)
+        environment.setdefault("OMP_NUM_THREADS", str(cores or max(1, (os.cpu_count() or 1) // self.place.per_node)))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        meeting = self.place.file(self.run_dir, "meeting").with_suffix(".json")
         try:
-            return self.processes.run(self.command, environment, log, keep=keep)
+            if self.place.workers > 1:
+                environment |= world_of(self.place, meeting, lambda: bool(self.received))
+            if self.received:  # before there was a command to tell
+                return -min(self.received)
+            return self.processes.run(command, environment, log, keep=keep)
         finally:
-            if meeting is not None and self.place.rank == 0:
+            if self.place.rank == 0:
                 meeting.unlink(missing_ok=True)
 
     def _asked_to_leave(self, code: int | None) -> bool:
         """Tell whether the command ended because of a signal to the job: it saved, or had nothing to save."""
         return code == LEFT_EARLY or (bool(self.received) and code in {-number for number in self.received})
 
+    def _report(self, code: int, tail: str) -> None:
+        said = {"rank": self.place.rank, "host": socket.gethostname(), "code": code, "tail": tail}
+        write_json(self.place.file(self.run_dir, f"failed{self.place.rank}").with_suffix(".json"), said)
+
+    def _failures(self) -> list[dict[str, Any]]:
+        pattern = self.place.file(self.run_dir, "failed*").with_suffix(".json")
+        return [read_json(path) for path in sorted(pattern.parent.glob(pattern.name))]
+
+    def _blame_others(self, state: JobState) -> None:
+        """Take over the exit code of another worker that failed, and note what it said: this one ended with it."""
+        if self.place.workers == 1 or state.returncode in (0, LEFT_EARLY):
+            return
+        deadline = time.monotonic() + 2.0
+        while not (failures := self._failures()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for failure in failures:
+            state.returncode = int(failure["code"])
+            with (self.run_dir / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(f"error: worker {failure['rank']} on {failure['host']} failed with exit code ")
+                log.write(f"{failure['code']}; the end of its log:\n{failure['tail']}\n")
+
+    def _leave(self, state: JobState) -> None:
+        """Say what becomes of a job that was asked to go, and have it queued again unless it is cancelled.
+
+        Raises:
+            JobFailed: if it needs more time than it may have, and cannot save.
+        """
+        timed_out = time.monotonic() - self.begun >= 0.9 * self.part.seconds
+        if self.part.kind == "predict" and timed_out and signal.SIGUSR2 in self.received:
+            state.status = "failed"
+            state.write(self.run_dir)
+            raise ConfigError(
+                f"{self.part.name}: a test begins anew when it is interrupted, and needs more than slurm.time"
+            )
+        cancelled = signal.SIGTERM in self.received and signal.SIGUSR2 not in self.received
+        state.status = "cancelled" if cancelled else "pending"
+        state.write(self.run_dir)
+        if not cancelled:
+            self._queue_again(state)
+
     def _queue_again(self, state: JobState) -> None:
-        """Let submitit queue the job again, which ends this task; else say in its state that it is over."""
-        handler: Callable[[int, FrameType | None], Any] = self._requeue
+        """Let submitit queue the job again, which ends this task; else the batch script does, told by the exit code."""
         try:
-            handler(signal.SIGUSR2, None)
+            self._requeue(signal.SIGUSR2, None)
+        except (OSError, subprocess.SubprocessError) as error:  # no scontrol here, or no munge: a container
+            print(f"{self.part.name}: left to the batch script to queue it again ({error})", flush=True)
+            sys.exit(LEFT_EARLY)
         except Exception:  # its time limit has been reached too often, or Slurm refuses
             state.status = "cancelled"
-            state.write(self.job.run_dir)
+            state.write(self.run_dir)
             raise
-
-
-def _world(place: Place, meeting: Path) -> dict[str, str]:
-    """Return what torch.distributed reads; the first task chooses the port, and tells the others by a file."""
-    if place.rank == 0:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
-        write_json(meeting, {"address": _address(), "port": port})
-    told = _read_when_there(meeting)
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    values = (place.rank, place.workers, place.local_rank, told["address"], told["port"])
-    return dict(zip(names, map(str, values), strict=True))
-
-
-def _address() -> str:
-    """Return the address of this machine as Slurm knows it; names of nodes need not resolve."""
-    return os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or socket.gethostname()
-
-
-def _read_when_there(meeting: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + _SECONDS_TO_MEET
-    while time.monotonic() < deadline:
-        try:
-            return json.loads(meeting.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            time.sleep(0.2)
-    raise DataError(
-        f"{meeting}: the first worker has not come within {_SECONDS_TO_MEET:.0f} s. Is the run folder shared by the "
-        "nodes?"
-    )
 
 
 def _wait_for_the_end() -> str:

@@ -12,7 +12,7 @@ from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.options import read_options
 from mmpt.utils.schema import CORE_KEYS
 
-__all__ = ["SlurmOptions", "minutes_of", "slurm_layout", "slurm_options"]
+__all__ = ["SlurmOptions", "gpus_of", "minutes_of", "slurm_layout", "slurm_options"]
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<numbers>\d+(?::\d+){0,2})")
 
@@ -38,13 +38,14 @@ class SlurmOptions:
     container_mounts: str | None = None
     signal_seconds: int = 120
     max_requeues: int = 100
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def slurm_options(job: Job, nodes: int | None = None, gpus_per_node: int | None = None) -> SlurmOptions:
     """Read the ``slurm`` section of a job; ``nodes`` and ``gpus_per_node`` of the command line win.
 
-    A script has one worker, whatever the section says.
+    The section is about trainings: a script has one worker without a GPU, a test one with a GPU, or as many as
+    ``gpus_per_node`` says.
 
     Raises:
         ConfigError: if a key is unknown or has a wrong value; names it and the file.
@@ -59,44 +60,54 @@ def slurm_options(job: Job, nodes: int | None = None, gpus_per_node: int | None 
         options = read_options(section, SlurmOptions)
         if minutes_of(options.time) * 60 <= options.signal_seconds:
             raise ConfigError(
-                f"slurm.time: {options.time!r} is no longer than slurm.signal_seconds ({options.signal_seconds}): a job "
-                "would be told to go as soon as it begins, again and again"
+                f"slurm.time: {options.time!r} is no longer than slurm.signal_seconds ({options.signal_seconds}): a "
+                "job would be told to go as soon as it begins, again and again"
             )
     except ConfigError as error:
         raise ConfigError(f"{job.path}: slurm.{str(error).removeprefix('slurm.')}") from error
-    options.nodes = nodes or options.nodes
-    if gpus_per_node is not None:
-        options.gpus_per_node, options.workers_per_node = gpus_per_node, None
-    if job.kind == "script":
-        options.nodes, options.gpus_per_node, options.workers_per_node = 1, 0, 1
-    elif job.kind == "predict" and nodes is None and gpus_per_node is None:
-        options.nodes, options.workers_per_node = 1, 1
-        options.gpus_per_node = min(1, _gpus(options, job, None))
+    if job.kind == "train":
+        options.nodes = nodes or options.nodes
+    else:
+        options.nodes, options.workers_per_node = 1, None if gpus_per_node is not None else 1
+        options.gpus_per_node = 0 if job.kind == "script" or options.gpus_per_node == 0 else 1
+    if gpus_per_node is not None and job.kind != "script":
+        on_cores = options.gpus_per_node == 0 or gpus_per_node == 0
+        options.gpus_per_node = 0 if on_cores else gpus_per_node
+        options.workers_per_node = gpus_per_node or None
+    _check_numbers(job, options)
+    return options
+
+
+def _check_numbers(job: Job, options: SlurmOptions) -> None:
     for key, least in (("nodes", 1), ("gpus_per_node", 0), ("workers_per_node", 1), ("cpus_per_worker", 1)):
         value = getattr(options, key)
         if value is not None and value < least:
             raise ConfigError(f"{job.path}: slurm.{key}: must be at least {least}, not {value}")
-    return options
+    if options.container_image and not options.python:
+        raise ConfigError(
+            f"{job.path}: slurm.container_image: slurm.python must say how Python is called in it, such as: python3"
+        )
 
 
 def slurm_layout(job: Job, options: SlurmOptions, job_type: str | None = None) -> Layout:
-    """Return the workers of a job on the cluster: one for each GPU, or ``workers_per_node`` on each node."""
-    gpus = _gpus(options, job, job_type)
-    per_node = options.workers_per_node or max(1, gpus)
-    if gpus and per_node > gpus:
-        raise ConfigError(f"{job.path}: slurm.workers_per_node: {per_node} workers cannot share {gpus} GPU(s)")
+    """Return the workers of a job on the cluster: one for each GPU; without GPUs, ``workers_per_node`` on each node.
+
+    Raises:
+        ConfigError: if there is to be another number of workers on a node than of GPUs.
+    """
+    gpus = gpus_of(job, options, job_type)
+    per_node = options.workers_per_node or gpus or JOB_TYPES[job_type_of(job, job_type)]
+    if gpus and per_node != gpus:
+        raise ConfigError(
+            f"{job.path}: slurm.workers_per_node: {per_node} workers for {gpus} GPU(s) per node: each worker has one. "
+            "Set slurm.gpus_per_node, to 0 to train on the cores"
+        )
     return Layout(per_node * options.nodes, options.nodes, started=True)
 
 
 def gpus_of(job: Job, options: SlurmOptions, job_type: str | None = None) -> int:
     """Return the GPUs per node that a job asks for: the section's, else as many as its job type has workers."""
-    return _gpus(options, job, job_type)
-
-
-def _gpus(options: SlurmOptions, job: Job, job_type: str | None) -> int:
-    if options.gpus_per_node is not None:
-        return options.gpus_per_node
-    return JOB_TYPES[job_type_of(job, job_type)]
+    return JOB_TYPES[job_type_of(job, job_type)] if options.gpus_per_node is None else options.gpus_per_node
 
 
 def minutes_of(time: object) -> int:

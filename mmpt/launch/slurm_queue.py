@@ -10,6 +10,9 @@ from mmpt.utils.errors import MMPTError
 __all__ = ["QueuedJob", "SlurmError", "cancel", "queued"]
 
 _SECONDS = 60
+_ENDED = frozenset(
+    ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
+)
 
 
 class SlurmError(MMPTError):
@@ -28,15 +31,7 @@ class QueuedJob:
     @property
     def over(self) -> bool:
         """Whether it has ended (Slurm keeps it for some minutes) and will not begin again."""
-        return self.state not in (
-            "PENDING",
-            "RUNNING",
-            "COMPLETING",
-            "CONFIGURING",
-            "REQUEUED",
-            "SUSPENDED",
-            "STAGE_OUT",
-        )
+        return self.state in _ENDED
 
 
 def queued(ids: Iterable[str]) -> dict[str, QueuedJob]:

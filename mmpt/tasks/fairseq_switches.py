@@ -27,9 +27,9 @@ def check_switches(args: Namespace) -> None:
     if getattr(args, "ddp_backend", None) == "fully_sharded":
         raise ConfigError(
             "fairseq.distributed_training.ddp_backend: fully_sharded is not supported: it comes from fairscale, "
-            "whose last release (0.4.13) needs CUDA to start at all and failed on torch 2.13 where that was got round, and "
-            "fairseq wraps the model as one unit, so that every worker holds all weights while it computes. To save memory use "
-            "model.gradient_checkpointing: true, fairseq.common.bf16: true, optim.freeze, or a smaller "
+            "whose last release (0.4.13) needs CUDA to start at all and failed on torch 2.13 where that was got round; "
+            "and fairseq wraps the model as one unit, so that every worker holds all weights while it computes. To "
+            "save memory use model.gradient_checkpointing: true, fairseq.common.bf16: true, optim.freeze, or a smaller "
             "fairseq.dataset.batch_size with update_freq; for several GPUs, ddp_backend: no_c10d"
         )
     if getattr(args, "optimizer", None) in GROUPED_OPTIMIZERS:

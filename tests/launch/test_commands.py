@@ -29,8 +29,9 @@ def test_published_pretraining_command(tmp_path: Path, monkeypatch: pytest.Monke
     job = shipped("retri/videoclip", "how2.yaml")
     job.run_dir = Path("runs/retri/videoclip")
     assert line(job, "local_big") == (
-        "fairseq-train projects/retri/videoclip/how2.yaml --user-dir mmpt --task mmtask --arch mmarch"
-        " --criterion mmloss --distributed-world-size 8 --tensorboard-logdir runs/retri/videoclip/run_0"
+        "torchrun --standalone --nproc-per-node 8 mmpt_cli/fairseq_worker.py"
+        " projects/retri/videoclip/how2.yaml --user-dir mmpt --task mmtask --arch mmarch"
+        " --criterion mmloss --tensorboard-logdir runs/retri/videoclip/run_0"
         " --log-interval 1000 --fp16 --num-workers 4 --batch-size 1 --lr 5e-05 --clip-norm 2.0 --optimizer adam"
         " --adam-betas '(0.9, 0.98)' --lr-scheduler polynomial_decay --total-num-update 1000000 --warmup-updates 1000"
         " --weight-decay 0.0 --ddp-backend no_c10d --max-epoch 25 --save-dir runs/retri/videoclip"
@@ -40,7 +41,7 @@ def test_published_pretraining_command(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_published_finetuning_and_test_commands() -> None:
     tune = line(shipped("retri/videoclip", "youcook_videoclip.yaml"), "local_small")
-    assert "--distributed-world-size 2 " in tune
+    assert "--nproc-per-node 2 " in tune
     assert "--batch-size 128 " in tune
     assert (
         "--restore-file runs/retri/videoclip/checkpoint_best.pt --reset-optimizer --reset-dataloader --reset-meters"
@@ -48,6 +49,15 @@ def test_published_finetuning_and_test_commands() -> None:
     ) in tune
     test = line(shipped("retri/videoclip", "test_youcook_zs.yaml"), "local_big")
     assert test.split()[1:] == ["mmpt_cli/predict.py", "projects/retri/videoclip/test_youcook_zs.yaml"]
+
+
+def test_one_worker_does_not_take_the_other_gpus() -> None:
+    job = shipped("retri/videoclip", "how2.yaml")
+    assert "fairseq-train " in line(job, "local_single")
+    assert "--distributed-world-size 1 " in line(job, "local_single"), "fairseq alone takes all that it sees"
+    assert "--distributed-world-size" not in line(job, "local_single", LAPTOP)
+    argv = build_command(job, job.path, Layout(1, started=True), Machine(gpus=1)).argv
+    assert argv[argv.index("--distributed-world-size") + 1] == "1"
 
 
 def test_vlm_batch_is_divided_into_items() -> None:

@@ -70,7 +70,7 @@ def test_cancelling_ends_the_job_and_its_launcher(project: str, capsys: pytest.C
     out = capsys.readouterr().out
     assert "begun" in out and "one" not in out.split("\n")[1]
     assert main([project, "--cancel"]) == 0
-    assert capsys.readouterr().out == "two.yaml: cancelled\n"
+    assert capsys.readouterr().out == ("two.yaml: cancelled, and with it its launcher, which begins no other job\n")
     process.communicate(timeout=30)
     assert process.returncode == 130, "and no other job was begun"
     assert statuses(project, capsys) == ["completed", "cancelled", "not run"]

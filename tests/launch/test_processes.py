@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from mmpt.launch import processes
 from mmpt.launch.processes import Processes, job_environment
+from mmpt.utils.errors import StorageError
 
 
 def python(code: str) -> list[str]:
@@ -81,6 +83,54 @@ def test_stopping_asks_first_and_kills_what_does_not_go(tmp_path: Path, monkeypa
         thread.join(timeout=30)
         assert codes == [expected], name
         assert running.stopped
+
+
+def test_a_console_that_goes_away_does_not_stop_a_job(tmp_path: Path) -> None:
+    log, root = tmp_path / "log.txt", Path(__file__).parents[2]
+    code = (
+        "import pathlib, sys; from mmpt.launch.processes import Processes, job_environment\n"
+        "many = [sys.executable, '-c', 'for n in range(50000): print(n)']\n"
+        f"code = Processes().run(many, job_environment(), pathlib.Path({str(log)!r}))\n"
+        f"open({str(tmp_path / 'code')!r}, 'w').write(str(code))"
+    )
+    launcher = subprocess.Popen(python(code), stdout=subprocess.PIPE, cwd=root, stderr=subprocess.DEVNULL)
+    assert launcher.stdout is not None
+    launcher.stdout.read(10)
+    launcher.stdout.close()  # as head does
+    launcher.wait(timeout=60)
+    assert (tmp_path / "code").read_text() == "0"
+    assert log.read_text().splitlines()[-1] == "49999"
+
+
+def test_a_log_that_cannot_be_written_stops_the_job_by_name() -> None:
+    talks = python("import time\nwhile True: print('more', flush=True); time.sleep(0.01)")
+    with pytest.raises(StorageError, match="/dev/full: cannot be written .*the job was stopped"):
+        Processes().run(talks, job_environment(), Path("/dev/full"), stream=False)
+
+
+def test_nothing_begins_after_the_launcher_was_stopped(tmp_path: Path) -> None:
+    running = Processes()
+    running.stop()
+    assert running.run(python(f"open({str(tmp_path / 'x')!r}, 'w')"), job_environment()) == -signal.SIGTERM
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_exit_code_outlives_a_signal_that_comes_too_late() -> None:
+    for _ in range(5):
+        running, codes = Processes(), []
+        process = threading.Thread(
+            target=lambda p=running, out=codes: out.append(p.run(python("raise SystemExit(6)"), job_environment()))
+        )
+        process.start()
+        while process.is_alive():
+            running.signal(signal.SIGWINCH)  # which does nothing; but asking for its state would take the exit code
+        process.join()
+        assert codes == [6]
+
+
+def test_without_gpus_a_job_sees_none() -> None:
+    assert job_environment(gpus=0)["CUDA_VISIBLE_DEVICES"] == ""
+    assert job_environment(gpus=2).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def test_cores_are_shared_out_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:

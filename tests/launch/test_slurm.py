@@ -14,7 +14,7 @@ from mmpt.launch.layout import Machine
 from mmpt.launch.project import expand_project, jobs_of
 from mmpt.launch.slurm import SlurmRunner
 from mmpt.launch.slurm_job import ClusterJob
-from mmpt.launch.slurm_options import SlurmOptions, minutes_of, slurm_layout, slurm_options
+from mmpt.launch.slurm_options import SlurmOptions, gpus_of, minutes_of, slurm_layout, slurm_options
 from mmpt.launch.slurm_queue import SlurmError
 from mmpt.launch.state import JobState
 from mmpt.utils.errors import ConfigError
@@ -122,9 +122,10 @@ def test_a_dry_run_shows_the_batch_script_and_the_command_of_a_worker(
     ):  # fmt: skip
         assert f"#SBATCH {flag}" in lines, flag
     assert lines.index("module load cuda") < lines.index('source "env.sh"') < lines.index("# command")
-    assert any(
-        "submitit.core._submit runs/mine/pre/slurm/%j" in line and "--kill-on-bad-exit=1" in line for line in lines
-    )
+    (call,) = (line for line in lines if "submitit.core._submit" in line)
+    assert f"{sys.executable} -u -m submitit.core._submit {Path.cwd()}/runs/mine/pre/slurm/%j" in call
+    assert "--kill-on-bad-exit=1" in call and "--cpus-per-task=5" in call
+    assert any("scontrol requeue" in line for line in lines[lines.index(call) :])
     assert "mmpt_cli/fairseq_worker.py runs/mine/pre/config.yaml" in out
     assert "32 worker(s) on 4 node(s)" in out
 
@@ -144,7 +145,8 @@ def test_jobs_are_submitted_in_the_order_of_the_graph(project: Path, capsys: pyt
         32,
         {"make.yaml": "submitted"},
     )
-    assert (Path("runs/mine/pre") / "config.yaml").exists()
+    assert (Path("runs/mine/pre") / "slurm" / "submitted.yaml").exists()
+    assert not (Path("runs/mine/pre") / "config.yaml").exists(), "it has not begun"
     part = SUBMITTED[2][0]
     assert part.after == {"make.yaml": "runs/mine/make", "pre.yaml": "runs/mine/pre"}
 
@@ -169,7 +171,10 @@ def test_what_is_queued_or_completed_is_not_submitted_again(
     assert "make.yaml: completed before" in out
     assert [part.name for part, _ in SUBMITTED] == ["test.yaml"], "Slurm knows it no longer"
     assert SUBMITTED[0][1]["additional_parameters"]["dependency"] == "afterok:102"
-    assert runner.submitted["pre.yaml"] == "101"
+    assert runner.waiting["pre.yaml"] == "101" and "pre.yaml" not in runner.submitted
+    fake(tmp_path, monkeypatch, scancel=f"echo $* >> {tmp_path}/cancelled")
+    runner.stop()
+    assert (tmp_path / "cancelled").read_text().split() == ["100"], "what it submitted itself"
 
 
 def test_force_makes_a_script_begin_anew_too(project: Path) -> None:
@@ -235,6 +240,27 @@ def test_slurms_own_refusal_is_passed_on(project: Path, tmp_path: Path, monkeypa
     assert JobState.read(job.run_dir) is None, "it was not submitted"
 
 
+def test_a_training_that_slurm_refused_to_extend_is_extended_the_next_time(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    from mmpt.launch.preparation import begin
+    from mmpt.launch.slurm import _executor
+
+    job = jobs_of(project, ["fairseq.optimization.max_epoch=1"], only=["pre"])[0]
+    done = JobState("running")
+    begin(job, done)
+    done.status, done.returncode = "completed", 0
+    done.write(job.run_dir)
+    (job.run_dir / "checkpoint_last.pt").touch()
+    fake(tmp_path, monkeypatch, srun="exit 0", sbatch="echo 'invalid partition' >&2; exit 1")
+    longer = jobs_of(project, ["fairseq.optimization.max_epoch=5"], only=["pre"])[0]
+    with pytest.raises(SlurmError):
+        SlurmRunner("slurm_big", machine=Machine(0), executor_of=_executor).run(longer)
+    assert SlurmRunner("slurm_big", machine=Machine(0), executor_of=FakeExecutor).run(longer)
+    assert (job.run_dir / "checkpoint_last.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "minutes"),
     [
@@ -277,15 +303,35 @@ def test_the_sections_keys_are_those_of_the_schema(project: Path) -> None:
 
 def test_workers_follow_the_gpus_the_section_and_the_command_line(project: Path) -> None:
     job = jobs_of(project, only=["pre"])[0]
-    assert slurm_layout(job, slurm_options(job), "slurm_small").workers == 8
-    assert slurm_layout(job, slurm_options(job, nodes=2, gpus_per_node=4), "slurm_small").workers == 8
-    cpus = jobs_of(project, ["slurm.gpus_per_node=0", "slurm.workers_per_node=3"], only=["pre"])[0]
-    assert slurm_layout(cpus, slurm_options(cpus), "slurm_big").workers == 12
-    too_many = jobs_of(project, ["slurm.gpus_per_node=2", "slurm.workers_per_node=3"], only=["pre"])[0]
-    with pytest.raises(ConfigError, match=r"workers_per_node: 3 workers cannot share 2 GPU"):
-        slurm_layout(too_many, slurm_options(too_many))
-    test = jobs_of(project, only=["test"])[0]
-    assert slurm_layout(test, slurm_options(test, gpus_per_node=4)).workers == 4
+
+    def workers(overrides: list[str], job_type: str = "slurm_small", name: str = "pre", **typed: int) -> int:
+        changed = jobs_of(project, overrides, only=[name])[0]
+        return slurm_layout(changed, slurm_options(changed, **typed), job_type).workers
+
+    assert slurm_layout(job, slurm_options(job), "slurm_small").workers == 8, "four nodes"
+    assert workers([], nodes=2, gpus_per_node=4) == 8
+    on_cores = "slurm.gpus_per_node=0"
+    assert workers([on_cores]) == 8 and workers([on_cores], "slurm_big") == 32, "the job type's size on each node"
+    assert workers([on_cores, "slurm.workers_per_node=3"]) == 12
+    assert workers([on_cores], gpus_per_node=5) == 20, "of its cores, as it says 0 GPUs"
+    assert workers([], "slurm_big", nodes=1, gpus_per_node=0) == 8
+    with pytest.raises(ConfigError, match=r"workers_per_node: 3 workers for 2 GPU.*each worker has one"):
+        workers(["slurm.gpus_per_node=2", "slurm.workers_per_node=3"])
+    tests = [workers([], "slurm_big", "test", **typed) for typed in ({}, {"nodes": 4}, {"gpus_per_node": 4})]
+    assert tests == [1, 1, 4], "a test has one worker unless it is asked for more"
+    assert gpus_of(jobs_of(project, only=["make"])[0], slurm_options(jobs_of(project, only=["make"])[0])) == 0
+
+
+def test_containers_and_switches_become_options(project: Path) -> None:
+    in_image = ["slurm.container_image=img.sqsh", "slurm.container_mounts=/data:/data"]
+    with pytest.raises(ConfigError, match=r"container_image: slurm\.python must say"):
+        slurm_options(jobs_of(project, in_image, only=["pre"])[0])
+    switches = ["slurm.options.exclusive=true", "slurm.options.requeue=false"]
+    job = jobs_of(project, [*in_image, "slurm.python=python3", *switches], only=["pre"])[0]
+    script = SlurmRunner("slurm_big", machine=Machine(0)).script(job)
+    assert "--container-image=img.sqsh" in script and "--container-mounts=/data:/data" in script
+    assert f"--container-workdir={Path.cwd()}" in script and " python3 -u -m submitit" in script
+    assert "#SBATCH --exclusive\n" in script and "--requeue" not in script.split("# command")[0]
 
 
 def test_several_nodes_need_a_cluster(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from mmpt.launch.layout import Machine
 from mmpt.launch.project import Job, job_from_yaml
 from mmpt.launch.slurm import SlurmRunner
+from mmpt.launch.slurm_job import ClusterJob
 from mmpt.launch.slurm_options import SlurmOptions
 from mmpt.launch.state import JobState
 
@@ -135,6 +136,46 @@ def test_two_tasks_train_as_one_world_and_go_on_after_the_signal(
     state = state_of(job)
     assert (state.status, state.workers) == ("completed", 2)
     assert not list((place / "run" / "slurm").glob("meeting_*"))
+
+
+def test_a_worker_that_fails_fails_the_job_and_its_words_are_in_the_log(
+    pretraining_config: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fairseq")
+    (place / "failing.py").write_text(
+        "from mmpt.losses.contrastive import MMContraLoss\nfrom mmpt.utils.distributed import world\n\n"
+        "class Fails(MMContraLoss):\n"
+        "    def __call__(self, *args, **kwargs):\n"
+        "        if world()[0] == 1:\n            raise ValueError('the second worker is at fault')\n"
+        "        return super().__call__(*args, **kwargs)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:{place}")
+    config = pretraining_config
+    config["slurm"] = {"gpus_per_node": 0, "workers_per_node": 2}
+    config["loss"]["loss_cls"] = "failing:Fails"
+    config["fairseq"]["checkpoint"] = {"save_dir": "run"}
+    (place / "job.yaml").write_text(yaml.safe_dump(config))
+    job = job_from_yaml("job.yaml")
+    with pytest.raises(submitit.core.utils.FailedJobError):
+        submit(job).results()
+    state, log = state_of(job), (place / "run" / "log.txt").read_text()
+    assert (state.status, state.returncode) == ("failed", 1)
+    assert "error: worker 1 on" in log and "the second worker is at fault" in log
+
+
+def test_what_goes_wrong_before_the_command_is_in_state_and_log(place: Path) -> None:
+    job = script(place)
+    (place / "job.yaml").write_text(yaml.safe_dump({"script": "-m a b", "args": {}, "run_dir": "runs/x"}))
+    runner = SlurmRunner("slurm_single", machine=Machine(0), executor_of=LocalExecutor)
+    part = ClusterJob(job.name, "job.yaml", "script", "runs/x", 0)
+    (place / "runs/x/slurm").mkdir(parents=True)
+    (place / "runs/x/slurm/submitted.yaml").write_text((place / "job.yaml").read_text())
+    executor = runner.executor_of(place / "runs/x/slurm/%j", SlurmOptions())
+    executor.update_parameters(ntasks_per_node=1)
+    with pytest.raises(submitit.core.utils.FailedJobError):
+        executor.submit(part).results()
+    assert state_of(job).status == "failed"
+    assert "error: job.yaml: script must be one file or '-m module'" in (place / "runs/x/log.txt").read_text()
 
 
 def _updates(log: Path) -> list[int]:

@@ -76,15 +76,14 @@ def updates(log: Path) -> list[int]:
     )
 
 
-def processes_of(text: str) -> Iterator[str]:
-    """Yield the command lines of processes that name ``text``; a test's own is not among them."""
-    for folder in Path("/proc").glob("[0-9]*"):
+def processes_in(folder: Path) -> Iterator[str]:
+    """Yield the command lines of processes that work in a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if Path(os.readlink(process / "cwd")) == folder:
+                yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if text in line and int(folder.name) != os.getpid() and "pytest" not in line:
-            yield line
 
 
 def test_two_workers_are_one_world_and_a_cancelled_training_goes_on(
@@ -103,10 +102,11 @@ def test_two_workers_are_one_world_and_a_cancelled_training_goes_on(
     until(lambda: first.poll() is not None or len(updates(run / "log.txt")) >= 3)
     assert first.poll() is None, first.communicate()[0]
     assert re.search(r"^job +running", jobs(place, "job.yaml"), flags=re.MULTILINE)
+    assert sum("fairseq_worker.py" in line for line in processes_in(place)) >= 3, "torchrun and two workers"
     assert "job.yaml: cancelled" in jobs(place, "job.yaml", "--cancel")
     said, _ = first.communicate(timeout=60)
     assert first.returncode == 130, said
-    assert not list(processes_of(f"{place}/")) and not list(processes_of("job.yaml"))
+    assert not list(processes_in(place))
     log = (run / "log.txt").read_text()
     assert {"worker 0 of 2", "worker 1 of 2"} <= set(log.splitlines())
     assert "asked to leave" in log and "SIGTERM" in log

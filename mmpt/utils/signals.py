@@ -1,7 +1,9 @@
 """Signals that ask a process to leave, and the wish that it should not outlive its parent."""
 
+import atexit
 import ctypes
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -33,7 +35,7 @@ class LeaveRequest:
     def listen(self) -> None:
         """Begin to note signals; does nothing outside the main thread, where Python has no signals."""
         if threading.current_thread() is threading.main_thread():
-            _hold_back_in_children()
+            _look_after_children()
             for number in self.SIGNALS:
                 signal.signal(number, self._note)
 
@@ -41,15 +43,31 @@ class LeaveRequest:
         self.received = signal.Signals(number)
 
 
+#: Whether this process was forked by one who listens, and SIGTERM is held back in it.
+_held_back = False
+
+
 @functools.cache
-def _hold_back_in_children() -> None:
-    """Let a process that one who listens forks (a data worker) not be ended before it can :func:`overlook_first`."""
+def _look_after_children() -> None:
+    """Let a process that one who listens forks (a data worker) stay when the whole job is told to go, but no longer.
+
+    At the end of this process its children are killed: multiprocessing would ask them by the signal that they overlook,
+    and wait for ever.
+    """
     os.register_at_fork(after_in_child=_hold_back)
+    atexit.register(_end_children)
 
 
 def _hold_back() -> None:
+    global _held_back
     if getattr(signal.getsignal(signal.SIGTERM), "__func__", None) is LeaveRequest._note:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        _held_back = True
+
+
+def _end_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
@@ -64,7 +82,11 @@ def die_with_torchrun() -> None:
         die_with_parent(signal.SIGKILL)
 
 
-def overlook_first(number: signal.Signals = signal.SIGTERM) -> None:
-    """Let the first signal of a kind pass in this process, one held back included; a second one ends it as always."""
-    signal.signal(number, lambda *_: signal.signal(number, signal.SIG_DFL))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+def overlook_first() -> None:
+    """Let the first SIGTERM pass, in a process that was forked by one who listens; a second one ends it as always.
+
+    Until then it was held back. In any other process nothing changes.
+    """
+    if _held_back:
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

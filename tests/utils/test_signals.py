@@ -34,17 +34,27 @@ def run(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
-def test_the_first_signal_passes_and_the_second_ends() -> None:
+def test_a_process_whose_parent_does_not_listen_ends_at_once() -> None:
     process = run(
         "import time; from mmpt.utils.signals import overlook_first; overlook_first(); print('up', flush=True)\n"
-        "while True: time.sleep(0.05)"
+        "time.sleep(60)"
     )
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.terminate()
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.terminate()
     assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+def test_a_data_worker_does_not_keep_a_process_that_listens_from_ending() -> None:
+    process = run(
+        "import multiprocessing, time\nfrom mmpt.utils.signals import LeaveRequest, overlook_first\n"
+        "LeaveRequest().listen()\n"
+        "for early in (True, False):\n"
+        "    target = time.sleep if early else (lambda s: (overlook_first(), time.sleep(s)))\n"
+        "    multiprocessing.get_context('fork').Process(target=target, args=(300,), daemon=True).start()\n"
+        "time.sleep(0.5); print('done', flush=True)"
+    )
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("done\n", 0)
 
 
 def test_a_child_that_is_just_forked_is_not_ended_before_it_overlooks() -> None:

@@ -25,7 +25,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("mmpt", "mmpt_cli")
 EXTRAS = {"train", "retrieval", "video", "report", "slurm", "app", "caption", "parquet", "dev"}
 # import name -> distribution, where they differ
-DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow", "faiss": "faiss-cpu", "fairseq": "fairseq-fixed"}
+DISTRIBUTION = {
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "fairseq": "fairseq-fixed",
+    "fairseq_cli": "fairseq-fixed",
+}
 
 
 @pytest.fixture(scope="module")

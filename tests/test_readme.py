@@ -147,7 +147,7 @@ def test_dry_runs_write_the_yamls_and_nothing_else(tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         result = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert "fairseq-train" in result.stdout
+        assert "mmpt_cli/fairseq_worker.py" in result.stdout
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert all(path.suffix == ".yaml" and path.is_relative_to(tmp_path / "projects") for path in written)
 

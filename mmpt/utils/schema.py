@@ -94,14 +94,14 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "cpus_per_worker": "cores per worker; default: its data workers and one",
         "nodes": "nodes (1)",
         "gpus_per_node": "GPUs and workers per node; default: the size of the job type; 0 trains on CPUs",
-        "workers_per_node": "workers per node where there are no GPUs (1)",
+        "workers_per_node": "workers per node where there are no GPUs; default: the size of the job type",
         "setup": "lines of shell that the batch script runs first (module load, conda activate)",
-        "python": "what starts Python on the nodes, such as: apptainer exec --nv image.sif python",
+        "python": "what starts Python on the nodes, such as: apptainer exec --nv image.sif python; needed in a container",
         "container_image": "image for srun --container-image (pyxis)",
         "container_mounts": "for srun --container-mounts",
         "signal_seconds": "how long before the time limit a training is told to save and requeue (120)",
         "max_requeues": "how often a job may reach its time limit and be queued again (100)",
-        "options": "any other sbatch option, such as reservation: name",
+        "options": "any other sbatch option, such as reservation: name, or exclusive: true",
     },
 }
 #: Sections of every job whose keys one class declares, whatever the job names.

@@ -3,7 +3,7 @@
 import atexit
 import ctypes
 import functools
-import multiprocessing
+import multiprocessing.util  # now: what it does at the end then comes after what is registered here
 import os
 import signal
 import sys

@@ -1,6 +1,7 @@
 """``model.compile``: modes, compilers that are absent, and that compiled layers compute and save what plain ones do."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,12 +72,20 @@ def test_names_and_copies_stay_plain(monkeypatch) -> None:
     assert torch.equal(twin(hidden).last_hidden_state, plain(hidden).last_hidden_state)
 
 
+@pytest.fixture
+def quick_compiler() -> Iterator[None]:
+    """Leave out headers that are compiled first: for small programs they are half of the time."""
+    from torch._inductor import config
+
+    with config.patch(cpp_cache_precompile_headers=False):
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(compiling._lacking("cpu")), reason="no compiler here")
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_layers_compute_what_plain_ones_do(checkpointing: bool, monkeypatch) -> None:
-    # Headers that are compiled first pay off for larger programs only; here they would be half of the time.
-    monkeypatch.setattr("torch._inductor.config.cpp_cache_precompile_headers", False)
+@pytest.mark.usefixtures("quick_compiler")
+def test_compiled_layers_compute_what_plain_ones_do(checkpointing: bool) -> None:
     plain, compiled = encoder(), encoder(gradient_checkpointing=checkpointing)
     compile_layers(compiled, "default")
     for length in (5, 7):  # lengths are dynamic

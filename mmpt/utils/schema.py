@@ -96,7 +96,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
         "gpus_per_node": "GPUs and workers per node; default: the size of the job type; 0 trains on CPUs",
         "workers_per_node": "workers per node where there are no GPUs; default: the size of the job type",
         "setup": "lines of shell that the batch script runs first (module load, conda activate)",
-        "python": "what starts Python on the nodes, such as: apptainer exec --nv image.sif python; needed in a container",
+        "python": "what starts Python on the nodes: apptainer exec --nv image.sif python; needed in a container",
         "container_image": "image for srun --container-image (pyxis)",
         "container_mounts": "for srun --container-mounts",
         "signal_seconds": "how long before the time limit a training is told to save and requeue (120)",

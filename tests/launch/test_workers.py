@@ -139,7 +139,7 @@ def test_workers_that_would_each_train_alone_are_refused(pretraining_config: dic
     fairseq_train = Path(sys.executable).parent / "fairseq-train"
     done = subprocess.run(
         [str(fairseq_train), str(tmp_path / "job.yaml"), "--user-dir", "mmpt", "--task", "mmtask", "--arch", "mmarch",
-         "--criterion", "mmloss", "--cpu", "--optimizer", "adam", "--save-dir", str(tmp_path / "alone")],
+         "--criterion", "mmloss", "--cpu", "--batch-size", "1", "--optimizer", "adam", "--save-dir", str(tmp_path)],
         cwd=ROOT, env={**os.environ, "WORLD_SIZE": "2", "RANK": "0"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0

@@ -94,6 +94,7 @@ def _write(output: Path, state: Mapping[str, Any], provenance: Mapping[str, Any]
     content = {
         "args": None,
         "model": {FAIRSEQ_PREFIX + key: value for key, value in state.items()},
+        "criterion": {},  # a learned temperature begins anew
         "optimizer_history": [{"num_updates": 0, "optimizer_name": "", "lr_scheduler_state": {}}],
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0, "version": 2}},
         "provenance": dict(provenance),

@@ -58,12 +58,15 @@ class MMCriterion(FairseqCriterion):
     def load_state_dict(self, state_dict: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -> Any:
         """Load a learned temperature; a training that begins from a checkpoint without one starts at its own.
 
+        Args:
+            state_dict: None from a training without one; empty from weights alone, from which one can only begin.
+
         Raises:
             CheckpointError: if a training goes on from a checkpoint without what the loss has learned.
         """
         if state_dict:
             return super().load_state_dict(state_dict, *args, **kwargs)
-        if not self.begins:
+        if state_dict is None and not self.begins:
             raise CheckpointError(
                 "the checkpoint has no learned temperature: loss.learn_temperature was off when it was written. Leave "
                 "it off to go on with that training, or begin another one from it (fairseq.checkpoint.reset_optimizer)"

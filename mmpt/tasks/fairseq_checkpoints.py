@@ -5,11 +5,12 @@ What fairseq does by itself: it writes a checkpoint without asking the disk to k
 starts from the beginning when ``checkpoint_last.pt`` is missing.
 """
 
+import copy
 import fcntl
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,21 @@ from mmpt.utils.checkpoint import (
     allow_fairseq_checkpoints,
     load_state_dict_file,
 )
-from mmpt.utils.checkpoint_files import keep_weights_beside, remove_leftovers, repair_last
+from mmpt.utils.checkpoint_files import (
+    export_beside,
+    list_checkpoints,
+    remove_leftovers,
+    remove_weights_of,
+    repair_last,
+    without_weights,
+)
 from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, synchronize
 from mmpt.utils.errors import CheckpointError, StorageError
-from mmpt.utils.files import atomic_copy, atomic_open, sync_folder
+from mmpt.utils.files import atomic_copy, atomic_open, sync_folder, writing
 from mmpt.utils.options import read_options
 
-__all__ = ["CheckpointOptions", "copy_atomically", "make_checkpoints_safe", "save_atomically"]
+__all__ = ["CheckpointOptions", "copy_atomically", "make_checkpoints_safe", "save_atomically", "save_last"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +79,7 @@ def save_atomically(obj: Any, filename: str, async_write: bool = False) -> None:
     Takes what fairseq's ``torch_persistent_save`` does.
 
     Raises:
-        CheckpointError: if the disk is full or refuses; names the file.
+        StorageError: if the disk is full or refuses; names the file.
     """
     with _named(filename):
         with atomic_open(filename, "wb") as file:
@@ -86,7 +94,7 @@ def copy_atomically(src_path: str, dst_path: str, overwrite: bool = False) -> bo
 
     Raises:
         FileExistsError: if ``dst_path`` exists and ``overwrite`` is not set.
-        CheckpointError: if the disk is full or refuses; names the file.
+        StorageError: if the disk is full or refuses; names the file.
     """
     if os.path.exists(dst_path) and not overwrite:
         raise FileExistsError(dst_path)
@@ -97,37 +105,75 @@ def copy_atomically(src_path: str, dst_path: str, overwrite: bool = False) -> bo
 
 @contextmanager
 def _named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say which checkpoint could not be written, and that the earlier ones are as they were."""
+    """Say which checkpoint could not be written and why, and that the earlier ones are as they were."""
     try:
-        yield
-    except (OSError, StorageError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        reason = error if isinstance(error, OSError) else error.__cause__ or error.__context__
-        if not isinstance(reason, OSError):
-            raise
-        raise CheckpointError(
-            f"{path}: cannot be written ({reason.strerror or reason}). The checkpoints before it are as they were: "
-            "make room (keep_interval_updates, keep_last_epochs keep fewer), and start the training again to resume"
-        ) from error
+        with writing(path):
+            try:
+                yield
+            except RuntimeError as error:  # torch reports a failed write so
+                reason = error.__cause__ or error.__context__
+                if isinstance(reason, OSError):
+                    raise reason from error
+                raise
+    except (OSError, StorageError) as error:
+        said = f"{path}: cannot be written ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+        raise StorageError(f"{said}. The checkpoints before it are as they were: a new start resumes") from error
 
 
 def _save(theirs: Callable[..., Any], cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
-    """Run fairseq's ``save_checkpoint``, and write the weights as .safetensors beside each checkpoint."""
+    """Run fairseq's ``save_checkpoint``, and bring the weights beside the checkpoints in step with what it did."""
     check = getattr(trainer.task, "check_weights", None)
     if check is not None and not cfg.no_save:
         check(trainer)
+    writes = trainer.should_save_checkpoint_on_current_rank and not cfg.no_save
+    before = list_checkpoints(Path(cfg.save_dir)) if writes else {}
     saved = theirs(cfg, trainer, epoch_itr, val_loss)
-    if saved is not None:
-        _export(Path(cfg.save_dir), trainer)
+    if not cfg.no_save and not cfg.no_last_checkpoints and (saved is not None or not writes):
+        trainer.update_of_last = trainer.get_num_updates()
+    if writes:
+        after = list_checkpoints(Path(cfg.save_dir))
+        remove_weights_of(before.keys() - after.keys())
+        _export([path for path, state in after.items() if before.get(path) != state], trainer)
     return saved
+
+
+def save_last(cfg: Any, trainer: Any, epoch_itr: Any) -> bool:
+    """Write ``checkpoint_last.pt`` alone, whatever is configured otherwise, unless it is of this update already.
+
+    The weights beside it are left to the next start: there may be little time. All processes call this together.
+
+    Args:
+        cfg: fairseq's options of checkpoints.
+
+    Returns:
+        Whether the training can go on from this update: not with ``no_save``.
+
+    Raises:
+        StorageError: if the disk is full or refuses; names the file.
+        NonFiniteError: if a weight is not finite.
+    """
+    if getattr(trainer, "update_of_last", None) != trainer.get_num_updates():
+        alone = copy.deepcopy(cfg)
+        alone.no_last_checkpoints, alone.no_epoch_checkpoints, alone.save_interval_updates = False, True, 0
+        alone.keep_interval_updates = alone.keep_last_epochs = alone.keep_best_checkpoints = -1
+        trainer.exports_later = True
+        try:
+            checkpoint_utils.save_checkpoint(alone, trainer, epoch_itr, None)
+        finally:
+            trainer.exports_later = False
+    return getattr(trainer, "update_of_last", None) == trainer.get_num_updates()
 
 
 def _read(theirs: Callable[..., Any], path: str, *passed: Any, **options: Any) -> dict[str, Any]:
     """Run fairseq's ``load_checkpoint_to_cpu``; of a .safetensors file make the checkpoint of a training not begun."""
-    if not str(path).endswith(".safetensors"):
-        return theirs(path, *passed, **options)
-    weights = {FAIRSEQ_PREFIX + key: value for key, value in load_state_dict_file(path).items()}
-    beginning = {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}}
-    return {"model": weights, "optimizer_history": [], "extra_state": beginning}
+    if str(path).endswith(".safetensors"):
+        weights = {FAIRSEQ_PREFIX + key: value for key, value in load_state_dict_file(path).items()}
+        beginning = {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}}
+        state = {"model": weights, "optimizer_history": [], "extra_state": beginning}
+    else:
+        state = theirs(path, *passed, **options)
+    state.setdefault("criterion", {})  # fairseq asks for it where the loss has parameters
+    return state
 
 
 def _load(theirs: Callable[..., Any], cfg: Any, trainer: Any, **passed: Any) -> Any:
@@ -154,7 +200,7 @@ def _load(theirs: Callable[..., Any], cfg: Any, trainer: Any, **passed: Any) -> 
             "see one fairseq.checkpoint.save_dir"
         )
     if trainer.is_data_parallel_master and not cfg.no_save:
-        _export(folder, trainer)
+        _export(without_weights(folder), trainer)
     synchronize()
     return loaded
 
@@ -163,6 +209,9 @@ def _prepare(folder: Path, restore_file: str, trainer: Any) -> None:
     if not folder.is_dir():
         return
     _lock(folder)
+    save_settings = getattr(trainer.task, "save_settings", None)
+    if save_settings is not None:
+        save_settings()
     remove_leftovers(folder)
     if restore_file == LAST_CHECKPOINT and not trainer.checkpoint_suffix:
         repair_last(folder, LAST_CHECKPOINT)
@@ -190,11 +239,11 @@ def _lock(folder: Path) -> None:
     _locks[key] = handle
 
 
-def _export(folder: Path, trainer: Any) -> None:
-    """Write the missing .safetensors files, unless the config says that there should be none."""
+def _export(checkpoints: Iterable[Path], trainer: Any) -> None:
+    """Write the weights beside these checkpoints and those that failed before, unless the config says not to."""
     config, model = trainer.task.config, trainer.task.mmtask.model
     if not read_options(config, CheckpointOptions).save_safetensors or trainer.checkpoint_suffix:
         return
     metadata = {"model": type(model).__name__, "config_sha256": fingerprint(config), "mmpt": __version__}
-    with _named(folder / "*.safetensors"):
-        keep_weights_beside(folder, metadata)
+    due = sorted({*checkpoints, *(path for path in getattr(trainer, "to_export", ()) if path.exists())})
+    trainer.to_export = due if getattr(trainer, "exports_later", False) else export_beside(due, metadata)

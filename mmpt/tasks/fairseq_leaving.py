@@ -6,12 +6,13 @@ after every update anyway, so that all of them learn of it at the same update an
 
 import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fairseq_cli.train
-from fairseq import checkpoint_utils
 
+from mmpt.tasks.fairseq_checkpoints import save_last
 from mmpt.utils.distributed import synchronize
 from mmpt.utils.signals import LEFT_EARLY, LeaveRequest
 
@@ -35,24 +36,43 @@ def agree(logging_outputs: Sequence[Mapping[str, Any]], request: LeaveRequest) -
 def leave_when_asked() -> None:
     """Let fairseq's training loop save and leave after the first update at which its workers agreed to.
 
-    It leaves by ``SystemExit`` with code :data:`~mmpt.utils.signals.LEFT_EARLY`. What is due at that update in any
-    case, validation and checkpoints, is done first: the training that goes on from there is the uninterrupted one.
+    It leaves by ``SystemExit`` with code :data:`~mmpt.utils.signals.LEFT_EARLY`, unless the training is finished. What
+    is due at that update in any case, validation and checkpoints, is done too: the training that goes on from there is
+    the uninterrupted one. ``checkpoint_last.pt`` is written before such a validation, so that no update is lost if the
+    time is up during it; then that update is missing among those that ``checkpoint_best.pt`` is chosen from.
     """
-    usual = fairseq_cli.train.validate_and_save
+    usual, validate = fairseq_cli.train.validate_and_save, fairseq_cli.train.validate
     if getattr(usual, "leaves_when_asked", False):
         return
 
+    @functools.wraps(validate)
+    def save_and_validate(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_leaving(task):
+            save_last(cfg.checkpoint, trainer, epoch_itr)
+        return validate(cfg, trainer, task, epoch_itr, *args, **kwargs)
+
     @functools.wraps(usual)
     def validate_and_save(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *args: Any, **kwargs: Any) -> Any:
-        result = usual(cfg, trainer, task, epoch_itr, *args, **kwargs)
-        request = getattr(task, "leave_request", None)
-        if request is not None and request.agreed:
-            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+        losses, should_stop = usual(cfg, trainer, task, epoch_itr, *args, **kwargs)
+        finished = should_stop or epoch_itr.next_epoch_idx > (cfg.optimization.max_epoch or math.inf)
+        if _is_leaving(task) and not finished:
+            saved = save_last(cfg.checkpoint, trainer, epoch_itr)
             synchronize()  # a worker that is gone takes the others with it, one that still writes among them
-            what = f"{request.received.name}, " if request.received else ""
-            logger.warning("asked to leave (%ssaved at update %d)", what, trainer.get_num_updates())
+            received = task.leave_request.received
+            logger.warning(
+                "asked to leave (%s%s at update %d)",
+                f"{received.name}, " if received else "",
+                "saved" if saved else "nothing is saved: fairseq.checkpoint.no_save,",
+                trainer.get_num_updates(),
+            )
             raise SystemExit(LEFT_EARLY)
-        return result
+        return losses, should_stop
 
     validate_and_save.leaves_when_asked = True  # type: ignore[attr-defined]
+    fairseq_cli.train.validate = save_and_validate
     fairseq_cli.train.validate_and_save = validate_and_save
+
+
+def _is_leaving(task: Any) -> bool:
+    request = getattr(task, "leave_request", None)
+    return request is not None and request.agreed

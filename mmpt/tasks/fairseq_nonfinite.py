@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from fairseq.tasks import LegacyFairseqTask
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpt.utils.distributed import all_gather_objects, world
-from mmpt.utils.errors import MMPTError
+from mmpt.utils.errors import MMPTError, StorageError
 from mmpt.utils.files import write_json
 
 __all__ = ["NonFiniteError", "StopsAtNonFinite", "nonfinite_inputs"]
@@ -101,14 +101,21 @@ class StopsAtNonFinite(LegacyFairseqTask):
         super().reduce_metrics(logging_outputs, criterion)
 
     def check_weights(self, trainer: Any) -> None:
-        """Refuse to save weights that are not finite.
+        """Refuse to save weights that are not finite: the model's, the loss's (a learned temperature), their average.
 
         Raises:
             NonFiniteError: if a parameter has such a value; names them.
         """
-        wrong = _nonfinite(dict(trainer.model.named_parameters()))
+        wrong = _nonfinite(self._weights(trainer))
         if wrong:
             self._stop("weight", f"{', '.join(wrong[:_SHOWN])}: no checkpoint is written; the one before it is good")
+
+    def _weights(self, trainer: Any) -> dict[str, Tensor]:
+        """Return all that a checkpoint keeps of weights, by name."""
+        modules = {"": trainer.model, "criterion.": trainer.get_criterion()}
+        if getattr(self.args, "store_ema", False):
+            modules["ema."] = trainer.ema.get_model()
+        return {prefix + name: value for prefix, part in modules.items() for name, value in part.named_parameters()}
 
     def _check_losses(self, what: str) -> None:
         """End the training if the loss of any process is not finite; all must call this together."""
@@ -116,34 +123,40 @@ class StopsAtNonFinite(LegacyFairseqTask):
             self._stop(what, "in a process at least")
 
     def _stop(self, what: str, detail: str) -> None:
-        rank, size = world()
-        args: Any = self.args
-        path = Path(args.save_dir) / f"nonfinite_update{self._update}_rank{rank}.json"
         batches = [_described(*pair) for pair in itertools.zip_longest(self._batches, self._losses)]
-        model: nn.Module = self._trainer.model
-        parameters = dict(model.named_parameters())
-        gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
-        write_json(
-            path,
-            {
-                "what": f"{what}: {detail}",
-                "epoch": getattr(getattr(self, "train_batches", None), "epoch", None),
-                "update": self._update,
-                "rank": rank,
-                "processes": size,
-                "seed": args.seed,
-                "batches": batches,
-                "nonfinite_parameters": _nonfinite(parameters)[:_SHOWN],
-                "nonfinite_gradients": _nonfinite(gradients)[:_SHOWN],
-            },
-        )
         wrong = sorted({row["video_id"] for batch in batches for row in batch["nonfinite_inputs"]})
         cause = (
             f"The inputs of {', '.join(wrong[:_SHOWN])} are not finite: extract these again, or leave them out"
             if wrong
             else "The inputs of this process are finite: lower the learning rate, or clip_norm"
         )
-        raise NonFiniteError(f"update {self._update}: the {what} is not finite ({detail}). {cause}. Batch: {path}")
+        try:
+            where = f"Batch: {self._report(f'{what}: {detail}', batches)}"
+        except (StorageError, OSError) as error:
+            where = f"There is no report of the batch: {error}"
+        raise NonFiniteError(f"update {self._update}: the {what} is not finite ({detail}). {cause}. {where}")
+
+    def _report(self, what: str, batches: list[dict[str, Any]]) -> Path:
+        rank, size = world()
+        args: Any = self.args
+        path = Path(args.save_dir) / f"nonfinite_update{self._update}_rank{rank}.json"
+        weights = self._weights(self._trainer)
+        gradients = {name: value.grad for name, value in weights.items() if value.grad is not None}
+        write_json(
+            path,
+            {
+                "what": what,
+                "epoch": getattr(getattr(self, "train_batches", None), "epoch", None),
+                "update": self._update,
+                "rank": rank,
+                "processes": size,
+                "seed": args.seed,
+                "batches": batches,
+                "nonfinite_parameters": _nonfinite(weights)[:_SHOWN],
+                "nonfinite_gradients": _nonfinite(gradients)[:_SHOWN],
+            },
+        )
+        return path
 
 
 def nonfinite_inputs(batch: dict[str, Any]) -> list[dict[str, Any]]:

@@ -60,10 +60,18 @@ class FairseqMMTask(StopsAtNonFinite):
         self.mmtask.build_loss()
         self.mmtask.build_model()
         _warn_of_parted_negatives(args, self.mmtask.loss_fn)
-        if is_main_process():
-            save_config(
-                self.config, Path(args.save_dir) / "config.yaml", f"The settings of {args.taskconfig}, resolved."
-            )
+
+    def save_settings(self) -> None:
+        """Write ``config.yaml`` to the folder of the training, which must be this one's own by then.
+
+        Raises:
+            StorageError: if the disk is full or refuses.
+        """
+        save_config(
+            self.config,
+            Path(self.args.save_dir) / "config.yaml",
+            f"The settings of {self.args.taskconfig}, resolved.",
+        )
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Make the dataset of ``train``, ``valid`` or ``test`` known to fairseq.
@@ -104,6 +112,12 @@ class FairseqMMTask(StopsAtNonFinite):
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run forward and backward pass; tell the other workers whether this one was asked to leave."""
         loss, sample_size, logging_output = super().train_step(*args, **kwargs)
+        note_request(logging_output, self.leave_request)
+        return loss, sample_size, logging_output
+
+    def valid_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss of a validation batch; tell the other workers whether this one was asked to leave."""
+        loss, sample_size, logging_output = super().valid_step(*args, **kwargs)
         note_request(logging_output, self.leave_request)
         return loss, sample_size, logging_output
 

@@ -135,3 +135,28 @@ class TestThroughFairseq:
         assert begins.get_criterion().loss_fn.scale().item() == pytest.approx(5.0)
         path = checkpoint_state(tmp_path, self.trained(learned())[0])
         plain.load_checkpoint(str(path), reset_optimizer=True)
+
+    @pytest.mark.parametrize("kind", ["safetensors", "average", "published"])
+    def test_beginning_from_weights_alone(self, kind: str, tmp_path: Path) -> None:
+        from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
+        from mmpt.utils.checkpoint_files import export_weights
+        from mmpt_cli.average import main
+        from tests.losses.fairseq_steps import checkpoint_state
+
+        make_checkpoints_safe()
+        first, _ = self.trained(learned())
+        path = checkpoint_state(tmp_path, first)
+        start = tmp_path / ("start.safetensors" if kind == "safetensors" else "start.pt")
+        if kind == "safetensors":
+            export_weights(path, start)
+        elif kind == "average":
+            assert main(["--inputs", str(path), "--output", str(start)]) == 0
+            assert torch.load(start)["criterion"] == {}, "fairseq alone reads it too"
+        else:
+            content = torch.load(path, weights_only=False)
+            torch.save({key: value for key, value in content.items() if key not in ("criterion", "cfg")}, start)
+        begins, _ = self.trained(learned(0.2), updates=0)
+        begins.load_checkpoint(str(start), reset_optimizer=kind == "published")
+        assert begins.get_criterion().loss_fn.scale().item() == pytest.approx(5.0)
+        for one, other in zip(first.model.parameters(), begins.model.parameters(), strict=True):
+            assert torch.equal(one, other)

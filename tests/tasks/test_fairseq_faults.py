@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,14 @@ def test_keep_options_weights_beside_and_a_damaged_last_checkpoint(config: dict[
     (folder / "checkpoint_best.pt").unlink()
     for path in (folder / name for name in best):
         path.with_name(f"{path.name}.pt").unlink()
+    (folder / "checkpoint_last.safetensors").unlink()  # as if the training had left before it wrote it
+    (folder / "checkpoint_copied.pt").write_bytes(b"cut")
+    shutil.copy(folder / "checkpoint_best.safetensors", folder / "checkpoint_mine.safetensors")
     codes, output = run(config, tmp_path)
     assert codes == [0], output
+    assert output.count("checkpoint_copied.safetensors: not written") == 1, "said at the start, and not at every save"
+    kept = {"checkpoint_mine", "checkpoint_best", "checkpoint_last"} | best
+    assert kept <= {path.stem for path in folder.glob("*.safetensors")}
     assert "checkpoint_last.pt: the checksum of" in output and "resuming from" in output
     assert (folder / "checkpoint_last.pt.damaged").exists()
     assert "@ 10 updates" in output and "@ 12 updates" in output
@@ -75,7 +82,7 @@ def test_a_full_disk_ends_the_training_and_the_next_start_resumes(config: dict[s
     config["save_safetensors"] = False
     codes, output = run(config, tmp_path, fault=("full_disk", "checkpoint_1_4.pt"))
     assert codes == [1]
-    assert "CheckpointError" in output and "checkpoint_1_4.pt: cannot be written (No space left on device)" in output
+    assert "StorageError" in output and "checkpoint_1_4.pt: cannot be written: the disk is full" in output
     folder = folder_of(config)
     assert {path.name for path in folder.glob("*checkpoint*")} == {
         "checkpoint_1_2.pt", "checkpoint_best.pt", "checkpoint_last.pt"
@@ -91,11 +98,13 @@ def test_two_trainings_do_not_share_a_folder(config: dict[str, Any], tmp_path: P
 
     folder = folder_of(config)
     folder.mkdir()
+    (folder / "config.yaml").write_text("that of the running one")
     with (folder / ".training.lock").open("w") as held:
         fcntl.lockf(held, fcntl.LOCK_EX)
         codes, output = run(config, tmp_path)
     assert codes == [1]
     assert f"{folder}: another training is writing there" in output
+    assert (folder / "config.yaml").read_text() == "that of the running one"
 
 
 def report(folder: Path, update: int, rank: int = 0) -> dict[str, Any]:

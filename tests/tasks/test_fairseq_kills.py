@@ -70,7 +70,7 @@ def test_data_workers_and_accumulated_gradients(pretraining_config: dict[str, An
 
 
 def test_two_processes_one_of_which_is_killed(pretraining_config: dict[str, Any], tmp_path: Path) -> None:
-    """5 batches for 2 processes: one has a batch less and repeats one, which is among the other's negatives.
+    """5 batches for 2 processes: one has a batch less; its padding step counts for nothing.
 
     Epochs have 3 updates; there is a checkpoint at the end of each, and one after update 7.
     """

@@ -26,11 +26,15 @@ class Trainer:
     def __init__(self, task: Task, loss: float, norm: float | Exception, amp: bool = False) -> None:
         self.task, self.loss, self.norm = task, loss, norm
         self.cfg = SimpleNamespace(common=SimpleNamespace(amp=amp))
-        self.model = torch.nn.Linear(2, 1)
+        self.model, self.criterion, self.averaged = (torch.nn.Linear(2, 1) for _ in range(3))
+        self.ema = SimpleNamespace(get_model=lambda: self.averaged)
         task.attach(self)
 
     def get_num_updates(self) -> int:
         return 4
+
+    def get_criterion(self) -> torch.nn.Module:
+        return self.criterion
 
     def train_step(self, samples: list[Any], raise_oom: bool = False) -> str:
         self.task._losses += [torch.tensor(self.loss) for _ in samples]
@@ -89,12 +93,27 @@ def test_a_loss_that_is_not_finite_beside_a_finite_gradient_stops(tmp_path: Path
         task.reduce_metrics([{"loss": torch.tensor(INF)}], None)
 
 
-def test_weights_are_looked_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "name"), [("model", "bias"), ("criterion", "criterion.bias"), ("averaged", "ema.bias")]
+)
+def test_weights_are_looked_at(tmp_path: Path, part: str, name: str) -> None:
     trainer = Trainer(task := Task(tmp_path), 1.0, 0.5)
+    task.args.store_ema = True
     task.check_weights(trainer)
-    trainer.model.bias.data.fill_(INF)
-    with pytest.raises(NonFiniteError, match="the weight is not finite.*bias"):
+    getattr(trainer, part).bias.data.fill_(INF)
+    with pytest.raises(NonFiniteError, match=f"the weight is not finite .{name}:"):
         task.check_weights(trainer)
+    (report,) = tmp_path.iterdir()
+    assert json.loads(report.read_text())["nonfinite_parameters"] == [name]
+
+
+def test_without_room_for_the_report_it_stops_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(NonFiniteError, match=r"the gradient is not finite.*There is no report of the batch: .*full"):
+        Trainer(Task(tmp_path), 1.0, NAN).train_step([BATCH])
 
 
 def test_inputs_are_named_by_video_also_in_groups() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,11 @@ from mmpt.losses import MMContraLoss
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.vlm import MMFusionMTM
 from mmpt.tasks.fairseq_batches import EpochBatches
+from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
 from mmpt.tasks.fairseq_task import FairseqMMTask, _warn_of_parted_negatives, _warn_of_warm_up
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.registry import resolve_class
+from mmpt.utils.signals import LeaveRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore:.pin_memory. argument is set as true")
 
@@ -133,3 +136,13 @@ def test_negatives_that_update_freq_parts_are_warned_of(
 ) -> None:
     _warn_of_parted_negatives(SimpleNamespace(update_freq=frequencies), MMContraLoss(global_negatives=everywhere))
     assert ("model.grad_cache_rows" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("step", ["train_step", "valid_step"])
+def test_every_batch_tells_the_others_of_a_request_to_leave(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StopsAtNonFinite, step, lambda self: (torch.zeros(()), 1, {"loss": 0.0}))
+    task = object.__new__(FairseqMMTask)
+    task.leave_request = LeaveRequest()
+    assert getattr(task, step)()[2]["leaving"] == 0
+    task.leave_request.received = signal.SIGTERM
+    assert getattr(task, step)()[2]["leaving"] == 1

@@ -13,7 +13,7 @@ from mmpt.launch.commands import build_command
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
 from mmpt.utils.checkpoint import load_state_dict_file
-from mmpt.utils.errors import CheckpointError
+from mmpt.utils.errors import StorageError
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_checkpoints_are_copied_atomically(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfileobj", cut)
-        with pytest.raises(CheckpointError, match=r"last.pt: cannot be written \(No space left on device\)"):
+        with pytest.raises(StorageError, match=r"last.pt: cannot be written: the disk is full.* as they were"):
             copy_atomically(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
     assert (tmp_path / "last.pt").read_text() == "old"
     assert copy_atomically(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)

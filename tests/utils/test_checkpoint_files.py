@@ -10,8 +10,15 @@ import torch
 from safetensors import safe_open
 
 from mmpt.utils import checkpoint_files
-from mmpt.utils.checkpoint import LAST_CHECKPOINT, load_state_dict_file
-from mmpt.utils.checkpoint_files import damage_of, keep_weights_beside, remove_leftovers, repair_last
+from mmpt.utils.checkpoint import LAST_CHECKPOINT, load_state_dict_file, save_safetensors
+from mmpt.utils.checkpoint_files import (
+    damage_of,
+    export_beside,
+    remove_leftovers,
+    remove_weights_of,
+    repair_last,
+    without_weights,
+)
 from mmpt.utils.errors import CheckpointError, StorageError
 from mmpt.utils.files import atomic_copy
 
@@ -104,28 +111,82 @@ def test_half_written_files_are_cleared_away(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["checkpoint1.pt", "notes.tmp"]
 
 
-def test_weights_lie_beside_each_checkpoint_and_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_average_or_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    for name, key in (("checkpoint_average.pt", "provenance"), ("checkpoint_other.pt", "notes")):
+        content = torch.load(write(tmp_path / name, 99))
+        if key == "notes":
+            del content["last_optimizer_state"]
+        torch.save({**content, key: {}}, tmp_path / name)
+    assert repair_last(tmp_path, LAST_CHECKPOINT) is None
+    good = write(tmp_path / "checkpoint2.pt", 8)
+    assert repair_last(tmp_path, LAST_CHECKPOINT) == tmp_path / LAST_CHECKPOINT
+    assert (tmp_path / LAST_CHECKPOINT).read_bytes() == good.read_bytes()
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return {key: value for key, value in file.metadata().items() if key != "checkpoint"}
+
+
+def test_weights_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     last, old = write(tmp_path / LAST_CHECKPOINT, 9, within=1), write(tmp_path / "checkpoint_2_8.pt", 8)
-    keep_weights_beside(tmp_path, {"model": "Tiny"})
+    assert export_beside([last, old], {"model": "Tiny"}) == []
     weights = tmp_path / "checkpoint_last.safetensors"
-    with safe_open(weights, framework="pt") as file:
-        assert file.metadata() == {"format": "pt", "model": "Tiny", "updates": "9", "epoch": "2"}
-        assert file.get_tensor("half").dtype == torch.float16
-    with safe_open(tmp_path / "checkpoint_2_8.safetensors", framework="pt") as file:
-        assert file.metadata()["epoch"] == "1", "at the end of an epoch fairseq names the next one"
+    assert metadata(weights) == {"format": "pt", "model": "Tiny", "updates": "9", "epoch": "2"}
+    found = metadata(tmp_path / "checkpoint_2_8.safetensors")
+    assert found["epoch"] == "1", "at the end of an epoch fairseq names the next one"
     expected, found = load_state_dict_file(last), load_state_dict_file(weights)
     assert expected.keys() == found.keys() == {"tower.weight", "head.weight", "half"}
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    old.unlink()
-    write(last, 10)
+    with safe_open(weights, framework="pt") as file:
+        assert file.get_tensor("half").dtype == torch.float16
+
+
+def test_equal_checkpoints_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, other = write(tmp_path / LAST_CHECKPOINT, 9), write(tmp_path / "checkpoint1.pt", 8)
+    best = tmp_path / "checkpoint_best.pt"
+    atomic_copy(last, best)
     written = []
     real = checkpoint_files.export_weights
     monkeypatch.setattr(checkpoint_files, "export_weights", lambda *args: (written.append(args[0]), real(*args)))
-    keep_weights_beside(tmp_path, {})
-    keep_weights_beside(tmp_path, {})
-    assert written == [last], "only what is new, and once"
-    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["checkpoint_last.safetensors"]
-    assert load_state_dict_file(weights)["half"][0] == 10
+    export_beside([last, other, best], {})
+    assert written == [last, other]
+    assert best.with_suffix(".safetensors").read_bytes() == last.with_suffix(".safetensors").read_bytes()
+
+
+def test_what_is_missing_is_told_by_content_not_by_time(tmp_path: Path) -> None:
+    last, best = write(tmp_path / LAST_CHECKPOINT, 9), write(tmp_path / "checkpoint_best.pt", 7)
+    assert without_weights(tmp_path) == [best, last]
+    export_beside([best, last], {})
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    assert without_weights(tmp_path) == []
+    write(last, 10)
+    os.utime(last, (1, 1))  # as old as before, and as large
+    assert without_weights(tmp_path) == [last]
+    last.with_suffix(".safetensors").write_text("a file of someone else's")
+    assert without_weights(tmp_path) == []
+
+
+def test_only_weights_written_beside_a_checkpoint_go_with_it(tmp_path: Path) -> None:
+    old, foreign = write(tmp_path / "checkpoint_2_8.pt", 8), tmp_path / "checkpoint_2_9.safetensors"
+    export_beside([old], {})
+    save_safetensors(foreign, {"w": torch.ones(1)}, {"provenance": "{}"})
+    (tmp_path / "checkpoint_2_7.safetensors").write_text("not even weights")
+    remove_weights_of([tmp_path / f"checkpoint_2_{number}.pt" for number in (6, 7, 8, 9)])
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "checkpoint_2_7.safetensors", "checkpoint_2_9.safetensors"
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_exported_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cut(damaged := write(tmp_path / "checkpoint3.pt", 3))
+    torch.save({"other": 1}, alone := tmp_path / "checkpoint4.pt")
+    missing, good = tmp_path / "checkpoint5.pt", write(tmp_path / LAST_CHECKPOINT, 9)
+    assert export_beside([damaged, alone, missing, good], {}) == [missing], "only what may succeed is tried again"
+    assert good.with_suffix(".safetensors").exists() and len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert f"{damaged}: damaged" in caplog.text and "and goes on" in caplog.text
 
 
 def test_a_copy_replaces_a_file_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

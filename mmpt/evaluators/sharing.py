@@ -1,6 +1,7 @@
 """Which batches of a test set a process predicts: whole ones, so that what a model says of an item never differs."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ __all__ = ["NEW_ROWS", "Share"]
 
 #: Key of a batch: its rows whose video no earlier row of the whole test set shows.
 NEW_ROWS = "new_rows"
+#: Keys of a batch that say which items are in it.
+_NAMING = ("video_id", "idx")
 _KEPT = (
     "collate_fn",
     "multiprocessing_context",
@@ -30,7 +33,9 @@ class Share:
 
     The test set is cut into batches first, as for one process, and whole batches are dealt: nothing is padded or
     repeated, and some processes may have no batch. A plain ``DataLoader`` reads no batch but those of this process;
-    of other iterables every process sees all batches and leaves out those of others.
+    of other iterables every process sees all batches and leaves out those of others. :attr:`order` tells whether all
+    mean the same: of a plain loader by its indices and the list of its data set's ``meta_processor``, of others by
+    ``video_id`` and ``idx`` of all batches.
 
     Args:
         dataloader: gives the same batches in the same order in every process.
@@ -40,7 +45,8 @@ class Share:
     def __init__(self, dataloader: Iterable[Batch], mark_new: bool = False) -> None:
         self.dataloader = dataloader
         self.mark_new = mark_new
-        #: Number of batches of all processes together, and a hash of their order; known after iteration.
+        #: Number of batches of all processes together, and a hash of what is in them; known after iteration, and the
+        #: same in processes that see the same test set in the same order.
         self.total = 0
         self.order = ""
 
@@ -53,20 +59,25 @@ class Share:
         """Yield the number of each batch in the whole test set, and the batch."""
         rank, size = world()
         rows = _rows_of_batches(self.dataloader) if size > 1 else None
-        new = _new_rows(self.dataloader, rows) if rows is not None and self.mark_new else None
+        items = _listed_items(self.dataloader, rows) if rows is not None else None
+        new = _new_rows(items) if items is not None and self.mark_new else None
         if rows is None or (self.mark_new and new is None):
             yield from self._passing(rank, size)
             return
         self.total = len(rows)
-        self.order = hashlib.sha256(repr(rows).encode()).hexdigest()
+        self.order = hashlib.sha256(_content([rows, items])).hexdigest()
         own = range(rank, len(rows), size)
         for number, batch in zip(own, _reading(self.dataloader, [rows[number] for number in own]), strict=True):
             yield number, batch if new is None else {**batch, NEW_ROWS: new[number]}
 
     def _passing(self, rank: int, size: int) -> Iterator[tuple[int, Batch]]:
         seen: set[str] = set()
+        order = hashlib.sha256()
         for number, batch in enumerate(self.dataloader):
             self.total = number + 1
+            if size > 1:
+                order.update(_content({key: batch[key] for key in _NAMING if key in batch}))
+                self.order = order.hexdigest()
             if self.mark_new:
                 batch = {**batch, NEW_ROWS: _unseen(map(str, batch["video_id"]), seen)}
             if number % size == rank:
@@ -90,17 +101,33 @@ def _rows_of_batches(dataloader: Any) -> list[list[Any]] | None:
     return [list(rows) for rows in dataloader.batch_sampler]
 
 
-def _new_rows(dataloader: Any, batches: Sequence[Sequence[Any]]) -> list[list[int]] | None:
+def _listed_items(dataloader: Any, batches: Sequence[Sequence[Any]]) -> list[list[Any]] | None:
+    """Return what the list of the test set has of each batch's items; None where the data set has no such list."""
+    dataset: Any = dataloader.dataset
+    meta: Any = getattr(dataset, "meta_processor", None)
+    if not (hasattr(meta, "__getitem__") and hasattr(meta, "__len__") and len(meta) == len(dataset)):
+        return None
+    return [[meta[row] for row in rows] for rows in batches]
+
+
+def _new_rows(batches: Sequence[Sequence[Any]]) -> list[list[int]] | None:
     """Return :data:`NEW_ROWS` of each batch from the list of the test set; None where that names no videos."""
-    meta: Any = getattr(dataloader.dataset, "meta_processor", None)
     seen: set[str] = set()
     new = []
-    for rows in batches:
-        items = [meta[row] if hasattr(meta, "__getitem__") else None for row in rows]
+    for items in batches:
         if not all(isinstance(item, tuple) and len(item) == 2 for item in items):
             return None
-        new.append(_unseen((str(item[0]) for item in items if item is not None), seen))
+        new.append(_unseen((str(item[0]) for item in items), seen))
     return new
+
+
+def _content(value: Any) -> bytes:
+    """Return bytes that are the same in all processes for the same ids, texts and numbers."""
+
+    def plain(other: Any) -> Any:
+        return other.tolist() if hasattr(other, "tolist") else type(other).__name__
+
+    return json.dumps(value, default=plain, skipkeys=True).encode()
 
 
 def _reading(dataloader: Any, batches: list[list[Any]]) -> Iterable[Batch]:

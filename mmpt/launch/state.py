@@ -1,10 +1,8 @@
 """What a run folder says about its job: the state file, the lock, and whether an old result still counts."""
 
 import contextlib
-import fcntl
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mmpt.launch.project import Job
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import DataError, MMPTError
-from mmpt.utils.files import read_json, write_json
+from mmpt.utils.files import lock_file, read_json, write_json, writing
 
 __all__ = [
     "CONFIG_FILE",
@@ -141,30 +139,21 @@ def locked(run_dir: Path, patience: float = 0.0) -> Iterator[int]:
 
     Raises:
         DataError: if another process holds it.
+        StorageError: if the folder may not be written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+
+    def held() -> str:
+        state = JobState.read(run_dir)
+        process = f" (process {state.pid})" if state and state.pid else ""
+        return f"{run_dir}: the job is running already{process}; wait for it, or stop it"
+
+    with writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = lock_file(run_dir / ".lock", held, patience)
     try:
-        try:
-            _take(descriptor, patience)
-        except BlockingIOError as error:
-            state = JobState.read(run_dir)
-            process = f" (process {state.pid})" if state and state.pid else ""
-            raise DataError(f"{run_dir}: the job is running already{process}; wait for it, or stop it") from error
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _take(descriptor: int, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(0.5)
 
 
 def is_locked(run_dir: Path) -> bool:

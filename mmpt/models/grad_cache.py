@@ -5,6 +5,10 @@ part, and keeping of each part its vectors alone, gives the loss and the gradien
 one part and the time of one more forward pass (Gao et al. 2021, arXiv:2101.06983). Here the backward pass of a part
 first encodes it again, with the random state it had, so that dropout draws the same. All of it happens within one
 forward and one backward pass of the model: any optimizer, precision and wrapper of the model will do.
+
+Who cuts the batch: MMPT's models, whose rows are padded, call :func:`mmpt.models.base.encode_by_length`, which puts
+rows of similar length together and saves the padding. A model of one's own without padding calls
+:func:`encode_in_parts`. Both hand their parts to :func:`recomputed`.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmpt.modules.vectorpool import VectorIndex, VideoVectorPool
+from mmpt.modules.vectorpool import VectorIndex, VideoVectorPool, all_cores
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.options import read_options
 
@@ -90,10 +90,11 @@ class VectorRetriever:
         ids, vectors = pool.vectors()
         index = VectorIndex(vectors, ids, options.retri_index, options.retri_nlist, options.retri_nprobe)
         self.stats = {}
-        if options.retri_index == "ivf":
-            # Not from rng: whether the recall is measured must not change the batches.
-            self.stats["recall"] = index.recall_against_exact(options.num_cands, np.random.default_rng(len(ids)))
-        clusters = retrieve_clusters(vectors, ids, num_videos, options.num_cands, rng, index)
+        with all_cores():  # the other processes of this node wait
+            if options.retri_index == "ivf":
+                # Not from rng: whether the recall is measured must not change the batches.
+                self.stats["recall"] = index.recall_against_exact(options.num_cands, np.random.default_rng(len(ids)))
+            clusters = retrieve_clusters(vectors, ids, num_videos, options.num_cands, rng, index)
         sizes = [len(cluster) for cluster in clusters]
         self.stats |= {"videos": len(ids), "clusters": len(clusters), "mean_cluster_size": float(np.mean(sizes))}
         logger.info("retrieved batches: %s", self.stats)

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,30 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.extras import require
 from mmpt.utils.files import atomic_open, read_json, write_json
 
-__all__ = ["VectorIndex", "VideoVectorPool"]
+__all__ = ["VectorIndex", "VideoVectorPool", "all_cores"]
 
 logger = logging.getLogger(__name__)
 
 # Fewer training vectors per cell than this and faiss' k-means warns that its cells are poor.
 POINTS_PER_CELL = 39
+#: The fewest queries that a thread searches for at a time: for a few hundred faiss takes ten times as long for each.
+#: The rounding depends on it, so it must not depend on the machine.
+QUERY_BLOCK = 1024
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let searches in the block use all cores of this process's affinity, whatever OMP_NUM_THREADS says.
+
+    For a search that other processes of the node wait for.
+    """
+    faiss = require("faiss", "retrieval")
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 class VideoVectorPool:
@@ -125,13 +145,26 @@ class VectorIndex:
         return self._index.d
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the ``k`` nearest of each query (Q, H), or all there are.
+        """Find the ``k`` nearest of each query (Q, H), or all there are, with as many threads as faiss may use.
+
+        The result does not depend on their number: each thread searches for whole blocks of queries. faiss' own
+        threads share a matrix product, whose rounding differs with their number.
 
         Returns:
             squared distances float32 and positions in ``ids`` int64, both (Q, min(k, N)), nearest first; an IVF
             index whose searched cells hold fewer fills up with position -1.
         """
-        return self._index.search(np.ascontiguousarray(queries, np.float32), max(1, min(k, len(self))))
+        faiss = require("faiss", "retrieval")
+        queries, k = np.ascontiguousarray(queries, np.float32), max(1, min(k, len(self)))
+        blocks = np.array_split(queries, max(1, len(queries) // QUERY_BLOCK))
+
+        def found(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            faiss.omp_set_num_threads(1)  # of this thread
+            return self._index.search(block, k)
+
+        with ThreadPoolExecutor(min(faiss.omp_get_max_threads(), len(blocks))) as threads:
+            distances, positions = zip(*threads.map(found, blocks), strict=True)
+        return np.concatenate(distances), np.concatenate(positions)
 
     def vectors(self) -> np.ndarray:
         """Return the stored vectors, float32 (N, H), in the order of ``ids``."""

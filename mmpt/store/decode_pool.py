@@ -102,7 +102,7 @@ class _Clock:
 
 
 class _Worker(threading.Thread):
-    """Decodes one video after another; ``task`` is the one in hand. ``left_behind``: no one listens any more."""
+    """Decodes one video after another; ``task`` is the one in hand. ``left_behind``: that video is given up."""
 
     def __init__(self, pool: "_Pool") -> None:
         super().__init__(name="decode", daemon=True)  # what hangs must not keep the process from ending
@@ -112,14 +112,17 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         try:
-            while (item := self.pool.next_item()) is not None:
-                clock = _Clock(self.pool.options.timeout_seconds)
-                self.task = (item, clock)
+            while (task := self.pool.next_task(self)) is not None:
+                item, clock = task
                 if not all(self._put(piece) for piece in _pieces(item, self.pool.encoder, self.pool.options, clock)):
                     return
             self._put(None)
         except BaseException as error:  # raised again where the pieces are consumed
             self._put(error)
+
+    def has_given_up(self, item: VideoItem) -> bool:
+        """Tell whether an item is the one in hand when the worker was left behind; what it did before counts."""
+        return self.left_behind and self.task is not None and self.task[0] is item
 
     def _put(self, thing: Piece | BaseException | None) -> bool:
         while not (self.pool.stop.is_set() or self.left_behind):
@@ -143,38 +146,51 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.left_behind: list[_Worker] = []
         self._waiting, self._lock = iter(items), threading.Lock()
+        self._unfinished = {id(item): item for item in items}
 
-    def next_item(self) -> VideoItem | None:
+    def next_task(self, worker: _Worker) -> tuple[VideoItem, _Clock] | None:
+        """Give a worker the next video; None if there is none, or the worker was left behind."""
         with self._lock:
-            return next(self._waiting, None)
+            if worker.left_behind or (item := next(self._waiting, None)) is None:
+                return None
+            worker.task = (item, _Clock(self.options.timeout_seconds))
+            return worker.task
 
     def run(self) -> Iterator[Piece]:
         try:
-            for _ in range(self.size):
-                self._start()
-            looked = time.monotonic()
-            while self.workers:
-                try:
-                    worker, thing = self.ready.get(timeout=_LOOK_SECONDS)
-                except queue.Empty:
-                    pass
-                else:
-                    if worker.left_behind:
-                        continue
-                    if isinstance(thing, BaseException):
-                        raise thing
-                    if thing is None:
-                        self.workers.remove(worker)
-                    else:
-                        yield thing
-                if time.monotonic() - looked >= _LOOK_SECONDS:
-                    yield from self._give_up()
-                    looked = time.monotonic()
+            for piece in self._pieces_and_ends():
+                if piece.frames is None:
+                    del self._unfinished[id(piece.item)]
+                yield piece
+            if self._unfinished:
+                lost = ", ".join(item.path for item in self._unfinished.values())
+                raise RuntimeError(f"videos without an end, a mistake in the program: {lost}")
         finally:
             self.stop.set()
             until = time.monotonic() + _JOIN_SECONDS  # a decoder that hangs is not waited for
             for worker in self.workers:
                 worker.join(max(0.0, until - time.monotonic()))
+
+    def _pieces_and_ends(self) -> Iterator[Piece]:
+        for _ in range(self.size):
+            self._start()
+        looked = time.monotonic()
+        while self.workers:
+            try:
+                worker, thing = self.ready.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                pass
+            else:
+                if isinstance(thing, Piece):
+                    if not worker.has_given_up(thing.item):
+                        yield thing
+                elif not worker.left_behind:
+                    if thing is not None:
+                        raise thing
+                    self.workers.remove(worker)
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                yield from self._give_up()
+                looked = time.monotonic()
 
     def _start(self) -> None:
         self.workers.append(_Worker(self))
@@ -183,10 +199,11 @@ class _Pool:
     def _give_up(self) -> Iterator[Piece]:
         """Leave behind the workers whose decoder hangs, and put others in their place."""
         for worker in list(self.workers):
-            task = worker.task
-            if task is None or not task[1].hangs():
-                continue
-            worker.left_behind = True
+            with self._lock:  # or it could take another video, which would be lost
+                task = worker.task
+                if task is None or not task[1].hangs():
+                    continue
+                worker.left_behind = True
             self.workers.remove(worker)
             self.left_behind = [*(other for other in self.left_behind if other.is_alive()), worker]
             if len(self.left_behind) > _MOST_LEFT_BEHIND:

@@ -6,7 +6,6 @@ starts from the beginning when ``checkpoint_last.pt`` is missing.
 """
 
 import copy
-import fcntl
 import functools
 import logging
 import os
@@ -37,8 +36,8 @@ from mmpt.utils.checkpoint_files import (
 )
 from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, synchronize
-from mmpt.utils.errors import CheckpointError, StorageError
-from mmpt.utils.files import atomic_copy, atomic_open, sync_folder, writing
+from mmpt.utils.errors import CheckpointError, DataError, StorageError
+from mmpt.utils.files import atomic_copy, atomic_open, lock_file, sync_folder, writing
 from mmpt.utils.options import read_options
 
 __all__ = ["CheckpointOptions", "copy_atomically", "make_checkpoints_safe", "save_atomically", "save_last"]
@@ -225,18 +224,14 @@ def _lock(folder: Path) -> None:
     key = os.path.realpath(folder)
     if key in _locks:
         return
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    message = (
+        f"{folder}: another training is writing there (it holds {_LOCK}). Wait for it or stop it, or name another "
+        "fairseq.checkpoint.save_dir"
+    )
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        os.close(handle)
-        raise CheckpointError(
-            f"{folder}: another training is writing there (it holds {_LOCK}). Wait for it or stop it, or name another "
-            "fairseq.checkpoint.save_dir"
-        ) from error
-    except OSError as error:
-        logger.info("%s: no locks on this file system (%s)", folder, error)
-    _locks[key] = handle
+        _locks[key] = lock_file(folder / _LOCK, message, of_process=True)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _export(checkpoints: Iterable[Path], trainer: Any) -> None:

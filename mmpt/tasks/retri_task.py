@@ -5,9 +5,10 @@ searched, so clusters are the same whatever the number of workers.
 """
 
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -22,12 +23,14 @@ from mmpt.utils.distributed import broadcast_object, gather_items, is_main_proce
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
 from mmpt.utils.options import read_options, section_of
+from mmpt.utils.process_group import failing_together
 from mmpt.utils.registry import build
 from mmpt.utils.seeds import DEFAULT_SEED, item_generator
 
 __all__ = ["RetriTaskOptions", "VideoRetriTask"]
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 #: Index of the generator of an epoch's clusters: no dataset item has it.
 _CLUSTER_STREAM = 2**31 - 1
 #: Videos are embedded with clips of text and video that span the same time.
@@ -85,9 +88,10 @@ class VideoRetriTask(Task):
         groups = self._read_groups(path)
         if groups is None:
             groups = self.retrieve_groups(model, epoch)
-            if is_main_process():
-                content = {"settings": self._settings(), "stats": self.stats, "groups": groups}
-                write_json(path, content, indent=None)
+            with failing_together():
+                if is_main_process():
+                    content = {"settings": self._settings(), "stats": self.stats, "groups": groups}
+                    write_json(path, content, indent=None)
         synchronize()
         mean = sum(map(len, groups)) / len(groups)
         logger.info("epoch %d: %d retrieved groups of %.1f videos", epoch, len(groups), mean)
@@ -106,7 +110,22 @@ class VideoRetriTask(Task):
         Videos are cut into batches first, and each worker embeds its share of these: so a vector is the same whatever
         the number of workers. The first worker alone gathers the vectors and searches, for all: the workers of a node
         would share its processor and its memory. ``stats`` tells there afterwards what the retriever found.
+
+        Raises:
+            DataError: if a video's vector is not finite, or its data are damaged; names it.
+            ProcessFailed: if another worker fails, with its rank and reason.
         """
+        with failing_together() as look_for_failures:
+            own, everyone = self._embedded(model, epoch, look_for_failures)
+        states = gather_items([own.state()])
+        groups = None
+        with failing_together():
+            if states is not None:
+                groups = self._searched(states, everyone, epoch)
+        return broadcast_object(groups)
+
+    def _embedded(self, model: nn.Module, epoch: int, between_batches: Callable[[], None]) -> tuple[Any, list[str]]:
+        """Return the pool of the vectors that this worker has embedded, and the names of all videos."""
         rank, size = world()
         dataset = self.build_split("train", aligner=_EMBEDDING_ALIGNER)
         dataset.set_epoch(epoch)
@@ -118,10 +137,9 @@ class VideoRetriTask(Task):
         own = build("vectorpool", self.options.vectorpool_cls, self.config)
         if share:  # there may be more workers than batches
             loader = DataLoader(dataset, batch_size=None, sampler=share, num_workers=data_workers(self.config))
-            pairs = embed_pairs(model, loader)
+            pairs = embed_pairs(model, _with_calls(loader, between_batches))
             own.add(pairs.ids, pairs.video, pairs.text)
-        states = gather_items([own.state()])
-        return broadcast_object(self._searched(states, everyone, epoch) if states is not None else None)
+        return own, everyone
 
     def _searched(self, states: list[list[Any]], everyone: list[str], epoch: int) -> list[list[str]]:
         """Return the groups that the retriever finds among the vectors of all workers, in the order of the videos."""
@@ -163,3 +181,10 @@ class VideoRetriTask(Task):
             logger.warning("%s was made with other settings: retrieving again", path)
             return None
         return content["groups"]
+
+
+def _with_calls(batches: Iterable[T], call: Callable[[], None]) -> Iterator[T]:
+    """Yield batches, and call something before each."""
+    for batch in batches:
+        call()
+        yield batch

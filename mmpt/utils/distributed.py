@@ -1,7 +1,12 @@
-"""torch.distributed, usable with one process too."""
+"""torch.distributed, usable with one process too.
+
+Python objects travel between the processors: where the process group can do nothing but GPUs' tensors (nccl, which
+fairseq uses), in a gloo group of the same processes. Its patience is long, as the others wait while one searches.
+"""
 
 import pickle
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +28,11 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: How long a process waits for one that lives, where the process group is not the one for objects.
+_PATIENCE = timedelta(hours=12)
+#: The default process group, and the one that was made for its objects.
+_for_objects: tuple[Any, Any] = (None, None)
+
 
 def world() -> tuple[int, int]:
     """Return (rank, number of processes); (0, 1) without a process group."""
@@ -39,7 +49,18 @@ def is_main_process() -> bool:
 def synchronize() -> None:
     """Wait until every process is here."""
     if world()[1] > 1:
-        dist.barrier()
+        dist.barrier(group=_object_group())
+
+
+def _object_group() -> Any:
+    """Return the group in which objects travel. It may be made here, so all processes must call this together."""
+    global _for_objects
+    default = dist.group.WORLD
+    if any(part.startswith("cpu:") for part in dist.get_backend_config().split(",")):
+        return default
+    if _for_objects[0] is not default:
+        _for_objects = (default, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    return _for_objects[1]
 
 
 def all_gather_objects(value: T) -> list[T]:
@@ -48,7 +69,7 @@ def all_gather_objects(value: T) -> list[T]:
     if size == 1:
         return [value]
     values: list[T | None] = [None] * size
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_object_group())
     return values  # type: ignore[return-value]
 
 
@@ -56,7 +77,7 @@ def broadcast_object(value: T | None) -> T:
     """Return the first process's value in every process; what the others hand in does not count."""
     values = [value]
     if world()[1] > 1:
-        dist.broadcast_object_list(values, src=0)
+        dist.broadcast_object_list(values, src=0, group=_object_group())
     return values[0]  # type: ignore[return-value]
 
 
@@ -71,17 +92,20 @@ def gather_items(items: Sequence[T]) -> list[list[T]] | None:
     One item travels at a time: the first process needs the memory of all items, and of hardly more.
     """
     rank, size = world()
+    if size == 1:
+        return [list(items)]
+    group = _object_group()
     if rank > 0:
         for message in (len(items), *items):
-            dist.send_object_list([message], dst=0)
+            dist.send_object_list([message], dst=0, group=group)
         return None
-    return [list(items), *([_received(source) for _ in range(_received(source))] for source in range(1, size))]
 
+    def received(source: int) -> Any:
+        values: list[Any] = [None]
+        dist.recv_object_list(values, src=source, group=group)
+        return values[0]
 
-def _received(source: int) -> Any:
-    received: list[Any] = [None]
-    dist.recv_object_list(received, src=source)
-    return received[0]
+    return [list(items), *([received(source) for _ in range(received(source))] for source in range(1, size))]
 
 
 def row_counts(rows: Tensor) -> list[int]:

@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: How often a lock that another process holds is looked at.
+_LOOK_SECONDS = 0.5
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 #: What the system says of a write -> what it means to the person who started it.
 _REFUSED = {
@@ -168,11 +171,22 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def lock_file(path: str | os.PathLike[str], message: str) -> int:
+def lock_file(
+    path: str | os.PathLike[str],
+    message: str | Callable[[], str],
+    patience: float = 0.0,
+    of_process: bool = False,
+) -> int:
     """Open a file for writing, created if absent, that no other process holds; closing the handle lets go of it.
 
     The holder may rename or remove the file; the lock of a process that was killed is free. Where the file system has
     no locks (some network folders), nothing is locked, and a warning says so.
+
+    Args:
+        message: what to say if it is held.
+        patience: seconds to wait for another process to let go of it.
+        of_process: lock for this process alone, until it closes any handle of this file. Otherwise the lock belongs to
+            the open file: children that inherit the handle hold it too, as long as the last of them lives.
 
     Raises:
         DataError: with ``message``, if it is held.
@@ -180,27 +194,43 @@ def lock_file(path: str | os.PathLike[str], message: str) -> int:
     """
     from mmpt.utils.errors import DataError, StorageError
 
+    deadline = time.monotonic() + patience
     while True:
         if os.path.islink(path):
             raise StorageError(f"{path}: is a link, which is not followed. Remove it")
         with writing(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        taken = False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise DataError(message) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                os.close(handle)
-                raise
-            logger.warning("%s: this file system has no locks; see that no other run writes there", path)
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(handle)):
+            taken = _take(handle, path, deadline, fcntl.lockf if of_process else fcntl.flock)
+            if taken and os.path.samestat(os.stat(path), os.fstat(handle)):
                 return handle
         except FileNotFoundError:
             pass
-        os.close(handle)  # the previous holder renamed or removed the file between open and lock
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        if not taken:
+            raise DataError(message if isinstance(message, str) else message())
+        # else the previous holder renamed or removed the file between open and lock
+
+
+def _take(handle: int, path: str | os.PathLike[str], deadline: float, lock: Callable[[int, int], Any]) -> bool:
+    """Lock an open file, or warn that it cannot be locked; tell whether no other process holds it."""
+    while True:
+        try:
+            lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except (BlockingIOError, PermissionError):  # lockf may answer either
+            if time.monotonic() >= deadline:
+                return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
+            logger.warning("%s: this file system has no locks; see that no other run writes there", path)
+            return True
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager

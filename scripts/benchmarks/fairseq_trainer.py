@@ -1,5 +1,6 @@
 """fairseq's trainer around a model and a loss, on the CPU, as ``fairseq-train`` makes it."""
 
+from argparse import Namespace
 from typing import Any
 
 from fairseq import options
@@ -14,16 +15,21 @@ from mmpt.losses.fairseq_loss import MMCriterion
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.tasks.task import Task
 
-__all__ = ["make_trainer"]
+__all__ = ["make_trainer", "trainer_arguments"]
+
+
+def trainer_arguments(workers: int, rank: int, *flags: str) -> Namespace:
+    """Return the arguments of ``fairseq-train`` for one process on the CPU."""
+    argv = ["job.yaml", "--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss", "--cpu"]
+    argv += ["--lr-scheduler", "fixed", "--distributed-world-size", str(workers), "--distributed-rank", str(rank)]
+    argv += ["--distributed-no-spawn", "--device-id", "0", "--distributed-init-method", "env://"]
+    return options.parse_args_and_arch(options.get_training_parser(), [*argv, *flags])
 
 
 def make_trainer(model: nn.Module, loss_fn: Any, workers: int, rank: int) -> Trainer:
     """Return the trainer of one process: Adam, float32, gradients reduced by legacy_ddp."""
-    argv = ["job.yaml", "--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss", "--cpu", "--lr", "1e-5"]
-    argv += ["--optimizer", "adam", "--lr-scheduler", "fixed", "--clip-norm", "2.0", "--ddp-backend", "legacy_ddp"]
-    argv += ["--distributed-world-size", str(workers), "--distributed-rank", str(rank)]
-    argv += ["--distributed-no-spawn", "--device-id", "0", "--distributed-init-method", "env://"]
-    args = options.parse_args_and_arch(options.get_training_parser(), argv)
+    flags = ["--optimizer", "adam", "--lr", "1e-5", "--clip-norm", "2.0", "--ddp-backend", "legacy_ddp"]
+    args = trainer_arguments(workers, rank, *flags)
     task = LegacyFairseqTask(args)
     task.mmtask = Task(OmegaConf.create())
     task.mmtask.model, task.mmtask.loss_fn = model, loss_fn

@@ -1,17 +1,21 @@
 """Writers that are killed (SIGKILL) in the middle: what was complete stays readable, and a rerun goes on."""
 
+import errno
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fault_samples import Levels, write_videos
 
+from mmpt.launch.state import is_locked, locked
 from mmpt.store.extraction import extract_features
 from mmpt.store.features import FeatureStore
 from mmpt.store.video_list import find_videos
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import sole_writer
+from mmpt.utils.files import lock_file
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter
 
 WRITE_SHARD = """
@@ -98,13 +102,23 @@ def test_two_extractions_into_one_folder(tmp_path, child):
     assert not (out / ".lock").exists()
 
 
-def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch, caplog):
-    import errno
-    import fcntl
+@pytest.mark.parametrize("of_process", [False, True])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch, caplog, number, of_process):
+    def no_locks(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
 
+    monkeypatch.setattr(fcntl, "lockf" if of_process else "flock", no_locks)
+    os.close(lock_file(tmp_path / ".lock", "held", of_process=of_process))
+    assert "this file system has no locks" in caplog.text
+
+
+def test_without_locks_jobs_are_launched_all_the_same(tmp_path, monkeypatch, caplog):
     def no_locks(handle: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with sole_writer(tmp_path / ".lock"):
-        assert "this file system has no locks" in caplog.text
+    with locked(tmp_path / "run") as handle:
+        assert os.path.samestat(os.fstat(handle), os.stat(tmp_path / "run" / ".lock"))
+    assert "this file system has no locks" in caplog.text
+    assert not is_locked(tmp_path / "run")

@@ -93,6 +93,28 @@ def test_a_decoder_that_stops_in_the_middle_leaves_no_half_features(tmp_path, mo
     assert FeatureStore(tmp_path / "out").ids() == ["b"] and len(FeatureStore(tmp_path / "out")["b"]) == 2
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_video_before_one_that_is_given_up_is_done(tmp_path, hanging, workers):
+    """The network is slower than the time-out: when b is given up, a still waits in the queue, with its end."""
+    items = files(tmp_path, "abc")
+    hanging |= {"b"}
+    encoder = Levels(before=lambda call: threading.Event().wait(1.0))
+    summary = extract_features(
+        items, encoder, tmp_path / "out", ExtractionOptions(workers=workers, timeout_seconds=0.2)
+    )
+    assert (summary.done, [video for video, _ in summary.failures]) == (2, ["b"])
+    assert FeatureStore(tmp_path / "out").ids() == ["a", "c"]
+
+
+def test_a_video_that_vanished_would_be_noticed(tmp_path, monkeypatch):
+    def forgetful(item, *args):
+        yield decode_pool.Piece(item, frames(1)[None])
+
+    monkeypatch.setattr(decode_pool, "_pieces", forgetful)
+    with pytest.raises(RuntimeError, match=r"videos without an end.*a\.mp4"):
+        extract_features(files(tmp_path, "a"), Levels(), tmp_path / "out")
+
+
 class Time:
     """A clock that only goes on when it is told to."""
 

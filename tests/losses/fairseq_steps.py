@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import LegacyFairseqTask
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-import mmpt.tasks.fairseq_task  # noqa: F401  registers mmtask, mmarch and mmloss
 from mmpt.datasets.mmdataset import PADDING_STEP
 from mmpt.losses.fairseq_loss import MMCriterion
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.videoclip import MMFusionSeparate
 from mmpt.tasks.milnce_task import MILNCETask
 from mmpt.tasks.task import Task
+from scripts.benchmarks.fairseq_trainer import trainer_arguments
 
 Batch = dict[str, Any]
 
@@ -83,11 +82,8 @@ def small_model(loss_name: str, grad_cache_rows: int | None = None) -> nn.Module
 
 @functools.cache
 def _settings(workers: int, rank: int, *flags: str) -> tuple[Any, Any]:
-    argv = ["job.yaml", "--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss", "--cpu", "--lr", "1.0"]
-    argv += ["--lr-scheduler", "fixed", "--distributed-world-size", str(workers), "--distributed-rank", str(rank)]
-    argv += ["--distributed-no-spawn", "--device-id", "0", "--distributed-init-method", "env://"]
-    argv += ["--optimizer", "sgd"] if "--optimizer" not in flags else []
-    args = options.parse_args_and_arch(options.get_training_parser(), [*argv, *flags])
+    sgd = ["--optimizer", "sgd"] if "--optimizer" not in flags else []
+    args = trainer_arguments(workers, rank, "--lr", "1.0", *sgd, *flags)
     return args, convert_namespace_to_omegaconf(args)
 
 

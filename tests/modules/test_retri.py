@@ -1,5 +1,7 @@
 """Clusters of similar videos: the published procedure, on corpora whose neighbours are known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -110,3 +112,36 @@ def test_wrong_numbers_and_empty_pools_are_reported() -> None:
         VectorRetriever({})(VideoVectorPool(), 5, rng())
     with pytest.raises(ConfigError, match="num_cands"):
         VectorRetriever({"num_cands": "many"})
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_the_search_has_all_cores_and_the_training_of_the_index_those_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    import faiss
+
+    from mmpt.modules import vectorpool
+
+    seen: dict[str, set[int]] = {"search": set(), "build": set()}
+
+    def noting(name: str, real: Any) -> Any:
+        def call(*args: Any) -> Any:
+            seen[name].add(faiss.omp_get_max_threads())
+            return real(*args)
+
+        return call
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(3)))
+    monkeypatch.setattr(vectorpool.VectorIndex, "search", noting("search", vectorpool.VectorIndex.search))
+    monkeypatch.setattr(
+        vectorpool, "_build", noting("build", vectorpool._build) if kind == "ivf" else vectorpool._build
+    )
+    pool = VideoVectorPool()
+    vectors = np.random.default_rng(0).standard_normal((100, 4)).astype(np.float32)
+    pool.add([f"v{number}" for number in range(100)], vectors)
+    before = faiss.omp_get_max_threads()
+    VectorRetriever({"retri_index": kind, "retri_nlist": 2 if kind == "ivf" else None})(
+        pool, 4, np.random.default_rng(0)
+    )
+    assert seen["search"] == {3} and faiss.omp_get_max_threads() == before
+    assert before in seen["build"] or kind == "exact"

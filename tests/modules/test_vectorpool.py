@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt.modules.vectorpool import VectorIndex, VideoVectorPool
+from mmpt.modules.vectorpool import VectorIndex, VideoVectorPool, all_cores
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.extras import MissingExtraError
 
@@ -138,3 +138,37 @@ def test_wrong_settings_and_missing_faiss_are_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"mmpt\[retrieval\]"):
         VectorIndex(cloud(2), names(2))
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_the_number_of_threads_changes_no_bit(kind: str) -> None:
+    import faiss
+
+    vectors = cloud(4000, 384)
+    index = VectorIndex(vectors, names(4000), kind, 20, 4)
+    before, found = faiss.omp_get_max_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            faiss.omp_set_num_threads(threads)
+            found.append(index.search(vectors[:2500], 64))
+            assert faiss.omp_get_max_threads() == threads
+    finally:
+        faiss.omp_set_num_threads(before)
+    for distances, positions in found[1:]:
+        assert np.array_equal(distances, found[0][0]) and np.array_equal(positions, found[0][1])
+
+
+def test_a_search_that_others_wait_for_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 3, 5})
+    before = faiss.omp_get_max_threads()
+    with pytest.raises(DataError), all_cores():
+        assert faiss.omp_get_max_threads() == 3
+        raise DataError("")
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_no_query_finds_nothing() -> None:
+    distances, positions = VectorIndex(cloud(3), names(3)).search(cloud(3)[:0], 2)
+    assert distances.shape == positions.shape == (0, 2)

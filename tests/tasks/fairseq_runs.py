@@ -155,6 +155,17 @@ def while_retrieving(epoch: int) -> None:
     VideoRetriTask.retrieve_groups = retrieve  # type: ignore[method-assign]
 
 
+def failing_search() -> None:
+    """Have the search for similar videos fail, which the first rank does for all."""
+    from mmpt.tasks.retri_task import VideoRetriTask
+    from mmpt.utils.errors import DataError
+
+    def searched(*_: Any) -> Any:
+        raise DataError("the search failed")
+
+    VideoRetriTask._searched = searched  # type: ignore[method-assign]
+
+
 def full_disk(name: str) -> None:
     """Have no room left when half of a checkpoint is written."""
     real = torch.save

@@ -140,6 +140,25 @@ def test_two_processes_end_together_at_a_nan_of_one(config: dict[str, Any], tmp_
     assert "v03" in ids[losses.index("nan")]
 
 
+@pytest.mark.parametrize(
+    ("fault", "guilty", "reason"),
+    [
+        (("nan_features", "v05"), 1, "video 'v05': its vector is not finite"),  # of the second batch that is embedded
+        (("failing_search",), 0, "the search failed"),
+    ],
+)
+def test_a_worker_that_fails_while_batches_are_retrieved(
+    pretraining_config: dict[str, Any], tmp_path: Path, fault: tuple[Any, ...], guilty: int, reason: str
+) -> None:
+    """The other one does not wait for it."""
+    pretraining_config["fairseq"]["distributed_training"] = {"ddp_backend": "no_c10d"}
+    codes, _ = run(pretraining_config, tmp_path, ranks=2, fault=fault, on=(0, 1))
+    assert codes == [1, 1]
+    logs = [(tmp_path / f"rank{rank}.log").read_text() for rank in range(2)]
+    assert f"DataError: {reason}" in logs[guilty]
+    assert f"ProcessFailed: process {guilty} of 2: {reason}" in logs[1 - guilty]
+
+
 def test_a_nan_of_validation_ends_the_training_before_it_is_taken_for_the_best(
     config: dict[str, Any], tmp_path: Path
 ) -> None:

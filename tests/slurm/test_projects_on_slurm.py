@@ -131,7 +131,8 @@ def test_cancelling_leaves_nothing_running(cluster: SlurmCluster, tmp_path: Path
 def test_gpus_that_are_not_there_end_the_job_with_a_named_error(
     videoclip: TinyVideoClip, cluster: SlurmCluster
 ) -> None:
-    videoclip.launch("--jobtype", "slurm_small", "--nodes", "2", "--gpus-per-node", "2")
+    on_gpus = ("-o", "slurm.gpus_per_node=2", "-o", "slurm.workers_per_node=2")
+    videoclip.launch("--jobtype", "slurm_small", "--nodes", "2", *on_gpus)
     asked = cluster.job(videoclip.slurm_job("how2"))
     assert (asked["NumNodes"], asked["NumTasks"], asked["TresPerNode"]) == ("2", "4", "gres:gpu:2")
     videoclip.until_state("how2", "FAILED")

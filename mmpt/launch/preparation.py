@@ -10,7 +10,7 @@ from mmpt.utils.config import save_config
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.signals import LEFT_EARLY
 
-__all__ = ["begin", "conclude", "is_done", "make_way", "settle_aside"]
+__all__ = ["begin", "conclude", "is_done", "settle_aside"]
 
 #: What an earlier run leaves behind that a new one would go on from, or that would pass for its result.
 _LEFTOVERS = {
@@ -40,7 +40,7 @@ def is_done(job: Job, new: JobState, force: bool, say: str) -> bool:
         return True
     if reason and not reason.startswith("extended"):
         print(f"{say}: from the start, {reason}", flush=True)
-        make_way(job)
+        _make_way(job)
     elif job.kind == "train" and old.workers != new.workers and any(job.run_dir.glob("checkpoint*.pt")):
         print(f"{say}: goes on with {new.workers} workers after {old.workers}: other batches an update", flush=True)
     return False
@@ -66,7 +66,7 @@ def _why_again(job: Job, old: JobState, new: JobState, force: bool) -> str:
     return f"extended ({', '.join(extending)})" if extending else ""
 
 
-def make_way(job: Job) -> None:
+def _make_way(job: Job) -> None:
     """Remove what an earlier run of the job would make the new one resume from; a training's is only set aside."""
     if job.kind == "train" and any(job.run_dir.glob("checkpoint*.pt")):
         set_aside(job.run_dir, [*_LEFTOVERS[job.kind], STATE_FILE, CONFIG_FILE])

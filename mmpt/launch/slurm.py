@@ -1,6 +1,5 @@
 """Submit jobs to a Slurm cluster, each after those whose results it reads (``afterok``)."""
 
-import logging
 import shlex
 import socket
 import sys
@@ -31,8 +30,6 @@ __all__ = ["SlurmRunner", "parameters_of"]
 
 #: A first task that has saved and cannot queue the job again itself (containers have no scontrol) leaves with this.
 _REQUEUE = f'code=$?; if [ "$code" = {LEFT_EARLY} ]; then scontrol requeue "$SLURM_JOB_ID"; fi; exit "$code"'
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass

@@ -4,7 +4,6 @@ The first task keeps the state and the log of the run folder. When Slurm announc
 ahead of its time limit or at preemption), the training saves and leaves, and the first task has the job queued again.
 """
 
-import logging
 import os
 import signal
 import socket
@@ -31,8 +30,6 @@ from mmpt.utils.files import read_json, write_json
 from mmpt.utils.signals import LEFT_EARLY
 
 __all__ = ["SUBMITTED_FILE", "ClusterJob"]
-
-logger = logging.getLogger(__name__)
 
 #: The settings of a job that waits in the queue, below its run folder.
 SUBMITTED_FILE = "slurm/submitted.yaml"

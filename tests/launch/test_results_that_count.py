@@ -159,7 +159,7 @@ def test_a_forced_training_that_fails_later_keeps_its_own_checkpoints(folder: Pa
 
 def test_what_a_killed_launcher_had_set_aside_comes_back(folder: Path) -> None:
     assert run()
-    preparation.make_way(job_from_yaml("t.yaml"))
+    preparation._make_way(job_from_yaml("t.yaml"))
     assert not list(Path("runs/t").glob("checkpoint*.pt"))
     assert not run(), "completed before"
     assert Path("runs/t/checkpoint_best.pt").exists()

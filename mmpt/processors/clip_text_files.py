@@ -151,7 +151,7 @@ def _pretraining(record: Record, labels: Labels) -> str:
 
 def _multiple_choice(record: Record, labels: Labels) -> Choice:
     place, fields = record
-    names = []
+    names: list[str] = []
     while (name := f"option_{len(names)}") in fields:
         names.append(name)
     for name in ("answer", "option_0", "option_1"):
@@ -172,7 +172,8 @@ def _open_ended(record: Record, labels: Labels) -> OpenQuestion:
         if name not in fields:
             raise missing_field(place, "key", name, fields)
     question = _needed(_text(fields["question"], f"{place}: question"), "without a question")
-    answer, text = fields.get("answer"), _text(fields.get("answer_text") or "", f"{place}: answer_text")
+    answer: Any = fields.get("answer")
+    text = _text(fields.get("answer_text") or "", f"{place}: answer_text")
     label = -1
     if _is_whole(answer):
         label = answer

@@ -1,5 +1,6 @@
-"""Questions about a few frames of a clip, as VIOLET reads them (arXiv 2111.12681, section 4); retrieval and its captions
-are :class:`~mmpt.processors.frame_base.FrameAligner`'s.
+"""Questions about a few frames of a clip, as VIOLET reads them (arXiv 2111.12681, section 4).
+
+Retrieval needs no aligner of its own: :class:`~mmpt.processors.frame_base.FrameAligner`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from mmpt.modules.masking import IGNORED
 from mmpt.processors.frame_base import FrameAligner
 from mmpt.processors.msrvtt_qa import OptionsAligner
 from mmpt.processors.open_questions import OpenQuestion
+from mmpt.store.frame_store import StoredFrames
 from mmpt.utils.errors import DataError
 
 __all__ = ["VIOLETMultipleChoiceAligner", "VIOLETOpenEndedAligner"]
@@ -30,7 +32,7 @@ class VIOLETMultipleChoiceAligner(OptionsAligner, FrameAligner):
         return self.text(words)
 
     def __call__(
-        self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
+        self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
         """Return the clip, once, with all options.
 
@@ -60,7 +62,7 @@ class VIOLETOpenEndedAligner(FrameAligner):
     """Align a clip with a question whose answer is one of a vocabulary."""
 
     def __call__(
-        self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
+        self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
         """Return a clip and a question.
 

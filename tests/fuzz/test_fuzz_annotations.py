@@ -120,7 +120,7 @@ COIN = {
 YOUCOOK = {"database": {"vid": {"annotations": [{"segment": [0, 3], "sentence": "s"}]}}}
 ROW = {"video": "vid", "start": 0, "end": 2, "text": "t", "options": ["a", "b"], "answer": "a", "label": "x"}
 CAPTIONS = {"vid": {"start": [0, 1], "end": [1, 2], "text": ["a", "b"]}, "v_0": {"start": [], "end": [], "text": []}}
-ASKED = {"video": "vid", "question": "q", "option_0": "a", "option_1": "b", "answer": 1, "answer_text": "b"}
+ASKED = {"video": "vid", "question": "q", "answer": 1, "answer_text": "b"}
 TOLD = {"test": [{"video": "vid", "caption": "c"}, {"video": "v_0", "caption": ["d", "e"]}]}
 ANSWERED = {"test": [ASKED], "ans2label": {"a": 0, "b": 1}}
 STRINGS = {name: json.dumps(entry) for name, entry in CAPTIONS.items()}
@@ -150,8 +150,6 @@ READERS: dict[str, tuple[str, Any, tuple[str, ...], Callable[[Path, Path], Any]]
     "corpus jsonl": ("t.jsonl", json.dumps(ROW) + "\n" + json.dumps({**ROW, "answer": 1}) + "\n", tuple(ROW), corpora),
     "corpus csv": ("t.csv", "video,text,options,answer,label,start,end\nvid,t,a|b,1,x,0,2\n", (), corpora),
     "clip captions": ("t.json", TOLD, ("test", "video", "caption"), clip_texts("retrieval")),
-    "clip pre-training": ("t.json", {"test": {"vid": ["c"]}}, ("test", "vid"), clip_texts("pretraining")),
-    "clip choices": ("t.json", {"test": [ASKED]}, ("test", *ASKED), clip_texts("multiple_choice")),
     "clip questions": ("t.json", ANSWERED, ("test", "ans2label", "vocab", *ASKED), clip_texts("open_ended")),
     "corpus parquet": ("t.parquet", parquet, (), corpora),
     "how2 list": (

@@ -8,6 +8,7 @@ _HOW2 = "mmpt.processors.how2"
 _SAMPLED = "mmpt.processors.how2_aligners:ClipSamplingAligner"
 _VLM = "mmpt.models.vlm"
 _DENSE = "mmpt.models.dense"
+_VIOLET = "mmpt.models.violet"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
 _CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
@@ -31,6 +32,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MMFusionSeparateActionLocalization": Entry(f"{_DENSE}:MMFusionSeparateActionLocalization"),
         "MMFusionShareActionLocalization": Entry(f"{_DENSE}:MMFusionShareActionLocalization"),
         "MMFusionNLG": Entry("mmpt.models.captioning:MMFusionNLG"),
+        "VIOLETPretraining": Entry(f"{_VIOLET}:VIOLETPretraining"),
+        "VIOLETRetrieval": Entry(f"{_VIOLET}:VIOLETRetrieval"),
+        "VIOLETMultipleChoice": Entry(f"{_VIOLET}:VIOLETMultipleChoice"),
+        "VIOLETOpenEnded": Entry(f"{_VIOLET}:VIOLETOpenEnded"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -57,6 +62,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSE": Entry(f"{_LOSSES}.generic:MSE"),
         "L1": Entry(f"{_LOSSES}.generic:L1"),
         "SmoothL1": Entry(f"{_LOSSES}.generic:SmoothL1"),
+        "VIOLETLoss": Entry(f"{_LOSSES}.violet:VIOLETLoss"),
+        "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),

@@ -1,4 +1,4 @@
-"""fairseq's learning-rate schedule ``warmup_linear``: up in a share of the training, then down, both in a straight line.
+"""fairseq's learning-rate schedule ``warmup_linear``: up in a share of the training, then down, in straight lines.
 
 LAVENDER's (arXiv:2206.07160), of BERT's (Devlin et al. 2019).
 """

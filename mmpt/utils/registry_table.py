@@ -85,6 +85,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "YoucookVideoProcessor": Entry("mmpt.processors.youcook:YoucookVideoProcessor"),
         "CrossTaskVideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
         "CorpusVideoProcessor": Entry(f"{_CORPUS}:CorpusVideoProcessor"),
+        "FrameVideoProcessor": Entry("mmpt.processors.frame_base:FrameVideoProcessor"),
     },
     "text_processor": {
         "TextProcessor": Entry("mmpt.processors.base:TextProcessor"),
@@ -117,6 +118,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "DSNLGAligner": Entry("mmpt.processors.captioning:DSNLGAligner"),
         "CrossTaskAligner": Entry("mmpt.processors.crosstask:CrossTaskAligner"),
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
+        "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),

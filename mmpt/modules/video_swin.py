@@ -237,7 +237,8 @@ class VideoSwin(nn.Module):
     def __init__(self, options: SwinOptions) -> None:
         super().__init__()
         self.options = options
-        rates = torch.linspace(0, options.drop_path, sum(options.depths)).tolist()
+        blocks = sum(options.depths)
+        rates = [options.drop_path * number / max(blocks - 1, 1) for number in range(blocks)]
         self.patch_embed = PatchEmbed(options.embed_dim)
         first = [sum(options.depths[:stage]) for stage in range(len(options.depths) + 1)]
         self.layers = nn.ModuleList(

@@ -137,7 +137,7 @@ class StoredSeconds:
     """Look a frame store up as annotated corpora do: which videos there are, and how many seconds are known of each."""
 
     def __init__(self, frame_path: str) -> None:
-        from mmpt.store.frame_store import open_frames
+        from mmpt.store.frame_store import open_frames  # as features_of: not all who read annotations need a store
 
         self.store = open_frames(frame_path)
 

@@ -4,9 +4,8 @@ Shapes: T frames, S pixels a side, X text positions.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from mmpt.processors.base import (
     flat_ids,
     video_name,
 )
-from mmpt.processors.frame_sampling import frames_between, sample_frames
+from mmpt.processors.frame_sampling import nearest_frame, sample_frames
 from mmpt.processors.frame_transforms import FrameTransform, refuse_oblong
+from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.store.images import decode_image
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -27,7 +27,6 @@ from mmpt.utils.options import read_options
 from mmpt.utils.tokenizers import SpecialIds, load_tokenizer, special_ids
 
 __all__ = [
-    "ClipFrames",
     "FrameAligner",
     "FrameAlignerOptions",
     "FrameVideoOptions",
@@ -67,26 +66,6 @@ class FrameAlignerOptions(TextOptions):
     max_text_len: int = 32
 
 
-class ClipFrames(Sequence[np.ndarray]):
-    """Some of the frames of a video: as the stored frames, uint8 (bytes,) each, and their ``seconds``."""
-
-    def __init__(self, stored: Any, numbers: np.ndarray) -> None:
-        self._stored, self._numbers = stored, numbers
-        self.seconds: np.ndarray = np.asarray(stored.seconds)[numbers]
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return ClipFrames(self._stored, self._numbers[index])
-        return self._stored[int(self._numbers[index])]
-
-
 class FrameVideoProcessor:
     """Find the stored frames of a video, or those of ``(id, start, end)``; nothing is decoded yet."""
 
@@ -99,15 +78,13 @@ class FrameVideoProcessor:
             ConfigError: if ``frame_path`` is not set.
             DataError: if there is no such store.
         """
-        from mmpt.store.frame_store import open_frames
-
         path = read_options(config, FrameVideoOptions).frame_path
         if not path:
             raise ConfigError("dataset.frame_path: not set; it names the frame store")
         self.frame_path = str(resolve_path(path))
         self.store = open_frames(self.frame_path)
 
-    def __call__(self, video_id: Any) -> Any:
+    def __call__(self, video_id: Any) -> StoredFrames:
         """Return the frames of a video id; of ``(id, start, end)`` those within these seconds, or the nearest one.
 
         Raises:
@@ -116,10 +93,15 @@ class FrameVideoProcessor:
         stored = self.store[video_name(video_id)]
         if not isinstance(video_id, tuple | list) or len(video_id) < 3 or not len(stored):
             return stored
+        start, end = map(float, video_id[1:3])
+        clip = stored.between(start, end)
+        if len(clip):
+            return clip
         try:
-            return ClipFrames(stored, frames_between(stored.seconds, *map(float, video_id[1:3])))
+            nearest = nearest_frame(stored.seconds, start, end)
         except DataError as error:
             raise DataError(f"{self.frame_path}: video {video_id[0]!r}: {error}") from error
+        return stored[nearest : nearest + 1]
 
 
 class FrameAligner:
@@ -151,7 +133,7 @@ class FrameAligner:
         self.vocab_size = len(load_tokenizer(options.bert_name, options.use_fast))
 
     def __call__(
-        self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
+        self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
         """Return the model inputs of one clip and one sentence.
 
@@ -178,14 +160,14 @@ class FrameAligner:
         text = getattr(text_feature, "text", None)
         return {**item, "text": text} if self.split == "test" and text is not None else item
 
-    def video(self, video_id: Any, stored: Any, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def video(self, video_id: Any, stored: StoredFrames, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return what an item holds of the video: ``vfeats``, ``vmasks``, ``video_id`` and ``video_key``."""
         vfeats, vmasks = self.frames(video_id, stored, rng)
         name = clip_name(video_id)
         return {"vfeats": vfeats, "vmasks": vmasks, "video_id": name, "video_key": torch.tensor(_key(name))}
 
     def frames(
-        self, video_id: Any, stored: Any, rng: np.random.Generator | None = None
+        self, video_id: Any, stored: StoredFrames, rng: np.random.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Choose, decode and transform frames; others are not decoded.
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from mmpt.utils.errors import DataError
 
-__all__ = ["frames_between", "sample_frames"]
+__all__ = ["nearest_frame", "sample_frames"]
 
 
 def sample_frames(stored: int, wanted: int, rng: np.random.Generator | None = None) -> list[int]:
@@ -35,8 +35,8 @@ def sample_frames(stored: int, wanted: int, rng: np.random.Generator | None = No
     return np.rint(np.linspace(first, last, wanted)).astype(int).tolist()
 
 
-def frames_between(seconds: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Return the numbers of the frames of a clip, int64: those at ``start <= t < end``, else the nearest one.
+def nearest_frame(seconds: np.ndarray, start: float, end: float) -> int:
+    """Return the number of the frame that is shown nearest to a clip, the earlier one of two as near.
 
     Args:
         seconds: when each stored frame is shown, float (frames,); NaN where that is not known.
@@ -44,17 +44,13 @@ def frames_between(seconds: np.ndarray, start: float, end: float) -> np.ndarray:
         end: end of the clip, in seconds.
 
     Raises:
-        DataError: if no time is known, or there are no frames.
+        DataError: if no time is known.
     """
     times = np.asarray(seconds, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(times))
-    if not len(known):
+    distance = np.maximum(np.maximum(start - times, times - end), 0.0)
+    if not np.isfinite(distance).any():
         raise DataError(
             "the times of its frames are not known, so no clip can be cut out of it. Store the frames of each clip "
             "under an id of its own, or extract the frames from the videos"
         )
-    inside = known[(times[known] >= start) & (times[known] < end)]
-    if len(inside):
-        return inside
-    distance = np.maximum(start - times[known], times[known] - end)
-    return known[[int(distance.argmin())]]
+    return int(np.nanargmin(distance))

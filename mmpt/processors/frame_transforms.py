@@ -96,7 +96,7 @@ def transform_names(names: Any) -> tuple[str, ...]:
     if not given:
         raise ConfigError(f"dataset.image_transform: {names!r} names none of {', '.join(TRANSFORMS)}")
     for name in given:
-        if name not in TRANSFORMS:
+        if not isinstance(name, str) or name not in TRANSFORMS:
             raise ConfigError(
                 f"dataset.image_transform: {name!r} is none of {', '.join(TRANSFORMS)}.{nearest(str(name), TRANSFORMS)}"
             )

@@ -11,6 +11,8 @@ _DENSE = "mmpt.models.dense"
 _VIOLET = "mmpt.models.violet"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
+_LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
+_LAVENDER_QUESTIONS = "mmpt.processors.lavender_questions"
 _CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
 
 TABLE: dict[str, dict[str, Entry]] = {
@@ -36,6 +38,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETRetrieval": Entry(f"{_VIOLET}:VIOLETRetrieval"),
         "VIOLETMultipleChoice": Entry(f"{_VIOLET}:VIOLETMultipleChoice"),
         "VIOLETOpenEnded": Entry(f"{_VIOLET}:VIOLETOpenEnded"),
+        "LAVENDER": Entry("mmpt.models.lavender:LAVENDER"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -64,6 +67,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "SmoothL1": Entry(f"{_LOSSES}.generic:SmoothL1"),
         "VIOLETLoss": Entry(f"{_LOSSES}.violet:VIOLETLoss"),
         "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
+        "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),
@@ -132,6 +136,14 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskAligner": Entry("mmpt.processors.crosstask:CrossTaskAligner"),
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
         "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
+        "LAVENDERPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True}),
+        "LAVENDERRetrievalAligner": Entry(_LAVENDER_MATCHING),
+        "LAVENDEROptionsAligner": Entry("mmpt.processors.lavender_aligners:LAVENDEROptionsAligner"),
+        "LAVENDERChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner"),
+        "LAVENDERQuestionAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERQuestionAligner"),
+        "LAVENDERBlankAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERBlankAligner"),
+        "LAVENDERTaskSpecificPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True, "matched": False}),
+        "LAVENDERTaskSpecificChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner", {"masked": False}),
         "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
         "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
     },

@@ -20,7 +20,7 @@ from torch import nn
 import mmpt
 from mmpt.evaluators.base import NothingEvaluated, Predictor, save_arrays
 from mmpt.evaluators.batch_predictor import check_same_batches, with_progress
-from mmpt.evaluators.fusion_items import FusionItems, Key, exchange_items
+from mmpt.evaluators.fusion_items import FusionItems, exchange_items
 from mmpt.evaluators.fusion_rerank import POOLED, behind, best_candidates, cosines, read_cheap_scores
 from mmpt.evaluators.fusion_run import FusionOptions, FusionRun, weights_digest
 from mmpt.evaluators.fusion_scoring import FinishedBlocks, PairPlan
@@ -106,7 +106,7 @@ class FusionRetrievalPredictor(Predictor):
             if items.missing:
                 run.encode_missing(Share(dataloader), items.missing, look_for_failures)
             run.encode_texts(items)
-        vectors = {key: one for part in all_gather_objects(run.vectors) for key, one in part.items()}
+        vectors = {index: one for part in all_gather_objects(run.pooled_videos(items)) for index, one in part.items()}
         with failing_together() as look_for_failures, _scoring(model):
             cheap = self._cheap_scores(items, run, vectors)
             fingerprint = self._fingerprint(model, weights, items, cheap)
@@ -128,14 +128,16 @@ class FusionRetrievalPredictor(Predictor):
         return read_pairs(self.save_path, output_file)
 
     def _cheap_scores(
-        self, items: FusionItems, run: FusionRun, vectors: Mapping[Key, npt.NDArray[np.float32]]
+        self, items: FusionItems, run: FusionRun, vectors: Mapping[int, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32] | None:
         """Return the cheap scores (N, V); None where all pairs are fused."""
         count = self.options.rerank_top_k
         if count is None or count >= len(items.videos):
             return None
         if self.options.cheap_score == POOLED:
-            return cosines(np.concatenate(run.text_vectors), np.stack([vectors[key] for key in items.videos]))
+            return cosines(
+                np.concatenate(run.text_vectors), np.stack([vectors[index] for index in range(len(items.videos))])
+            )
         return read_cheap_scores(self.options.cheap_score, items.texts, [name for name, _ in items.videos])
 
     def _fingerprint(

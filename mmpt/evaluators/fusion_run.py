@@ -101,28 +101,35 @@ class FusionRun:
                 if self.pools:
                     self.text_vectors.append(pooled(states.values, states.mask))
 
+    def pooled_videos(self, items: FusionItems) -> dict[int, npt.NDArray[np.float32]]:
+        """Return the pooled states (H,) of the videos that this process scores; none where they are not needed."""
+        own = ((index, key) for index, key in enumerate(items.videos) if items.batch_of[index] in self.own)
+        return {index: self.vectors[key] for index, key in own} if self.pools else {}
+
     def score(
         self, plan: PairPlan, items: FusionItems, finished: FinishedBlocks, look_for_failures: Callable[[], None]
     ) -> list[tuple[Any, npt.NDArray[np.float32]]]:
         """Score the pairs of this process's videos, block by block, but for those of finished blocks."""
         place = {index: self._place[key] for index, key in enumerate(items.videos) if items.batch_of[index] in self.own}
         blocks = [block for block in plan.blocks() if items.batch_of[block.first] in self.own]
+        pairs = {block: plan.pairs_of(block) for block in blocks}
+        known = {block: finished.load(block, len(pairs[block][0])) for block in blocks}
+        done = sum(len(scores) for scores in known.values() if scores is not None)
+        if done:
+            logger.info("%d pairs are scored already; the test goes on", done)
+        total = sum(len(texts) for texts, _ in pairs.values())
+        shown = None if is_main_process() else True
         scored = []
-        total = sum(len(plan.pairs_of(block)[0]) for block in blocks)
-        with tqdm(total=total, desc="pairs", unit="pair", disable=None if is_main_process() else True) as bar:
+        with tqdm(total=total, initial=done, desc="pairs", unit="pair", disable=shown) as bar:
             for block in blocks:
                 look_for_failures()
-                pairs = plan.pairs_of(block)
-                scores = finished.load(block, len(pairs[0]))
+                scores = known[block]
                 if scores is None:
                     scores = score_block(
-                        *(self.model, self.texts, self.videos, place, pairs),
+                        *(self.model, self.texts, self.videos, place, pairs[block]),
                         *(self.options.pairs_per_batch, self.device, bar.update),
                     )
                     finished.save(block, scores)
-                else:  # not counted in the speed
-                    bar.initial += len(scores)
-                    bar.update(len(scores))
                 scored.append((block, scores))
         return scored
 

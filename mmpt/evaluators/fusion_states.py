@@ -6,12 +6,13 @@ Shapes: B items of a batch, L positions, H hidden.
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.models.cross_modal import States
 from mmpt.utils.files import writing
 
 __all__ = ["STATE_TYPES", "StateStore"]
@@ -38,14 +39,14 @@ class StateStore:
         #: Number of positions of each item.
         self.lengths: list[int] = []
         self.held = 0
-        self._parts: list[tuple[Tensor, Tensor, torch.dtype, type]] = []
+        self._parts: list[tuple[Tensor, Tensor, torch.dtype]] = []
         self._places: list[tuple[int, int]] = []
         self._file: IO[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def append(self, states: Any) -> None:
+    def append(self, states: States) -> None:
         """Keep a batch of states: ``values`` (B, L, H) and ``mask`` bool (B, L).
 
         Raises:
@@ -60,16 +61,16 @@ class StateStore:
             self.held += values.nbytes
         self._places += [(len(self._parts), row) for row in range(len(values))]
         self.lengths += [values.shape[1]] * len(values)
-        self._parts.append((values, mask.cpu().bool(), original, type(states)))
+        self._parts.append((values, mask.cpu().bool(), original))
 
-    def get(self, items: Sequence[int], device: torch.device | str = "cpu") -> Any:
+    def get(self, items: Sequence[int], device: torch.device | str = "cpu") -> States:
         """Return the states of some items of equal length, on a device.
 
         The same item many times over is one row of memory, expanded; neighbours are a view where they were one batch.
         """
         places = [self._places[item] for item in items]
         part, first = places[0]
-        values, mask, original, kind = self._parts[part]
+        values, mask, original = self._parts[part]
         if all(place == places[0] for place in places):
             chosen = [side[first : first + 1] for side in (values, mask)]
         elif all(place == (part, first + step) for step, place in enumerate(places)):
@@ -79,10 +80,10 @@ class StateStore:
                 torch.stack([self._parts[number][0][row] for number, row in places]),
                 torch.stack([self._parts[number][1][row] for number, row in places]),
             ]
-        moved = kind(chosen[0].to(device, original), chosen[1].to(device))
+        moved = States(chosen[0].to(device, original), chosen[1].to(device))
         if len(moved.mask) == len(items):
             return moved
-        return kind(*(side.expand(len(items), *side.shape[1:]) for side in moved))
+        return States(*(side.expand(len(items), *side.shape[1:]) for side in moved))
 
     def _on_disk(self, values: Tensor) -> Tensor:
         """Write values to the scratch file and return them mapped."""

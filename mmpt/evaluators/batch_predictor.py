@@ -14,7 +14,7 @@ from mmpt.utils.distributed import all_gather_objects, check_sendable, gather_it
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.process_group import failing_together
 
-__all__ = ["BatchPredictor", "check_same_batches", "items_of", "with_progress"]
+__all__ = ["BatchPredictor", "check_same_batches", "items_of", "on_device", "with_progress"]
 
 
 class BatchPredictor(Predictor):
@@ -104,3 +104,8 @@ def items_of(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the items that a batch was stacked from."""
     for row in range(len(batch["video_id"])):
         yield {key: value[row] for key, value in batch.items()}
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a batch whose tensors are on a device."""
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}

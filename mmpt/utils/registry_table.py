@@ -155,6 +155,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskPredictor": Entry("mmpt.evaluators.crosstask_predictor:CrossTaskPredictor"),
         "COINPredictor": Entry("mmpt.evaluators.coin_predictor:COINPredictor"),
         "COINZSPredictor": Entry("mmpt.evaluators.coin_predictor:COINZSPredictor"),
+        "FusionRetrievalPredictor": Entry("mmpt.evaluators.fusion_retrieval_predictor:FusionRetrievalPredictor"),
+        "OpenQAPredictor": Entry("mmpt.evaluators.open_qa_predictor:OpenQAPredictor"),
     },
     "metric": {
         "RetrievalMetric": Entry("mmpt.evaluators.metrics:RetrievalMetric"),
@@ -163,6 +165,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "NLGMetric": Entry("mmpt.evaluators.caption_metrics:NLGMetric"),
         "CrossTaskMetric": Entry("mmpt.evaluators.crosstask_metrics:CrossTaskMetric"),
         "COINActionSegmentationMetric": Entry("mmpt.evaluators.classification_metrics:COINActionSegmentationMetric"),
+        "OpenQAMetric": Entry("mmpt.evaluators.open_qa_metrics:OpenQAMetric"),
     },
     "vectorpool": {"VideoVectorPool": Entry("mmpt.modules.vectorpool:VideoVectorPool")},
     "retriever": {"VectorRetriever": Entry("mmpt.modules.retri:VectorRetriever")},

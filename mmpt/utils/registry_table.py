@@ -76,6 +76,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CorpusClassificationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "classification"}),
         "CorpusCaptioningMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "captioning"}),
         "CorpusSegmentationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "segmentation"}),
+        "CaptionTSVMetaProcessor": Entry("mmpt.processors.caption_tsv:CaptionTSVMetaProcessor"),
     },
     "video_processor": {
         "VideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),

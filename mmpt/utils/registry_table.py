@@ -17,6 +17,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VideoRetriTask": Entry("mmpt.tasks.retri_task:VideoRetriTask"),
         "VLMTask": Entry("mmpt.tasks.vlm_task:VLMTask"),
         "MILNCETask": Entry("mmpt.tasks.milnce_task:MILNCETask"),
+        "MultiTask": Entry("mmpt.tasks.multi_task:MultiTask"),
     },
     "model": {
         "MMFusionSeparate": Entry("mmpt.models.videoclip:MMFusionSeparate"),

@@ -131,6 +131,7 @@ class CrossModalModel(VideoTextModel):
     """
 
     capabilities = frozenset({"fusion"})
+    reads_frames = True
     frame_order: ClassVar[bool] = False
     with_lm_head: ClassVar[bool] = False
     # Constants: transformers before 4.31 saved the former; the latter follow from the sizes of the windows.

@@ -32,6 +32,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MMFusionSeparateActionLocalization": Entry(f"{_DENSE}:MMFusionSeparateActionLocalization"),
         "MMFusionShareActionLocalization": Entry(f"{_DENSE}:MMFusionShareActionLocalization"),
         "MMFusionNLG": Entry("mmpt.models.captioning:MMFusionNLG"),
+        "LAVENDER": Entry("mmpt.models.lavender:LAVENDER"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -58,6 +59,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSE": Entry(f"{_LOSSES}.generic:MSE"),
         "L1": Entry(f"{_LOSSES}.generic:L1"),
         "SmoothL1": Entry(f"{_LOSSES}.generic:SmoothL1"),
+        "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmpt.processors.annotations import SkipReport
+from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of
 from mmpt.processors.base import MetaProcessor, SplitOptions
 from mmpt.store.swinbert_files import (
     CaptionFiles,
@@ -14,23 +14,17 @@ from mmpt.store.swinbert_files import (
     read_linelist,
 )
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
 
 __all__ = ["CaptionTSVMetaProcessor", "CaptionTSVOptions"]
 
 
 @dataclass
-class CaptionTSVOptions(SplitOptions):
+class CaptionTSVOptions(SplitOptions, AnnotationOptions):
     """``train_path``, ``val_path``, ``test_path``: the YAML of each split.
 
-    Attributes:
-        max_missing: the fraction of videos or items that may be without a caption or without frames.
-        frame_path: the frame store; videos that it lacks are left out, and counted.
+    Items of videos that the frame store lacks are left out, and counted.
     """
-
-    max_missing: float = 0.1
-    frame_path: str | None = None
 
 
 class CaptionTSVMetaProcessor(MetaProcessor):
@@ -54,23 +48,15 @@ class CaptionTSVMetaProcessor(MetaProcessor):
         files = read_caption_yaml(self.path)
         skips = SkipReport(self.path, options.max_missing, "items")
         items = _pairs(files, skips) if self.split == "train" else _references(files, skips)
-        frames = _frames(options.frame_path)
-        if frames is not None:
-            for video_id, _ in items:
-                if video_id not in frames:
-                    skips.add("without frames", video_id)
-        total = len(items) + skips.counts["without a caption"]
-        kept = [item for item in items if frames is None or item[0] in frames]
-        skips.close(total)
+        store = features_of(config)
+        kept = []
+        for item in items:
+            if store is None or item[0] in store:
+                kept.append(item)
+            else:
+                skips.add("without frames" if options.frame_path else "without features", item[0])
+        skips.close(len(items) + skips.counts["without a caption"])
         self.data = [item for item, used in zip(kept, self.in_split([item[0] for item in kept]), strict=True) if used]
-
-
-def _frames(path: str | None) -> Any:
-    if not path:
-        return None
-    from mmpt.store.frame_store import open_frames
-
-    return open_frames(str(resolve_path(path)))
 
 
 def _pairs(files: CaptionFiles, skips: SkipReport) -> list[tuple[str, str]]:

@@ -22,9 +22,6 @@ __all__ = ["NLGPredictor"]
 
 logger = logging.getLogger(__name__)
 
-# What the texts of a batch begin with that is not generated, where the system has such.
-_PRETEXT = ("prompts", "task_ids")
-
 
 class _Captions(NamedTuple):
     """The names of a batch's items, the references of each, and the captions of the clips that are new in it."""
@@ -114,8 +111,7 @@ class NLGPredictor(BatchPredictor):
         """Write about some rows of a batch; draws depend on their places in the test set."""
         vfeats, vmasks = (batch[name][list(rows)].to(device) for name in ("vfeats", "vmasks"))
         rngs = [item_generator(self.decoding.seed, 0, int(batch["idx"][row])) for row in rows]
-        pretext = {name: batch[name][list(rows)].to(device) for name in _PRETEXT if name in batch}
-        ids = model.generate(vfeats, vmasks, self.decoding, rngs, **pretext)
+        ids = model.generate(vfeats, vmasks, self.decoding, rngs)
         tokenizer = load_tokenizer(self.bert_name, self.use_fast)
         texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)
         return [text.strip() or EMPTY_CAPTION for text in texts]

@@ -17,7 +17,7 @@ class LAVENDERLoss(NLGLoss):
     The two means are added with equal weight (masked language modelling and video-text matching).
     """
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         logits: Tensor,
         text_label: Tensor,

@@ -22,16 +22,15 @@ from mmpt.models.cross_modal import (
     tiny_cross_modal_config,
 )
 from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
+from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
 from mmpt.models.lavender_weights import fit_tables, published_names, warn_of_contradictions
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.pairing import all_pairs, candidate_texts
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.tokenizers import load_tokenizer
 
-__all__ = ["LAVENDER", "OBJECTIVES", "TASK_TOKENS", "LAVENDEROptions"]
+__all__ = ["LAVENDER", "TASK_TOKENS", "LAVENDEROptions"]
 
-#: What ``objective`` of a batch may say; see :meth:`LAVENDER.forward`.
-OBJECTIVES = ("words", "captioning", "pretraining", "retrieval", "options")
 #: Rows of ``emb_task``.
 TASK_TOKENS = 10
 _TRUE_SCORES = ("difference", "ratio")
@@ -150,7 +149,7 @@ class LAVENDER(LAVENDERCaptioning):
             cmasks: as caps, true where a position may be seen.
             vfeats: frames (B, T, 3, S, S).
             vmasks: bool (B, T).
-            objective: of :data:`OBJECTIVES`.
+            objective: of :data:`mmpt.models.lavender_batches.OBJECTIVES`.
             batch: what the table names; ``prompts`` or ``task_ids`` as :meth:`encode_text`; in pre-training
                 ``negatives`` int64 (B, O - 1), the rows of the texts that each video is compared with, by default
                 those of the next rows.
@@ -163,11 +162,11 @@ class LAVENDER(LAVENDERCaptioning):
         Raises:
             DataError: if the batch lacks what its objective needs.
         """
-        kind = _kind(objective)
+        kind = objective_of(objective)
         if kind == "options":
             logits, label = self._match_options(caps, cmasks, vfeats, vmasks, batch)
             return {"logits": logits, "text_label": label}
-        video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks, **_pretext(batch))
+        video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks, **pretext_of(batch))
         if kind == "retrieval":
             logits, label = self._match_all(video, text, batch.get("video_key"))
             return {"logits": logits, "text_label": label}
@@ -208,7 +207,7 @@ class LAVENDER(LAVENDERCaptioning):
             DataError: if the batch lacks what is needed.
         """
         mask = batch.get("option_mask")
-        if _kind(objective) == "options":
+        if objective_of(objective) == "options":
             video, text = self._paired(caps, cmasks, vfeats, vmasks, batch)
             scores = self.score_aligned(text, video).view(len(vfeats), -1)
         elif mask is None:
@@ -230,7 +229,7 @@ class LAVENDER(LAVENDERCaptioning):
         position = batch.get("answer_position")
         if position is None:
             raise DataError("a batch of questions has no answer_position: dataset.aligner must be one of LAVENDER's")
-        text = self.encode_text(caps, cmasks, **_pretext(batch))
+        text = self.encode_text(caps, cmasks, **pretext_of(batch))
         states = self.fuse(self.encode_video(vfeats, vmasks), text).last_hidden_state[:, -caps.shape[1] :]
         # Without a place for the answer (its blank was cut off) any will do: the item counts as wrong.
         return states[torch.arange(len(states), device=states.device), position.view(-1).clamp(min=0)]
@@ -288,7 +287,7 @@ class LAVENDER(LAVENDERCaptioning):
         options = len(texts) // len(vfeats)
         if options * len(vfeats) != len(texts):
             raise DataError(f"{len(texts)} texts of {len(vfeats)} videos: every video needs equally many options")
-        text = self.encode_text(texts, masks, **_of_texts(_pretext(batch), len(texts)))
+        text = self.encode_text(texts, masks, **pretext_of_texts(pretext_of(batch), len(texts)))
         rows = torch.arange(len(vfeats), device=vfeats.device).repeat_interleave(options)
         return self.encode_video(vfeats, vmasks).rows(rows), text
 
@@ -310,26 +309,3 @@ class LAVENDER(LAVENDERCaptioning):
             if token is None or token == tokenizer.unk_token_id:
                 raise ConfigError(f"{what}: {word!r} is no word piece of dataset.bert_name: {self.sequence.bert_name}")
         return ids
-
-
-def _kind(objective: str | Sequence[str] | None) -> str:
-    """Return the one objective of a batch; DataError if its items differ."""
-    kinds = {objective} if isinstance(objective, str) else set(objective or ["words"])
-    if len(kinds) > 1 or not kinds <= set(OBJECTIVES):
-        raise DataError(f"objective of a batch: {sorted(kinds)}; it must be one of {', '.join(OBJECTIVES)}, of all")
-    return kinds.pop()
-
-
-def _pretext(batch: Mapping[str, Any]) -> dict[str, Tensor | None]:
-    return {"prompts": batch.get("prompts"), "task_ids": batch.get("task_ids")}
-
-
-def _of_texts(pretext: Mapping[str, Tensor | None], texts: int) -> dict[str, Tensor | None]:
-    """Return a pretext of B videos, or of B videos and O options each, as one row for each of the texts."""
-    flat = {
-        "prompts": None if (prompts := pretext["prompts"]) is None else prompts.flatten(0, -2),
-        "task_ids": None if (task_ids := pretext["task_ids"]) is None else task_ids.flatten(),
-    }
-    return {
-        key: None if value is None else value.repeat_interleave(texts // len(value), 0) for key, value in flat.items()
-    }

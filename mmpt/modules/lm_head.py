@@ -60,7 +60,8 @@ class LMHead(nn.Module):
         Returns:
             float32 (..., V), or (..., n).
         """
-        weight, bias = self.decoder.weight, self.decoder.bias
+        weight: Tensor = self.decoder.weight
+        bias: Tensor | None = self.decoder.bias
         if words is not None:
             weight, bias = weight[words], None if bias is None else bias[words]
         with torch.autocast(transformed.device.type, enabled=False):

@@ -10,6 +10,8 @@ _VLM = "mmpt.models.vlm"
 _DENSE = "mmpt.models.dense"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
+_LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
+_LAVENDER_QUESTIONS = "mmpt.processors.lavender_questions"
 _CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
 
 TABLE: dict[str, dict[str, Entry]] = {
@@ -130,6 +132,14 @@ TABLE: dict[str, dict[str, Entry]] = {
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
         "LAVENDERCaptioningAligner": Entry("mmpt.processors.lavender_captioning:LAVENDERCaptioningAligner"),
         "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
+        "LAVENDERPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True}),
+        "LAVENDERRetrievalAligner": Entry(_LAVENDER_MATCHING),
+        "LAVENDEROptionsAligner": Entry("mmpt.processors.lavender_aligners:LAVENDEROptionsAligner"),
+        "LAVENDERChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner"),
+        "LAVENDERQuestionAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERQuestionAligner"),
+        "LAVENDERBlankAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERBlankAligner"),
+        "LAVENDERTaskSpecificPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True, "matched": False}),
+        "LAVENDERTaskSpecificChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner", {"masked": False}),
         "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
         "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
     },

@@ -21,8 +21,8 @@ from mmpt.models.cross_modal import (
     States,
     tiny_cross_modal_config,
 )
-from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
 from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
+from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
 from mmpt.models.lavender_weights import fit_tables, published_names, warn_of_contradictions
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.pairing import all_pairs, candidate_texts

@@ -1,8 +1,8 @@
 """LAVENDER's captioning (arXiv:2206.07160): each next word is what stands at a ``[MASK]`` after those before it.
 
-The published code encodes video and text anew for every word. Here the video, with the prompt, is encoded once: nothing
-of it ever sees the text. Neither does a word see those after it, so that the keys and values of the words stay too; only
-the ``[MASK]``, which the next word replaces, is forgotten.
+The published code encodes video and text anew for every word. Here the video, with the prompt, is encoded once, as
+nothing of it ever sees the text. Neither does a word see those after it, so that its keys and values stay too; only the
+``[MASK]``, which the next word replaces, is forgotten.
 
 Shapes: B videos, N texts begun about them, T frames, S pixels of a side, P positions of video and prompt, V words.
 """

@@ -1,6 +1,7 @@
 """Multi-task training: whose batches an epoch has, what a config may say, and a training that is cut and goes on."""
 
 import copy
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from omegaconf import OmegaConf
 
 from mmpt.datasets.member_datasets import MEMBER, Member, MemberDatasets, member_seed
 from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
+from mmpt.models.lavender import LAVENDER
 from mmpt.tasks.multi_task import MultiTask
 from mmpt.tasks.task import config_task
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.schema import validate
+from tests.processors.frame_samples import write_frames
 from tests.tasks.conftest import plain
 
 
@@ -242,3 +245,81 @@ def test_two_processes_share_the_tasks(config: dict[str, Any], tmp_path: Path) -
     found = final(Path(config["fairseq"]["checkpoint"]["save_dir"]))
     assert found["updates"] == 8 and all(torch.isfinite(one).all() for one in found["model"].values())
     assert '"train_captions_loss"' in output and '"valid_narration_loss"' in output
+
+
+@pytest.fixture
+def lavender_members(tmp_path: Path) -> dict[str, Any]:
+    """Retrieval, multiple choice, open questions and captions about the same four clips."""
+    write_frames(tmp_path / "frames", {f"v{number}": 3 for number in range(4)})
+    names = [f"v{number}" for number in range(4)]
+
+    def listed(name: str, **keys: Any) -> dict[str, Any]:
+        splits = {split: [{"video": video, **keys} for video in names] for split in ("train", "val", "test")}
+        (tmp_path / f"{name}.json").write_text(json.dumps(splits))
+        return dict.fromkeys(("train_path", "val_path"), str(tmp_path / f"{name}.json"))
+
+    rows = "".join(f'{name}.mp4\t[{{"caption": "w1 w2"}}, {{"caption": "w3"}}]\n' for name in names)
+    (tmp_path / "captions.tsv").write_text(rows)
+    (tmp_path / "captions.yaml").write_text("caption: captions.tsv\n")
+    captions = dict.fromkeys(("train_path", "val_path"), str(tmp_path / "captions.yaml"))
+    options = {"question": "w4", "option_0": "w5", "option_1": "w6", "answer": 1}
+    clips = {"video_processor": "FrameVideoProcessor", "text_processor": "ClipTextProcessor"}
+    return {
+        "retrieval": {
+            **clips,
+            **listed("retrieval", caption="w1 w2 w3"),
+            "meta_processor": "ClipRetrievalMetaProcessor",
+            "aligner": "LAVENDERRetrievalAligner",
+        },
+        "choice": {
+            **clips,
+            **listed("choice", **options),
+            "meta_processor": "ClipChoiceMetaProcessor",
+            "aligner": "LAVENDEROptionsAligner",
+            "batch_size": 2,
+        },
+        "question": {
+            **clips,
+            **listed("question", question="w7", answer_text="w8", answer=0),
+            "meta_processor": "ClipQuestionMetaProcessor",
+            "aligner": "LAVENDERQuestionAligner",
+        },
+        "captions": {
+            **captions,
+            "meta_processor": "CaptionTSVMetaProcessor",
+            "video_processor": "FrameVideoProcessor",
+            "text_processor": "NLGTextProcessor",
+            "aligner": "LAVENDERCaptioningAligner",
+            "mask_probability": 0.5,
+        },
+    }
+
+
+def test_lavender_trains_on_members_of_every_kind(lavender_members: dict[str, Any], tmp_path: Path) -> None:
+    base = LAVENDER.tiny_config()
+    shared = {"frame_path": str(tmp_path / "frames"), "task_token": True, "image_transform": ["pad_resize"]}
+    sections = {"task": "MultiTask", "dataset": {**shared, "members": lavender_members}}
+    sections |= {"loss": {"loss_cls": "LAVENDERLoss"}, "fairseq": {"dataset": {"batch_size": 3}}}
+    config = OmegaConf.merge(base, sections)
+    assert validate(config, "job.yaml") == []
+    task = config_task(config, seed=1)
+    task.build_dataset()
+    task.build_loss()
+    model = task.build_model()
+    data = task.val_data
+    assert isinstance(data, MemberDatasets)
+    seen = {}
+    for indices in data.epoch_batches():
+        batch = data.collater([data[int(index)] for index in indices])
+        outputs = task(model, batch)
+        outputs["loss"].backward()
+        seen[batch[MEMBER][0]] = (outputs["batch_size"], float(outputs["loss_scalar"]))
+    assert list(seen) == ["retrieval", "choice", "question", "captions"]
+    assert {name: size for name, (size, _) in seen.items()} == {
+        "retrieval": 1,
+        "choice": 4,
+        "question": 1,
+        "captions": 1,
+    }
+    # Untrained, one of 64 words is as likely as another.
+    assert all(abs(loss - np.log(64)) < 0.5 for _, loss in seen.values()), seen

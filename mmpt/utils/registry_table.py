@@ -21,6 +21,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VideoRetriTask": Entry("mmpt.tasks.retri_task:VideoRetriTask"),
         "VLMTask": Entry("mmpt.tasks.vlm_task:VLMTask"),
         "MILNCETask": Entry("mmpt.tasks.milnce_task:MILNCETask"),
+        "MultiTask": Entry("mmpt.tasks.multi_task:MultiTask"),
     },
     "model": {
         "MMFusionSeparate": Entry("mmpt.models.videoclip:MMFusionSeparate"),
@@ -88,6 +89,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CorpusClassificationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "classification"}),
         "CorpusCaptioningMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "captioning"}),
         "CorpusSegmentationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "segmentation"}),
+        "CaptionTSVMetaProcessor": Entry("mmpt.processors.caption_tsv:CaptionTSVMetaProcessor"),
         "ClipRetrievalMetaProcessor": Entry(_CLIPS, {"items": "retrieval"}),
         "ClipChoiceMetaProcessor": Entry(_CLIPS, {"items": "multiple_choice"}),
         "ClipQuestionMetaProcessor": Entry(_CLIPS, {"items": "open_ended"}),
@@ -135,6 +137,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "DSNLGAligner": Entry("mmpt.processors.captioning:DSNLGAligner"),
         "CrossTaskAligner": Entry("mmpt.processors.crosstask:CrossTaskAligner"),
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
+        "LAVENDERCaptioningAligner": Entry("mmpt.processors.lavender_captioning:LAVENDERCaptioningAligner"),
         "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
         "LAVENDERPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True}),
         "LAVENDERRetrievalAligner": Entry(_LAVENDER_MATCHING),

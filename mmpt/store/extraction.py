@@ -158,6 +158,9 @@ class _FeatureJob(ExtractionJob):
         self.parts.pop(video_id, None)
         feature_path(self.folder, video_id).unlink(missing_ok=True)
 
+    def end(self) -> None:
+        assert not self.parts, "each video was written when it ended"
+
 
 def _whole_seconds(block: np.ndarray, fps: int, pad: str) -> np.ndarray:
     """Fill up the last second: (frames, H, W, 3) -> (seconds, fps, H, W, 3)."""

@@ -109,6 +109,10 @@ class ExtractionJob(ABC):
     def discard(self, video_id: str) -> None:
         """Remove what a failed video left: parts that were taken, and the product of an earlier version of its file."""
 
+    @abstractmethod
+    def end(self) -> None:
+        """Complete what was stored, after the last video."""
+
     def run(
         self, items: Sequence[VideoItem], decode: Decode, options: PoolOptions, force: bool, progress: bool
     ) -> None:
@@ -136,8 +140,9 @@ class ExtractionJob(ABC):
                 if piece.content is not None:
                     self.take(piece)
                 else:
-                    self._end(piece)
+                    self._finish(piece)
                     bar.update()
+        self.end()
         summary = self.summary
         for videos in (summary.failures, summary.warnings, summary.truncated, summary.notes):
             videos.sort()  # workers finish in any order
@@ -162,7 +167,7 @@ class ExtractionJob(ABC):
             self._fail(item.path, item, f"its id is longer than {_LONGEST_ID} bytes; shorten the file's name")
         return not long
 
-    def _end(self, piece: Piece) -> None:
+    def _finish(self, piece: Piece) -> None:
         item, report = piece.item, piece.report
         self.summary.decode_seconds += piece.seconds
         self.summary.frames += report.written

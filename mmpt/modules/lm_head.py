@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.transformer import activation, initialise
 
-__all__ = ["HeadTransform", "LMHead"]
+__all__ = ["HeadTransform", "LMHead", "untied_lm_head"]
 
 
 class HeadTransform(nn.Module):
@@ -58,3 +58,10 @@ class LMHead(nn.Module):
             return nn.functional.linear(
                 transformed.float(), self.decoder.weight.float(), None if bias is None else bias.float()
             )
+
+
+def untied_lm_head(config: BertConfig) -> nn.ModuleDict:
+    """Return a head with a bias and word weights of its own, randomly initialised, under the name ``predictions``."""
+    embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+    initialise(embedding, config.initializer_range)
+    return nn.ModuleDict({"predictions": LMHead(config, embedding, bias=True)})

@@ -10,6 +10,7 @@ _VLM = "mmpt.models.vlm"
 _DENSE = "mmpt.models.dense"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
+_CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
 
 TABLE: dict[str, dict[str, Entry]] = {
     "task": {
@@ -76,6 +77,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CorpusClassificationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "classification"}),
         "CorpusCaptioningMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "captioning"}),
         "CorpusSegmentationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "segmentation"}),
+        "ClipRetrievalMetaProcessor": Entry(_CLIPS, {"items": "retrieval"}),
+        "ClipChoiceMetaProcessor": Entry(_CLIPS, {"items": "multiple_choice"}),
+        "ClipQuestionMetaProcessor": Entry(_CLIPS, {"items": "open_ended"}),
+        "ClipPretrainingMetaProcessor": Entry(_CLIPS, {"items": "pretraining"}),
     },
     "video_processor": {
         "VideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
@@ -85,6 +90,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "YoucookVideoProcessor": Entry("mmpt.processors.youcook:YoucookVideoProcessor"),
         "CrossTaskVideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
         "CorpusVideoProcessor": Entry(f"{_CORPUS}:CorpusVideoProcessor"),
+        "FrameVideoProcessor": Entry("mmpt.processors.frame_base:FrameVideoProcessor"),
     },
     "text_processor": {
         "TextProcessor": Entry("mmpt.processors.base:TextProcessor"),
@@ -99,6 +105,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSRVTTNLGTextProcessor": Entry("mmpt.processors.captioning:MSRVTTNLGTextProcessor"),
         "CrossTaskTextProcessor": Entry("mmpt.processors.crosstask:CrossTaskTextProcessor"),
         "COINActionSegmentationTextProcessor": Entry("mmpt.processors.coin:COINActionSegmentationTextProcessor"),
+        "ClipTextProcessor": Entry("mmpt.processors.clip_text_processor:ClipTextProcessor"),
     },
     "aligner": {
         "FixedLenAligner": Entry(_SAMPLED, {"text_length": "fixed", "video_clip": "text_span"}),
@@ -117,6 +124,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "DSNLGAligner": Entry("mmpt.processors.captioning:DSNLGAligner"),
         "CrossTaskAligner": Entry("mmpt.processors.crosstask:CrossTaskAligner"),
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
+        "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
+        "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
+        "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),

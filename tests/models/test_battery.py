@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,7 +19,8 @@ Batch = dict[str, Tensor]
 class System(NamedTuple):
     """How the battery drives one model: a seeded batch, its objective, the inputs that carry padding.
 
-    ``training`` is the batch of the objective, where that is another one.
+    ``training`` is the batch of the objective, where that is another one; ``run`` makes the outputs, where that is not
+    the model's forward.
     """
 
     batch: Callable[[int], Batch]
@@ -27,6 +28,7 @@ class System(NamedTuple):
     outputs: tuple[str, ...]
     masked: dict[str, str]  # input -> its mask
     training: Callable[[int], Batch] | None = None
+    run: Callable[[Any, Batch], Batch] | None = None
 
     def training_batch(self, count: int) -> Batch:
         return (self.training or self.batch)(count)
@@ -58,6 +60,24 @@ def masked_pairs(count: int) -> Batch:
     }
 
 
+def framed_pairs(count: int) -> Batch:
+    """Pairs of 1 to 2 frames and 0 to 13 words, in the layout ``[CLS] w.. [SEP]``."""
+    batch = pairs(count)
+    caps, cmasks = (torch.cat([batch[key][:, :1], batch[key][:, 2:]], dim=1) for key in ("caps", "cmasks"))
+    frames = 1 + torch.arange(count)[:, None] % 2
+    vfeats = torch.rand(count, 2, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    return {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": torch.arange(2)[None] < frames}
+
+
+def fused(model: Any, batch: Batch) -> Batch:
+    """The state of the text's [CLS], which sees the whole pair."""
+    video, text = (
+        model.encode_video(batch["vfeats"], batch["vmasks"]),
+        model.encode_text(batch["caps"], batch["cmasks"]),
+    )
+    return {"fused": model.fuse(video, text).last_hidden_state[:, video.values.shape[1]]}
+
+
 POOLED = ("pooled_video", "pooled_text")
 PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
 
@@ -85,8 +105,9 @@ def build(name: str, seed: int = 0, dropout: float = 0.0) -> VideoTextModel:
 
 
 def run(name: str, model: nn.Module, batch: Batch) -> Batch:
+    make = SYSTEMS[name].run
     with torch.no_grad():
-        outputs = model(**batch)
+        outputs = model(**batch) if make is None else make(model, batch)
     return {key: outputs[key] for key in SYSTEMS[name].outputs}
 
 

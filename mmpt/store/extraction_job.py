@@ -7,7 +7,6 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 from mmpt.store.decode_pool import Decode, Piece, PoolOptions, decode_pieces
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.store.video_list import VideoItem, split_duplicates
-from mmpt.utils.errors import StorageError
 from mmpt.utils.safe_paths import is_plain_name
 
-__all__ = ["ExtractionJob", "ExtractionSummary", "UnfitVideoError", "is_unchanged", "source_of"]
+__all__ = ["ExtractionJob", "ExtractionSummary", "UnfitVideoError", "is_unchanged", "printable", "source_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +30,13 @@ class ExtractionSummary:
 
     ``failures``, ``warnings`` and ``notes`` are (video, reason) pairs: videos without ``product`` (features, frames);
     those whose product may be shorter than expected; those about which there is something else to know. ``truncated``
-    names videos whose file ends early. ``source_frames`` were decoded, ``frames`` given to the network or stored.
-    ``decode_seconds`` adds up over workers, so that with the network's it may exceed ``wall_seconds``.
+    names videos whose file ends early. ``skipped_because`` ends the sentence on skipped videos. ``source_frames`` were
+    decoded, ``frames`` given to the network or stored. ``decode_seconds`` adds up over workers, so that with the
+    network's it may exceed ``wall_seconds``.
     """
 
     product: str = "features"
+    skipped_because: str = " and whose file is unchanged"
     done: int = 0
     skipped: int = 0
     truncated: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class ExtractionSummary:
             f"warnings {len(self.warnings)}"
         ]
         if self.skipped:
-            lines.append(f"  skipped: {self.skipped} whose {self.product} are there and whose file is unchanged")
+            lines.append(f"  skipped: {self.skipped} whose {self.product} are there{self.skipped_because}")
         if self.truncated:
             rest = len(self.truncated) - _FEW
             lines.append(f"  truncated: {', '.join(self.truncated[:_FEW])}{f' and {rest} more' if rest > 0 else ''}")
@@ -117,13 +117,8 @@ class ExtractionJob(ABC):
         self, items: Sequence[VideoItem], decode: Decode, options: PoolOptions, force: bool, progress: bool
     ) -> None:
         """Skip what is there, decode the rest and hand it on; the manifest is saved however that ends."""
-        try:
+        with self.manifest.saved():
             self._run(items, decode, options, force, progress)
-        except BaseException:
-            with suppress(StorageError):  # where there is no room for it, the journal has it all
-                self.manifest.save()
-            raise
-        self.manifest.save()
 
     def _run(
         self, items: Sequence[VideoItem], decode: Decode, options: PoolOptions, force: bool, progress: bool
@@ -194,7 +189,7 @@ class ExtractionJob(ABC):
     def _fail(self, key: str, item: VideoItem, reason: str) -> None:
         if key == item.video_id:
             self.discard(item.video_id)
-        key, reason = _printable(key), _printable(reason)
+        key, reason = printable(key), printable(reason)
         self.manifest.record(key, {"status": "failed", "reason": reason, **source_of(item)})
         self.summary.failures.append((key, reason))
         logger.info("%s: %s", key, reason)
@@ -206,7 +201,7 @@ class UnfitVideoError(Exception):
 
 def source_of(item: VideoItem) -> dict[str, Any]:
     """Return what a record says about the file that a video comes from; its size is None where there is none."""
-    source: dict[str, Any] = {"source": _printable(str(Path(item.path).absolute()))}
+    source: dict[str, Any] = {"source": printable(str(Path(item.path).absolute()))}
     try:
         status = os.stat(item.path)
         source |= {"source_bytes": status.st_size, "source_mtime": status.st_mtime}
@@ -220,6 +215,6 @@ def is_unchanged(entry: dict[str, Any], source: dict[str, Any]) -> bool:
     return all(entry.get(key) == source.get(key) for key in ("source_bytes", "source_mtime", "start", "end"))
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     """Return a path that JSON in UTF-8 can hold."""
     return path.encode(errors="backslashreplace").decode()

@@ -4,6 +4,7 @@ Output: a frame store (:mod:`mmpt.store.frame_store`), and ``manifest.json`` bes
 (:mod:`mmpt.store.extraction_manifest`). The command is ``scripts/frame_extractor/extract_frames.py``.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from mmpt.store.frame_selection import ChosenFrames, middle_frames
 from mmpt.store.frame_writer import VIDEOS_PER_SHARD, FrameStoreWriter
 from mmpt.store.images import QUALITY, encode_jpeg
 from mmpt.store.video_list import VideoItem
+from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
 
 __all__ = ["FrameExtractionOptions", "extract_frames"]
@@ -35,6 +37,9 @@ class FrameExtractionOptions:
     shorter side down to so many pixels; None keeps the stored size, as published. ``quality``: of the JPEGs, 1 to 95.
     ``videos_per_shard``: a killed run loses at most so many. ``force``: also extract again what is there. ``workers``
     and ``timeout_seconds``: see :class:`mmpt.store.decode_pool.PoolOptions`.
+
+    Raises:
+        DataError: if a value is out of range; names it.
     """
 
     frames: int = 5
@@ -45,6 +50,17 @@ class FrameExtractionOptions:
     force: bool = False
     workers: int = 1
     timeout_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, value, fits in (
+            ("frames", self.frames, self.frames >= 1),
+            ("fps", self.fps, self.fps is None or 0 < self.fps < math.inf),
+            ("short_side", self.short_side, self.short_side is None or self.short_side >= 1),
+            ("quality", self.quality, 1 <= self.quality <= 95),
+            ("videos_per_shard", self.videos_per_shard, self.videos_per_shard >= 1),
+        ):
+            if not fits:
+                raise DataError(f"--{name.replace('_', '-')} {value}: not a usable value")
 
     def provenance(self) -> dict[str, Any]:
         """Return what the frames depend on, as the manifest and the shards record it."""

@@ -243,11 +243,13 @@ class CrossModalModel(VideoTextModel):
     def attention_received(self, video: States, text: States) -> Tensor:
         """Return how much every position is attended to: (B, Lv + Lt), summed over layers and all queries.
 
-        The mean over heads; VIOLET's attended masking (arXiv:2111.12681, section 3.2) chooses positions by it.
+        The mean over heads; absent frames attend to nothing. VIOLET's attended masking (arXiv:2111.12681, section 3.2)
+        chooses positions by it.
         """
         attentions = self.fuse(video, text, need_attention=True).attentions
         assert attentions is not None
-        return torch.stack([maps.mean(1).sum(1) for maps in attentions]).sum(0)
+        queries = torch.cat([video.mask, torch.ones_like(text.mask)], dim=1)[:, :, None]
+        return torch.stack([(maps.mean(1) * queries).sum(1) for maps in attentions]).sum(0)
 
     def _load_pretrained(self) -> None:
         state, source = read_bert_weights(self.sequence.bert_name)

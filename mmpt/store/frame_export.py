@@ -74,9 +74,9 @@ def export_tsv(
 
 
 def _row(video_id: str, frames: StoredFrames, layout: str) -> Iterable[bytes]:
-    if not video_id or set(video_id) & set("\t\r\n"):
-        raise DataError(f"{video_id!r}: an id with a tab or line end cannot stand in a TSV")
-    name = video_id.encode()
+    name = video_id.encode(errors="replace")
+    if not name or set(video_id) & set("\t\r\n") or name.decode() != video_id:
+        raise DataError(f"{video_id!r}: an id with a tab or line end, or not of UTF-8, cannot stand in a TSV")
     yield name
     if layout == "lavender":
         yield b"\t" + name

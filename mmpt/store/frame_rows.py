@@ -89,7 +89,7 @@ def pickle_rows(path: str | os.PathLike[str]) -> Iterator[FrameRow]:
     if found and all(isinstance(value, int) for value in found.values()):
         raise DataError(f"{path}: holds the offsets of rows, no frames; name the TSV that it belongs to")
     for video_id, frames in found.items():
-        row = FrameRow(str(video_id), f"{path}, video {shown(video_id)}")
+        row = FrameRow(video_id if isinstance(video_id, str) else shown(video_id), f"{path}, video {shown(video_id)}")
         if not isinstance(video_id, str) or not video_id:
             row.error = "its id is no text"
         elif isinstance(frames, list | tuple | str | bytes):

@@ -58,8 +58,7 @@ class VideoTextModel(nn.Module, abc.ABC):
     def tiny_config(cls) -> DictConfig:
         """Return a config of the smallest useful size, for tests."""
 
-    @classmethod
-    def published_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring a file's weights to the names of this model, where publications have used others."""
         return state
 

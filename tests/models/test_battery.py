@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpt.losses import MFMMLM, MTM, CrossEntropy, MMContraLoss, T2VContraLoss, VIOLETLoss
+from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -69,6 +69,20 @@ def framed_pairs(count: int) -> Batch:
     return {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": torch.arange(2)[None] < frames}
 
 
+def asked_pairs(count: int) -> dict[str, Any]:
+    """Pairs of which every fourth word is masked, with the [MASK] of LAVENDER's pre-training at their end."""
+    batch = framed_pairs(count)
+    words = (batch["caps"] > 4) & (torch.arange(15) % 4 == 3)
+    pad = torch.nn.functional.pad
+    return {
+        **batch,
+        "objective": "pretraining",
+        "caps": pad(batch["caps"].masked_fill(words, 4), (0, 1), value=4),
+        "cmasks": pad(batch["cmasks"], (0, 1), value=True),
+        "text_label": pad(batch["caps"].masked_fill(~words, -100), (0, 1), value=-100),
+    }
+
+
 def fused(model: Any, batch: Batch) -> Batch:
     """The state of the text's [CLS], which sees the whole pair."""
     video, text = (
@@ -105,6 +119,7 @@ SYSTEMS = {
     "MMFusionMFMMLM": System(pairs, MFMMLM(), POOLED, PADDED, masked_pairs),
     "VIOLETPretraining": System(framed_pairs, VIOLETLoss(), ("fused",), PADDED, masked_framed_pairs, fused),
     "VIOLETOpenEnded": System(framed_questions, CrossEntropy(), ("logits",), PADDED),
+    "LAVENDER": System(framed_pairs, LAVENDERLoss(), ("fused",), PADDED, asked_pairs, fused),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)

@@ -12,7 +12,8 @@ import torch
 from mmpt.modules.masking import maskable
 from mmpt.modules.masking_visual import mask_blocks, selection_noise
 from mmpt.processors.base import UnusableItemError, video_name
-from mmpt.processors.frame_base import ClipFrames, FrameAligner, FrameAlignerOptions
+from mmpt.processors.frame_base import FrameAligner, FrameAlignerOptions
+from mmpt.store.frame_store import StoredFrames
 from mmpt.store.visual_tokens import open_tokens
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -75,7 +76,7 @@ class VIOLETPretrainingAligner(FrameAligner):
             )
 
     def __call__(
-        self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
+        self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
         """Return a clip, a caption, and what is masked.
 
@@ -112,7 +113,7 @@ class VIOLETPretrainingAligner(FrameAligner):
             "selection_noise": torch.from_numpy(selection_noise(rng, positions)),
         }
 
-    def video(self, video_id: Any, stored: Any, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def video(self, video_id: Any, stored: StoredFrames, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return what an item holds of the video; frames and tokens are those of the same numbers."""
         numbers = self.choose_frames(video_id, stored, rng)
         item = self.video_item(video_id, *self.read_frames(video_id, stored, numbers, rng))
@@ -120,14 +121,14 @@ class VIOLETPretrainingAligner(FrameAligner):
         codes[: len(numbers)] = torch.from_numpy(self._codes(video_id, stored, numbers).astype(np.int64))
         return {**item, "visual_codes": codes}
 
-    def _codes(self, video_id: Any, stored: Any, numbers: list[int]) -> np.ndarray:
+    def _codes(self, video_id: Any, stored: StoredFrames, numbers: list[int]) -> np.ndarray:
         name = video_name(video_id)
         if name not in self.tokens:
             raise UnusableItemError(f"video {name}: has no visual tokens in {self.vq_path} (dataset.vq_path)")
         codes = self.tokens[name]
-        clip = isinstance(stored, ClipFrames)
-        chosen = stored.numbers[numbers] if clip else np.asarray(numbers)
-        if chosen.max() >= len(codes) or (not clip and len(codes) != len(stored)):
+        chosen = [stored.numbers[number] for number in numbers]
+        whole = not isinstance(video_id, tuple | list)
+        if max(chosen) >= len(codes) or (whole and len(codes) != len(stored)):
             raise DataError(
                 f"video {name}: {self.vq_path} has visual tokens of {len(codes)} frames, and other frames are stored: "
                 "make the tokens of this frame store (scripts/visual_tokens/extract_vq.py)"

@@ -46,6 +46,8 @@ class VideoTextModel(nn.Module, abc.ABC):
     """
 
     capabilities: frozenset[str] = frozenset()
+    #: Whether the video input is raw frames (B, T, 3, S, S), not features of seconds (B, M, D).
+    reads_frames: ClassVar[bool] = False
     new_heads: ClassVar[tuple[str, ...]] = ()
     allow_missing: ClassVar[tuple[str, ...]] = ()
     allow_unexpected: ClassVar[tuple[str, ...]] = ()

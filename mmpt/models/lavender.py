@@ -9,7 +9,7 @@ Shapes: B batch, T frames, S pixels of a side, X text positions, O options, Lp p
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from mmpt.models.cross_modal import (
     CrossModalModel,
-    CrossModalOptions,
     FrameSequenceOptions,
     States,
     tiny_cross_modal_config,
 )
 from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
+from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
 from mmpt.models.lavender_weights import fit_tables, published_names, warn_of_contradictions
-from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.pairing import all_pairs, candidate_texts
 from mmpt.utils.errors import ConfigError, DataError, nearest
@@ -38,7 +37,7 @@ _TRUE_SCORES = ("difference", "ratio")
 
 
 @dataclasses.dataclass
-class LAVENDEROptions(CrossModalOptions):
+class LAVENDEROptions(LAVENDERCaptioningOptions):
     """Keys of ``model``.
 
     Attributes:
@@ -56,7 +55,7 @@ class LAVENDEROptions(CrossModalOptions):
     true_score: str = "difference"
 
 
-class LAVENDER(CrossModalModel):
+class LAVENDER(LAVENDERCaptioning):
     """One model and one head for pre-training, retrieval, multiple choice, open-ended questions and captioning.
 
     Raises:
@@ -64,9 +63,8 @@ class LAVENDER(CrossModalModel):
         CheckpointError: if pretrained weights are asked for and absent or unfit.
     """
 
-    capabilities = frozenset({"fusion", "masked_modeling", "multiple_choice", "answering"})
+    capabilities = frozenset({"fusion", "masked_modeling", "multiple_choice", "answering", "captioning"})
     frame_order = True
-    with_lm_head = True
     # What SwinBERT and the task-specific baseline do not have: a training may begin without.
     new_heads: ClassVar[tuple[str, ...]] = ("emb_task", "enc_img.emb_*", "enc_img.norm.*")
     # Heads of the task-specific baseline and of its variants with a head per task.
@@ -93,11 +91,6 @@ class LAVENDER(CrossModalModel):
     def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring published weights, also those of SwinBERT, to the names and the table sizes of this model."""
         return fit_tables(published_names(state), self.state_dict())
-
-    @property
-    def head(self) -> LMHead:
-        """The head over the vocabulary."""
-        return cast(LMHead, self.fc_mtm["predictions"])
 
     def encode_text(
         self,

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmpt.processors.annotations import missing_field, safe_video_id
+from mmpt.processors.annotations import missing_field
 from mmpt.processors.msrvtt_qa import Choice
 from mmpt.processors.open_questions import OpenQuestion
 from mmpt.utils.errors import DataError, shown
@@ -115,12 +115,22 @@ class Labels:
 
 
 def video_of(record: Record) -> str:
-    """Return the video that a record is about; DataError if it names none."""
+    """Return the video that a record is about; it is looked up among ids, and becomes no file name.
+
+    Raises:
+        DataError: if the record names none.
+    """
     place, fields = record
     if "video" not in fields:
         raise missing_field(place, "key", "video", fields)
-    video = fields["video"]
-    return safe_video_id(str(video) if _is_whole(video) else video, place)
+    video = _text(fields["video"], f"{place}: video")
+    try:
+        video.encode()
+    except UnicodeEncodeError as error:  # half of a pair of surrogates
+        raise DataError(f"{place}: video: {shown(video)} is not the id of a video") from error
+    if not video:
+        raise DataError(f"{place}: video: is empty")
+    return video
 
 
 def _retrieval(record: Record, labels: Labels) -> str | list[str]:

@@ -199,6 +199,10 @@ class FrameAligner:
         """Return ``caps`` int64 (X,) and ``cmasks`` bool (X,) of word-piece ids; those that do not fit are cut off."""
         return lay_out_words(words, self.max_text_len, self.special_ids)
 
+    def _build_text_seq(self, text_feature: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lay out one text under the name that the published snippet calls, of every system's aligner."""
+        return self.text(text_feature)
+
 
 def lay_out_words(words: Any, length: int, special: SpecialIds) -> tuple[torch.Tensor, torch.Tensor]:
     """Lay out word-piece ids as ``[CLS] w1..wn [SEP] [PAD]..``, cutting off those that do not fit.

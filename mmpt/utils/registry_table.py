@@ -8,6 +8,7 @@ _HOW2 = "mmpt.processors.how2"
 _SAMPLED = "mmpt.processors.how2_aligners:ClipSamplingAligner"
 _VLM = "mmpt.models.vlm"
 _DENSE = "mmpt.models.dense"
+_VIOLET = "mmpt.models.violet"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
 _LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
@@ -20,6 +21,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VideoRetriTask": Entry("mmpt.tasks.retri_task:VideoRetriTask"),
         "VLMTask": Entry("mmpt.tasks.vlm_task:VLMTask"),
         "MILNCETask": Entry("mmpt.tasks.milnce_task:MILNCETask"),
+        "MultiTask": Entry("mmpt.tasks.multi_task:MultiTask"),
     },
     "model": {
         "MMFusionSeparate": Entry("mmpt.models.videoclip:MMFusionSeparate"),
@@ -33,6 +35,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MMFusionSeparateActionLocalization": Entry(f"{_DENSE}:MMFusionSeparateActionLocalization"),
         "MMFusionShareActionLocalization": Entry(f"{_DENSE}:MMFusionShareActionLocalization"),
         "MMFusionNLG": Entry("mmpt.models.captioning:MMFusionNLG"),
+        "VIOLETPretraining": Entry(f"{_VIOLET}:VIOLETPretraining"),
+        "VIOLETRetrieval": Entry(f"{_VIOLET}:VIOLETRetrieval"),
+        "VIOLETMultipleChoice": Entry(f"{_VIOLET}:VIOLETMultipleChoice"),
+        "VIOLETOpenEnded": Entry(f"{_VIOLET}:VIOLETOpenEnded"),
         "LAVENDER": Entry("mmpt.models.lavender:LAVENDER"),
     },
     "encoder": {
@@ -60,6 +66,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSE": Entry(f"{_LOSSES}.generic:MSE"),
         "L1": Entry(f"{_LOSSES}.generic:L1"),
         "SmoothL1": Entry(f"{_LOSSES}.generic:SmoothL1"),
+        "VIOLETLoss": Entry(f"{_LOSSES}.violet:VIOLETLoss"),
+        "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
     },
     "meta_processor": {
@@ -81,6 +89,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CorpusClassificationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "classification"}),
         "CorpusCaptioningMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "captioning"}),
         "CorpusSegmentationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "segmentation"}),
+        "CaptionTSVMetaProcessor": Entry("mmpt.processors.caption_tsv:CaptionTSVMetaProcessor"),
         "ClipRetrievalMetaProcessor": Entry(_CLIPS, {"items": "retrieval"}),
         "ClipChoiceMetaProcessor": Entry(_CLIPS, {"items": "multiple_choice"}),
         "ClipQuestionMetaProcessor": Entry(_CLIPS, {"items": "open_ended"}),
@@ -128,6 +137,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "DSNLGAligner": Entry("mmpt.processors.captioning:DSNLGAligner"),
         "CrossTaskAligner": Entry("mmpt.processors.crosstask:CrossTaskAligner"),
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
+        "LAVENDERCaptioningAligner": Entry("mmpt.processors.lavender_captioning:LAVENDERCaptioningAligner"),
         "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
         "LAVENDERPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True}),
         "LAVENDERRetrievalAligner": Entry(_LAVENDER_MATCHING),
@@ -148,6 +158,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskPredictor": Entry("mmpt.evaluators.crosstask_predictor:CrossTaskPredictor"),
         "COINPredictor": Entry("mmpt.evaluators.coin_predictor:COINPredictor"),
         "COINZSPredictor": Entry("mmpt.evaluators.coin_predictor:COINZSPredictor"),
+        "FusionRetrievalPredictor": Entry("mmpt.evaluators.fusion_retrieval_predictor:FusionRetrievalPredictor"),
+        "OpenQAPredictor": Entry("mmpt.evaluators.open_qa_predictor:OpenQAPredictor"),
     },
     "metric": {
         "RetrievalMetric": Entry("mmpt.evaluators.metrics:RetrievalMetric"),
@@ -156,6 +168,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "NLGMetric": Entry("mmpt.evaluators.caption_metrics:NLGMetric"),
         "CrossTaskMetric": Entry("mmpt.evaluators.crosstask_metrics:CrossTaskMetric"),
         "COINActionSegmentationMetric": Entry("mmpt.evaluators.classification_metrics:COINActionSegmentationMetric"),
+        "OpenQAMetric": Entry("mmpt.evaluators.open_qa_metrics:OpenQAMetric"),
     },
     "vectorpool": {"VideoVectorPool": Entry("mmpt.modules.vectorpool:VideoVectorPool")},
     "retriever": {"VectorRetriever": Entry("mmpt.modules.retri:VectorRetriever")},

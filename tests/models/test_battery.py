@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpt.losses import MFMMLM, MTM, LAVENDERLoss, MMContraLoss, T2VContraLoss
+from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -92,6 +92,22 @@ def fused(model: Any, batch: Batch) -> Batch:
     return {"fused": model.fuse(video, text).last_hidden_state[:, video.values.shape[1]]}
 
 
+def masked_framed_pairs(count: int) -> Batch:
+    """Pairs of frames and text of which every fourth word and every fifth square are to be told."""
+    batch, squares = framed_pairs(count), torch.arange(128).view(2, 8, 8)
+    return {
+        **batch,
+        "visual_codes": squares.expand(count, 2, 8, 8) % 32,
+        "masked_words": (batch["caps"] > 4) & (torch.arange(15) % 4 == 3),
+        "masked_squares": (squares % 5 == 2).expand(count, 2, 8, 8),
+    }
+
+
+def framed_questions(count: int) -> Batch:
+    """Pairs of frames and question, and the numbers of the answers."""
+    return {**framed_pairs(count), "answers": torch.arange(count) % 5}
+
+
 POOLED = ("pooled_video", "pooled_text")
 PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
 
@@ -101,6 +117,8 @@ SYSTEMS = {
     "MMFusionJoint": System(pairs, T2VContraLoss(), POOLED, PADDED),
     "MMFusionMTM": System(pairs, MTM(), POOLED, PADDED, masked_pairs),
     "MMFusionMFMMLM": System(pairs, MFMMLM(), POOLED, PADDED, masked_pairs),
+    "VIOLETPretraining": System(framed_pairs, VIOLETLoss(), ("fused",), PADDED, masked_framed_pairs, fused),
+    "VIOLETOpenEnded": System(framed_questions, CrossEntropy(), ("logits",), PADDED),
     "LAVENDER": System(framed_pairs, LAVENDERLoss(), ("fused",), PADDED, asked_pairs, fused),
 }
 

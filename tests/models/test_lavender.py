@@ -290,7 +290,7 @@ def test_what_a_batch_lacks_is_named(tiny) -> None:
 
 
 def test_wrong_options_are_refused() -> None:
-    for key, value, match in (("true_score", "rato", "Did you mean 'ratio'"), ("num_negatives", 0, "at least 1")):
+    for key, value, match in (("true_score", "rato", "Did you mean 'ratio'"), ("matching_texts", 0, "at least 1")):
         with pytest.raises(ConfigError, match=match):
             LAVENDER(tiny_cross_modal_config("LAVENDER", model={key: value}))
     without = LAVENDER(tiny_cross_modal_config("LAVENDER"))

@@ -46,6 +46,8 @@ class VideoTextModel(nn.Module, abc.ABC):
     """
 
     capabilities: frozenset[str] = frozenset()
+    #: Whether the video input is raw frames (B, T, 3, S, S), not features of seconds (B, M, D).
+    reads_frames: ClassVar[bool] = False
     new_heads: ClassVar[tuple[str, ...]] = ()
     allow_missing: ClassVar[tuple[str, ...]] = ()
     allow_unexpected: ClassVar[tuple[str, ...]] = ()
@@ -56,8 +58,7 @@ class VideoTextModel(nn.Module, abc.ABC):
     def tiny_config(cls) -> DictConfig:
         """Return a config of the smallest useful size, for tests."""
 
-    @classmethod
-    def published_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring a file's weights to the names of this model, where publications have used others."""
         return state
 

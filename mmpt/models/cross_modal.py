@@ -131,6 +131,7 @@ class CrossModalModel(VideoTextModel):
     """
 
     capabilities = frozenset({"fusion"})
+    reads_frames = True
     frame_order: ClassVar[bool] = False
     with_lm_head: ClassVar[bool] = False
     # Constants: transformers before 4.31 saved the former; the latter follow from the sizes of the windows.
@@ -242,11 +243,12 @@ class CrossModalModel(VideoTextModel):
     def attention_received(self, video: States, text: States) -> Tensor:
         """Return how much every position is attended to: (B, Lv + Lt), summed over layers and all queries.
 
-        The mean over heads; VIOLET's attended masking (arXiv:2111.12681, section 3.2) chooses positions by it.
+        Absent frames attend to nothing. The mean over heads; VIOLET's attended masking (arXiv:2111.12681, section 3.2) chooses positions by it.
         """
         attentions = self.fuse(video, text, need_attention=True).attentions
         assert attentions is not None
-        return torch.stack([maps.mean(1).sum(1) for maps in attentions]).sum(0)
+        queries = torch.cat([video.mask, torch.ones_like(text.mask)], dim=1)[:, :, None]
+        return torch.stack([(maps.mean(1) * queries).sum(1) for maps in attentions]).sum(0)
 
     def _load_pretrained(self) -> None:
         state, source = read_bert_weights(self.sequence.bert_name)

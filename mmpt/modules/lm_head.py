@@ -51,13 +51,21 @@ class LMHead(nn.Module):
         """Score hidden states (..., H) against every word: float32 (..., V)."""
         return self.score(self.transform(hidden))
 
-    def score(self, transformed: Tensor) -> Tensor:
-        """Score states that have passed ``transform`` (..., H): float32 (..., V), under autocast too."""
-        bias = self.decoder.bias
+    def score(self, transformed: Tensor, words: Tensor | None = None) -> Tensor:
+        """Score states that have passed ``transform`` (..., H), under autocast too.
+
+        Args:
+            words: ids int64 (n,), the only ones to score; None for all V.
+
+        Returns:
+            float32 (..., V), or (..., n).
+        """
+        weight: Tensor = self.decoder.weight
+        bias: Tensor | None = self.decoder.bias
+        if words is not None:
+            weight, bias = weight[words], None if bias is None else bias[words]
         with torch.autocast(transformed.device.type, enabled=False):
-            return nn.functional.linear(
-                transformed.float(), self.decoder.weight.float(), None if bias is None else bias.float()
-            )
+            return nn.functional.linear(transformed.float(), weight.float(), None if bias is None else bias.float())
 
 
 def untied_lm_head(config: BertConfig) -> nn.ModuleDict:

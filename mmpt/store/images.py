@@ -1,6 +1,13 @@
-"""Compressed images as bytes: the one place that turns JPEG (or PNG) into pixels, and pixels into JPEG."""
+"""Compressed images as bytes: the one place that turns JPEG (or PNG) into pixels, and pixels into JPEG.
 
+JPEGs are decoded by simplejpeg where it is installed (``pip install 'mmpt[jpeg]'``), else, and whatever it does not
+take, by Pillow: both are libjpeg-turbo with its exact settings and give the same pixels, the first in two thirds of
+the time.
+"""
+
+import functools
 import io
+from types import ModuleType
 
 import numpy as np
 
@@ -12,6 +19,8 @@ __all__ = ["QUALITY", "decode_image", "encode_jpeg", "image_format"]
 QUALITY = 75
 
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
+#: More pixels than Pillow takes without a warning are its to judge.
+_MOST_PIXELS = 1 << 26
 
 
 def image_format(content: bytes | np.ndarray) -> str | None:
@@ -35,10 +44,13 @@ def decode_image(content: bytes | np.ndarray, shortest_side: int | None = None) 
     Raises:
         DataError: if it is neither, cut short, damaged, or absurdly large; says which. The caller names the video.
     """
-    from PIL import Image
+    data = content if isinstance(content, bytes) else content.tobytes()
+    if shortest_side is None and (pixels := _decode_fast(data)) is not None:
+        return pixels
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(memoryview(content)), formats=("JPEG", "PNG")) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             if shortest_side is not None:
                 # draft() keeps both sides at least as large as asked for
                 scale = shortest_side / min(image.size)
@@ -47,8 +59,9 @@ def decode_image(content: bytes | np.ndarray, shortest_side: int | None = None) 
     except Image.DecompressionBombError as error:
         raise DataError(f"an image that claims too many pixels ({error})") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for damaged files
-        kind = image_format(content)
-        raise DataError(f"{kind or 'neither JPEG nor PNG'}: {len(content)} bytes, not decodable ({error})") from error
+        kind = image_format(data) or "neither JPEG nor PNG"
+        reason = "not its header" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{kind}: {len(data)} bytes, not decodable ({reason})") from error
 
 
 def encode_jpeg(image: np.ndarray, quality: int = QUALITY) -> bytes:
@@ -58,3 +71,27 @@ def encode_jpeg(image: np.ndarray, quality: int = QUALITY) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+@functools.cache
+def _simplejpeg() -> ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
+
+
+def _decode_fast(data: bytes) -> np.ndarray | None:
+    """Decode an intact and usual JPEG; None leaves it, and the choice of the error, to Pillow."""
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "Gray") or height * width > _MOST_PIXELS:
+            return None
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB")
+        return pixels
+    except ValueError:
+        return None

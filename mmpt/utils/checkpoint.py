@@ -70,7 +70,7 @@ def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -
         open(file, "rb").close()  # safetensors calls a file that may not be read missing
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
     return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
 
 
@@ -92,7 +92,7 @@ def read_training_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: as :func:`load_state_dict_file`.
     """
-    content = _read_torch(Path(path))
+    content = read_torch(Path(path))
     if not isinstance(content, dict) or not isinstance(content.get("model"), Mapping):
         raise CheckpointError(f"{path}: not a checkpoint of a training")
     return content
@@ -283,7 +283,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: damaged or truncated safetensors file ({error})") from error
 
 
-def _read_torch(file: Path) -> Any:
+def read_torch(file: Path) -> Any:
     try:
         # What is allowed already stays so: leaving the block takes away what it was entered with.
         allowed = {argparse.Namespace} - set(torch.serialization.get_safe_globals())

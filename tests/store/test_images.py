@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmpt.store import images
 from mmpt.store.images import decode_image, encode_jpeg, image_format
 from mmpt.utils.errors import DataError
 
@@ -54,9 +55,51 @@ def test_a_smaller_decoding_is_asked_for_and_keeps_the_side() -> None:
     assert decode_image(content, 500).shape == (480, 640, 3)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"GIF89a\1\0\1\0", b"\xff\xd8\xff\xe0 not more", encode_jpeg(picture())[:300]]
-)
+NO_IMAGES = [b"", b"GIF89a\1\0\1\0", b"\xff\xd8\xff\xe0 not more", encode_jpeg(picture())[:300]]
+
+
+@pytest.mark.parametrize("content", NO_IMAGES)
 def test_what_is_no_image_or_cut_is_an_error(content: bytes) -> None:
     with pytest.raises(DataError, match="bytes, not decodable"):
         decode_image(content)
+
+
+def bent(count: int) -> list[bytes]:
+    """JPEGs with one byte changed, as a disk does it."""
+    rng, content = np.random.default_rng(0), encode_jpeg(picture())
+    found = []
+    for _ in range(count):
+        changed = bytearray(content)
+        changed[rng.integers(2, len(content))] = rng.integers(256)
+        found.append(bytes(changed))
+    return found
+
+
+def variants() -> list[bytes]:
+    image = Image.fromarray(picture(61, 83))
+    found = []
+    for mode in ("RGB", "L", "CMYK"):
+        for options in ({"quality": 30}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}):
+            buffer = io.BytesIO()
+            image.convert(mode).save(buffer, "JPEG", **options)
+            found.append(buffer.getvalue())
+    return found
+
+
+def test_both_decoders_give_the_same_pixels_and_refuse_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("simplejpeg")
+
+    def outcome(content: bytes) -> np.ndarray | str:
+        try:
+            return decode_image(content)
+        except DataError as error:
+            return str(error)
+
+    contents = [*variants(), *NO_IMAGES, *bent(200)]
+    found = [outcome(content) for content in contents]
+    assert sum(images._decode_fast(content) is not None for content in variants()) == 8
+    monkeypatch.setattr(images, "_simplejpeg", lambda: None)
+    for content, first in zip(contents, found, strict=True):
+        second = outcome(content)
+        assert type(first) is type(second)
+        np.testing.assert_array_equal(first, second)

@@ -40,6 +40,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETMultipleChoice": Entry(f"{_VIOLET}:VIOLETMultipleChoice"),
         "VIOLETOpenEnded": Entry(f"{_VIOLET}:VIOLETOpenEnded"),
         "LAVENDER": Entry("mmpt.models.lavender:LAVENDER"),
+        "LAVENDERMultiHead": Entry("mmpt.models.lavender_heads:LAVENDERMultiHead"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -69,6 +70,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETLoss": Entry(f"{_LOSSES}.violet:VIOLETLoss"),
         "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
+        "HeadsLoss": Entry(f"{_LOSSES}.heads:HeadsLoss", {"symmetric": True}),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),

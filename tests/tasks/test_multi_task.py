@@ -155,10 +155,10 @@ def test_a_config_of_members(config: dict[str, Any]) -> None:
     batch = task.train_data.collater([task.train_data[index] for index in (20, 21)])
     assert batch[MEMBER] == ["captions"] * 2
     outputs = task(model, batch)
-    assert outputs["member_losses"]["captions"] == (outputs["loss_scalar"], 1)
-    assert outputs["member_losses"]["narration"] == (0, 0)
+    assert outputs["measures"]["captions_loss"] == (outputs["loss_scalar"], 1)
+    assert outputs["measures"]["narration_loss"] == (0, 0)
     padded = task(model, {**batch, PADDING_STEP: True})
-    assert padded["member_losses"] == {"narration": (0, 0), "captions": (0, 0)}
+    assert all(measure == (0, 0) for measure in padded["measures"].values())
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "LAVENDERTaskSpecificOptions": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificOptions"),
         "LAVENDERTaskSpecificChoice": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificChoice"),
         "LAVENDERTaskSpecificOpenEnded": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificOpenEnded"),
+        "LAVENDERMultiHead": Entry("mmpt.models.lavender_heads:LAVENDERMultiHead"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -76,6 +77,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
         "LAVENDERTaskSpecificLoss": Entry(f"{_LOSSES}.lavender:LAVENDERTaskSpecificLoss"),
+        "HeadsLoss": Entry(f"{_LOSSES}.heads:HeadsLoss", {"symmetric": True}),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),
@@ -156,6 +158,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "LAVENDERTaskSpecificChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner", {"masked": False}),
         "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
         "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
+        "VIOLETPretrainingAligner": Entry("mmpt.processors.violet_pretraining:VIOLETPretrainingAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),

@@ -85,3 +85,10 @@ class LAVENDERTaskSpecificLoss(NLGLoss):
         """
         own = torch.zeros(len(matching_scores), dtype=torch.long, device=matching_scores.device)
         return super().__call__(logits, text_label) + _classes(matching_scores.float() / self.temperature, own)
+
+    def measures(  # type: ignore[override]
+        self, logits: Tensor, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: ``accuracy`` of the words, and of the matching."""
+        own = torch.zeros(len(matching_scores), dtype=torch.long, device=matching_scores.device)
+        return {**super().measures(logits, text_label), "vtm_accuracy": accuracy(matching_scores, own)}

@@ -169,9 +169,7 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
             raise DataError(f"a batch of objective {kind!r} has no text_label: there is nothing to tell")
         if kind == "pretraining":
             return self._pretrain(video, text, labels, batch.get("negatives"))
-        length = labels.shape[1]
-        states = self.fuse(video, text, length if kind == "captioning" else None).last_hidden_state[:, -length:]
-        return {"logits": self.head(states[labels != IGNORED])}
+        return {"logits": self.tell_words(video, text, labels, from_left=kind == "captioning")}
 
     def score_aligned(self, text: States, video: States) -> Tensor:
         """Score row i of the texts, which end in a ``[MASK]``, with row i of the videos: float32 (N,).

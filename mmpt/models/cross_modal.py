@@ -243,7 +243,8 @@ class CrossModalModel(VideoTextModel):
     def attention_received(self, video: States, text: States) -> Tensor:
         """Return how much every position is attended to: (B, Lv + Lt), summed over layers and all queries.
 
-        Absent frames attend to nothing. The mean over heads; VIOLET's attended masking (arXiv:2111.12681, section 3.2) chooses positions by it.
+        The mean over heads; absent frames attend to nothing. VIOLET's attended masking (arXiv:2111.12681, section 3.2)
+        chooses positions by it.
         """
         attentions = self.fuse(video, text, need_attention=True).attentions
         assert attentions is not None

@@ -3,8 +3,7 @@
 uint8 in, uint8 out: the model divides by 255 and normalises on its device.
 """
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,8 @@ __all__ = [
 #: A place in [0, 1) of the rows and of the columns that a crop may begin at; None is the centre.
 Place = tuple[float, float] | None
 
-#: Name of a transform in training -> the one that takes its place in validation and tests.
-TRANSFORMS: Mapping[str, str] = MappingProxyType(
-    {
-        "pad_resize": "pad_resize",
-        "vid_rand_crop": "vid_center_crop",
-        "vid_center_crop": "vid_center_crop",
-        "img_rand_crop": "img_center_crop",
-        "img_center_crop": "img_center_crop",
-    }
-)
+#: The names; without randomness, a random crop is the one in the middle.
+TRANSFORMS = ("pad_resize", "vid_rand_crop", "img_rand_crop", "vid_center_crop", "img_center_crop")
 #: Longer side over shorter one beyond which an image is taken for damaged: resized, it would fill the memory.
 _MOST_OBLONG = 100
 
@@ -75,9 +66,9 @@ class FrameTransform:
             images: each uint8 (height, width, 3); sizes may differ.
             rng: draws what is random, in training; None does as tests do.
         """
-        name = TRANSFORMS[self.names[0]]
-        if rng is not None:
-            name = self.names[int(rng.integers(len(self.names)))] if len(self.names) > 1 else self.names[0]
+        name = self.names[0]
+        if rng is not None and len(self.names) > 1:
+            name = self.names[int(rng.integers(len(self.names)))]
         pixels = np.empty((len(images), 3, self.size, self.size), dtype=np.uint8)
         places = _places(name, len(images), rng)
         for number, (image, place) in enumerate(zip(images, places, strict=True)):

@@ -10,6 +10,7 @@ from frame_samples import CLS, PAD, SEP, TINY_BERT, grey, settings, word, write_
 from torch.utils.data import DataLoader
 
 from mmpt.datasets.mmdataset import MMDataset
+from mmpt.processors.annotations import features_of
 from mmpt.processors.base import UnusableItemError
 from mmpt.processors.frame_base import FrameAligner, FrameVideoProcessor
 from mmpt.processors.frame_transforms import FrameTransform
@@ -155,6 +156,14 @@ def test_the_nearest_frame_and_unknown_times(folder):
     assert len(untimed("v")) == 2
     with pytest.raises(DataError, match="untimed: video 'v': the times of its frames are not known"):
         untimed(("v", 0, 5))
+
+
+def test_how_many_seconds_are_known_of_a_video(folder):
+    seconds = features_of({"frame_path": str(folder / "frames")})
+    # frames at 1, 3 .. 19 s say that the video has 21; one frame at 1 s, that it has 2
+    assert (len(seconds["long"]), len(seconds["short"]), len(seconds["one"])) == (21, 5, 2)
+    assert "long" in seconds and "absent" not in seconds
+    assert len(features_of({"frame_path": str(folder / "untimed")})["v"]) > 10**9, "the end is open"
 
 
 def test_damaged_frames_are_left_out_in_training_and_refused_in_tests(tmp_path):

@@ -79,6 +79,9 @@ def test_crops_lie_within(row, column, height, width):
 def crops(name, seed, frames=6, height=8, width=40):
     pixels = FrameTransform(name, 8)([ramp(height, width)] * frames, seed and np.random.default_rng(seed))
     assert pixels.shape == (frames, 3, 8, 8) and pixels.dtype == np.uint8
+    if "crop" in name:  # red is the row, green the column
+        assert (pixels[:, 0] == np.arange(8)[:, None]).all()
+        assert (pixels[:, 1] == pixels[:, 1, :1, :1] + np.arange(8)).all() and not pixels[:, 2].any()
     return pixels[:, 1, 0, 0].tolist()
 
 

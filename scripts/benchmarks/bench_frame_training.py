@@ -1,6 +1,6 @@
 """Measure VIOLET's pre-training step on raw frames: speed and peak memory, plain and with gradient checkpointing.
 
-python scripts/benchmarks/bench_frame_training.py                # both sizes on two cores: some minutes, 8 GB
+python scripts/benchmarks/bench_frame_training.py                # both sizes on two cores: ten minutes, 10 GB
 python scripts/benchmarks/bench_frame_training.py --sizes tiny
 
 "tiny" is Swin-T with a 4-layer, 256-d BERT on 4 frames of 96 pixels, "base" the published size (Swin-S, BERT-base, 4
@@ -31,7 +31,7 @@ __all__ = ["main"]
 
 WAYS = {"plain": False, "gradient_checkpointing": True}
 #: Clips of a batch by size, and steps that are timed.
-_CLIPS, _ROUNDS = {"tiny": 8, "base": 2}, {"tiny": 5, "base": 3}
+_CLIPS, _ROUNDS = {"tiny": 4, "base": 2}, {"tiny": 3, "base": 2}
 _GIB = 2**20  # ru_maxrss counts KiB
 
 
@@ -84,8 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; return 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="default: both")
-    parser.add_argument("--clips", type=int, help="clips of a batch (default: 8 tiny, 2 base)")
-    parser.add_argument("--rounds", type=int, help="steps that are timed (default: 5 tiny, 3 base)")
+    parser.add_argument("--clips", type=int, help="clips of a batch (default: 4 tiny, 2 base)")
+    parser.add_argument("--rounds", type=int, help="steps that are timed (default: 3 tiny, 2 base)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args(arguments)

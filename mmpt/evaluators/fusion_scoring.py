@@ -70,6 +70,10 @@ class PairPlan:
         videos = np.repeat(np.arange(block.first, block.stop), [len(one) for one in texts])
         return np.concatenate(texts), videos
 
+    def pairs_in(self, block: Block) -> int:
+        """Return the number of pairs of a block."""
+        return sum(len(one) for one in self._by_video[block.first : block.stop])  # type: ignore[attr-defined]
+
     def blocks(self) -> list[Block]:
         """Return the blocks that have pairs, in order."""
         counts = [len(one) for one in self._by_video]  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ class HeadsLoss(PairMatchingLoss):
             return _words(logits, text_label)
         raise ValueError("neither scores of pairs, nor logits with targets or text_label")
 
-    def measures(  # type: ignore[override]
+    def measures(
         self,
         pair_scores: Tensor | None = None,
         logits: Tensor | None = None,

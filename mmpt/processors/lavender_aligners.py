@@ -137,6 +137,16 @@ class LAVENDERMatchingAligner(LAVENDERAligner):
         super().__init__(config)
         self.masked, self.matched = masked, matched
 
+    def lay_out(self, words: Sequence[int]) -> Layout:
+        """Lay out one text: with the ``[MASK]``, or plainly."""
+        lay_out = layouts.match if self.matched else layouts.plain
+        return lay_out(words, self.max_text_len, self.special_ids)
+
+    def text(self, words: Any) -> tuple[Tensor, Tensor]:
+        """Return ids and mask (X,) of one text, as those of an item: a model scores it at its ``[MASK]``."""
+        text = self.lay_out(flat_ids(words).tolist())
+        return torch.from_numpy(text.caps), torch.from_numpy(text.cmasks)
+
     def __call__(
         self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
@@ -158,9 +168,7 @@ class LAVENDERMatchingAligner(LAVENDERAligner):
             DataError: if the ids are not a flat list; names the video.
         """
         item = self.video(video_id, stored, rng)
-        lay_out = layouts.match if self.matched else layouts.plain
-        words = words_of(text_feature, item["video_id"])
-        text = self.count_cut(item["video_id"], lay_out(words, self.max_text_len, self.special_ids))
+        text = self.count_cut(item["video_id"], self.lay_out(words_of(text_feature, item["video_id"])))
         item |= {**layout_tensors(text), **self.pretext(), "objective": "pretraining" if self.masked else "retrieval"}
         if self.masked:
             rng = np.random.default_rng() if rng is None else rng
@@ -185,6 +193,10 @@ class LAVENDEROptionsAligner(OptionsAligner, LAVENDERAligner):
         """Return ids and mask (X,) of one text, with the ``[MASK]`` after it."""
         text = layouts.match(words, self.max_text_len, self.special_ids)
         return torch.from_numpy(text.caps), torch.from_numpy(text.cmasks)
+
+    def text(self, words: Any) -> tuple[Tensor, Tensor]:
+        """Return ids and mask (X,) of one text, as those of an option: a model scores it at its ``[MASK]``."""
+        return self.lay_out(flat_ids(words).tolist())
 
     def __call__(
         self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None

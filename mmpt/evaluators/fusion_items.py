@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmpt.utils.distributed import all_gather_objects
-from mmpt.utils.errors import DataError
+from mmpt.utils.errors import DataError, shown
 
 __all__ = [
     "TEXT_KEYS",
@@ -70,6 +70,10 @@ class FusionItems:
     def texts(self) -> list[str]:
         """The texts, (N,)."""
         return [text for batch in self.batches for text in batch.texts]
+
+    def told(self, text: int, video: int) -> str:
+        """Return which text and which video two numbers mean, for an error."""
+        return f"text {text} ({shown(self.texts[text])}) with video {shown(self.videos[video][0])}"
 
     def digest(self) -> str:
         """Return a hash of ids, frames, word pieces and their order."""
@@ -131,12 +135,16 @@ def _frames_digest(vfeats: Tensor, vmasks: Tensor) -> str:
 
 
 def keys_of(batch: Mapping[str, Any], number: int, unique: bool) -> list[Key]:
-    """Return the key of the video of each row; where videos are not to be unique, each row is one of its own."""
+    """Return the key of the video of each row; where videos are not to be unique, each row is one of its own.
+
+    A key says the frames in either case: what was scored with other frames must not be taken up.
+    """
     names = [str(name) for name in batch["video_id"]]
-    if not unique:
-        return [(name, f"item {number} {row}") for row, name in enumerate(names)]
     pairs = zip(batch["vfeats"], batch["vmasks"], strict=True)
-    return [(name, _frames_digest(*pair)) for name, pair in zip(names, pairs, strict=True)]
+    keys = [(name, _frames_digest(*pair)) for name, pair in zip(names, pairs, strict=True)]
+    if unique:
+        return keys
+    return [(name, f"{frames} item {number} {row}") for row, (name, frames) in enumerate(keys)]
 
 
 def rows_to_encode(keys: Sequence[Key], new: Iterable[int]) -> list[int]:

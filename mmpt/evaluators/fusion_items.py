@@ -108,7 +108,7 @@ def text_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a batch that texts are encoded from.
 
     Raises:
-        DataError: if the batch does not have one text (X,) and one video per row; names the shape.
+        DataError: if the batch does not have one text (X,) and one video per row, or no frames; says what it has.
     """
     caps, names = batch.get("caps"), batch.get("video_id")
     if not isinstance(caps, Tensor) or caps.dim() != 2 or names is None or len(names) != len(caps):
@@ -116,6 +116,11 @@ def text_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
         raise DataError(
             f"a batch has texts of shape {shape} and {len(names or ())} ids (video_id): retrieval by fusion needs one "
             "text (caps) and one video for each item; dataset.aligner must be one for retrieval"
+        )
+    if not all(isinstance(batch.get(name), Tensor) for name in ("vfeats", "vmasks")):
+        raise DataError(
+            f"a batch has no frames (vfeats, vmasks) of videos {', '.join(map(str, names[:3]))}, ..: set "
+            "dataset.video_processor and dataset.aligner to those of raw frames"
         )
     return {name: batch[name] for name in TEXT_KEYS if isinstance(batch.get(name), Tensor)}
 

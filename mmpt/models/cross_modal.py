@@ -178,6 +178,9 @@ class CrossModalModel(VideoTextModel):
             mask = _seen_by_generated(mask, causal_text)
         return self.trsfr(values, mask, need_attention=need_attention)
 
+    def check_texts(self, caps: Tensor) -> None:
+        """Refuse token ids (.., X) in a layout that pairs cannot be scored in; here none are refused."""
+
     def fuse_candidates(self, video: States, text: States, negatives: Tensor) -> Tensor:
         """Fuse each video with its own text and with others.
 

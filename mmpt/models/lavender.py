@@ -180,8 +180,9 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         mask = special_ids(self.sequence.bert_name, self.sequence.use_fast).mask
         if bool((caps[..., -1] != mask).any()):
             raise ConfigError(
-                f"model.model_cls: {type(self).__name__} scores a pair at the [MASK] that ends its text, and these texts "
-                "do not: dataset.aligner must be LAVENDERRetrievalAligner, or LAVENDEROptionsAligner for options"
+                f"model.model_cls: {type(self).__name__} scores a pair at the [MASK] that ends its text, and these "
+                "texts end in something else: set dataset.aligner: LAVENDERRetrievalAligner (or, for options, "
+                "LAVENDEROptionsAligner)"
             )
 
     def score_aligned(self, text: States, video: States) -> Tensor:

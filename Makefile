@@ -31,7 +31,7 @@ demo-vlm: install  ## VLM on the same generated videos, on the CPU
 	@echo "The report: $(CURDIR)/runs/demo_vlm/report.html"
 
 test: install  ## every test, the slow ones too, but those of test-slurm
-	@$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install  ## the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest

@@ -18,7 +18,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a cluster, a browser or a GPU where there is none."""
+    """Put long files first, and skip what needs a cluster, a browser or a GPU where there is none."""
+    # Workers take whole files in this order: a long one that came last would leave the others idle.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     absent: dict[str, str] = {}
     for marker, available, reason in (
         ("slurm", _has_slurm, "no Slurm here to start a cluster with: make test-slurm installs it"),

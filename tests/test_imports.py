@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OPTIONAL = ("fairseq", "faiss", "av", "transformers", "matplotlib", "gradio", "submitit", "pycocoevalcap", "apex")
+OPTIONAL = (
+    "fairseq",
+    "faiss",
+    "av",
+    "transformers",
+    "matplotlib",
+    "gradio",
+    "submitit",
+    "pycocoevalcap",
+    "apex",
+    "simplejpeg",
+)
 # other packages that a base install does not bring or that base imports have no use for
 HEAVY = (*OPTIONAL, "tensorboard", "sklearn", "sacrebleu", "hydra", "torchvision", "torchaudio")
 

@@ -1,10 +1,11 @@
-"""MMPTModel: a trained model together with the network that makes its video features.
+"""MMPTModel: a trained model together with what makes its video input: S3D, or the transform of raw frames.
 
-Shapes: B batch, T seconds of video, M = ``dataset.max_video_len``, D feature width, L text positions, H hidden.
+Shapes: B batch, T seconds of video or frames, M = ``dataset.max_video_len``, D feature width, L text positions, H
+hidden, S = ``dataset.image_size``.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
+from mmpt.api.raw_frames import prepare_frames
 from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.modules.s3d import load_s3d
 from mmpt.processors.base import Aligner, AlignerOptions
+from mmpt.processors.frame_base import FrameAlignerOptions
+from mmpt.processors.frame_transforms import FrameTransform
 from mmpt.tasks.task import chosen_weights, config_task
 from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
-from mmpt.utils.config import apply_overrides, load_config, read_yaml
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options, section_of
-from mmpt.utils.schema import validate
+from mmpt.utils.registry import build, resolve_class
 from mmpt.utils.tokenizers import load_tokenizer
 
 __all__ = ["S3D_WEIGHTS", "MMPTModel"]
@@ -34,14 +38,15 @@ _SECONDS_AT_A_TIME = 8
 
 
 class MMPTModel(nn.Module):
-    """A model of videos and texts, and the encoder of its video seconds.
+    """A model of videos and texts, and what makes its video input.
 
-    Inputs may be on any device; they are moved to the model's. S3D is frozen: it stays in eval mode.
+    VideoCLIP and VLM read features, which S3D makes of seconds; VIOLET and LAVENDER read a few frames. Inputs may be on
+    any device; they are moved to the model's. S3D is frozen: it stays in eval mode.
 
     Args:
         config: the config of a job.
         model: the model that it names; attribute ``model``.
-        video_encoder: S3D, or None where features are given; attribute ``video_encoder``.
+        video_encoder: S3D, or None where features or frames are given; attribute ``video_encoder``.
         l2_normalize: scale features to unit length, as extraction does for the features of training. The published
             snippet left that out, and gave the model inputs that it was not trained on; False computes its numbers.
     """
@@ -51,6 +56,11 @@ class MMPTModel(nn.Module):
     ) -> None:
         super().__init__()
         self.max_video_len: int = read_options(section_of(config, "dataset"), AlignerOptions).max_video_len
+        self.reads_frames: bool = getattr(model, "reads_frames", False)
+        if self.reads_frames:
+            frames = read_options(section_of(config, "dataset"), FrameAlignerOptions)
+            self.num_frames = frames.num_frames
+            self.transform = FrameTransform(frames.image_transform, frames.image_size)
         self.model: Any = model
         self.video_encoder = video_encoder
         self.l2_normalize = l2_normalize
@@ -66,7 +76,7 @@ class MMPTModel(nn.Module):
         s3d_weights: str | os.PathLike[str] | None = S3D_WEIGHTS,
         l2_normalize: bool = True,
         overrides: Sequence[str] = (),
-    ) -> tuple["MMPTModel", Any, Aligner]:
+    ) -> tuple["MMPTModel", Any, Any]:
         """Build the model of a job and load its weights, strictly but for the keys that its class declares.
 
         Args:
@@ -74,29 +84,34 @@ class MMPTModel(nn.Module):
                 (``projects/retri/videoclip.yaml``) is expanded in memory.
             checkpoint: a file with its folder, or a name alone, which is looked up in ``eval.save_path``, then in
                 ``fairseq.checkpoint.save_dir``, then beside ``fairseq.common_eval.path``.
-            s3d_weights: local file of S3D's weights, or None to work on extracted features alone.
+            s3d_weights: local file of S3D's weights, or None to work on extracted features alone; systems that read
+                frames need none.
             l2_normalize: as in the class.
             overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
 
         Returns:
-            The model, in eval mode on the CPU; its tokenizer; and an aligner, which lays out token ids.
+            The model, in eval mode on the CPU; its tokenizer; and an aligner, which lays out token ids: for frames
+            that of the job, else :class:`~mmpt.processors.base.Aligner`.
 
         Raises:
             ConfigError: if the config is wrong or neither it nor its project exists.
             CheckpointError: if weights are missing or do not fit.
         """
-        settings = _read_job(Path(config), overrides)
-        weights = _find_checkpoint(settings, Path(checkpoint), str(config))
-        video_encoder = None if s3d_weights is None else _load_video_encoder(s3d_weights)
+        settings = read_job(Path(config), overrides)
+        weights = find_checkpoint(settings, Path(checkpoint), str(config))
+        frames = _reads_frames(settings)
+        video_encoder = None if s3d_weights is None or frames else _load_video_encoder(s3d_weights)
         # As in a test, the checkpoint replaces all weights: those of dataset.bert_name are not needed.
         OmegaConf.update(settings, "dataset.split", "test", force_add=True)
         state = load_state_dict_file(weights, chosen_weights(settings))
-        for key, size in _sizes(state).items():
+        for key, size in sizes_of(state).items():
             if OmegaConf.select(settings, key) is None:
                 OmegaConf.update(settings, key, size, force_add=True)
         model = config_task(settings).build_model()
         report = load_into(model, state, source=str(weights))
-        aligner = Aligner(settings.dataset)
+        aligner = (
+            build("aligner", str(settings.dataset.aligner), settings.dataset) if frames else Aligner(settings.dataset)
+        )
         built = cls(settings, model, video_encoder, l2_normalize)
         built.load_report = report
         text = read_options(settings.dataset, AlignerOptions)
@@ -116,26 +131,35 @@ class MMPTModel(nn.Module):
         cmasks: Tensor,
         return_score: bool = False,
         vmasks: Tensor | None = None,
+        **pretext: Tensor,
     ) -> dict[str, Tensor]:
         """Compare videos with texts.
 
         Args:
             video_frames: (B, T, 30, height, width, 3) RGB, uint8 or float in [0, 1]: T seconds of 30 frames each.
-                224 x 224 is what S3D was trained on.
+                224 x 224 is what S3D was trained on. For systems that read frames: (B, T, height, width, 3), of which
+                as many are used as they were trained on, evenly spread.
             caps: int64 (B, L), of ``aligner._build_text_seq``.
             cmasks: (B, L).
             return_score: whether to return scores in place of the model's outputs.
-            vmasks: (B, T), true where a second is real, for videos of different lengths; all are by default.
+            vmasks: (B, T), true where a second or frame is real, for videos of different lengths; all are by default.
+            pretext: LAVENDER: ``prompts`` or ``task_ids`` of the aligner's items.
 
         Returns:
             ``score`` (B,), the dot product of each video with its text; or what the model returns, ``pooled_video``
-            and ``pooled_text`` (B, H) for a model that compares.
+            and ``pooled_text`` (B, H) for a model that compares. Systems that read frames fuse each pair to its score,
+            which is all they return.
 
         Raises:
             DataError: if an input has a wrong shape or range, or a video more than ``max_video_len`` seconds.
             ConfigError: if there is no S3D, or scores are asked for of a model without them.
         """
         vfeats, vmasks = self.encode_frames(video_frames, vmasks)
+        if self.reads_frames:
+            text = self.encode_text(caps, cmasks, **pretext)
+            if len(text.values) != len(vfeats):
+                raise DataError(f"{len(vfeats)} videos and {len(text.values)} texts have no pairwise scores")
+            return {"score": self.model.score_aligned(text, self.model.encode_video(vfeats, vmasks))}
         outputs = self.model(caps=caps.to(vfeats.device), cmasks=cmasks.to(vfeats.device), vfeats=vfeats, vmasks=vmasks)
         if not return_score:
             return outputs
@@ -147,14 +171,18 @@ class MMPTModel(nn.Module):
         return {"score": (video * text).sum(-1)}
 
     def encode_frames(self, video_frames: Tensor, vmasks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Make the features of videos: frames and masks as in :meth:`forward`.
+        """Make the video input: frames and masks as in :meth:`forward`.
 
         Returns:
-            ``vfeats`` float32 (B, M, D), zeros where there is no second, and ``vmasks`` bool (B, M).
+            ``vfeats`` float32 (B, M, D), zeros where there is no second, and ``vmasks`` bool (B, M); of systems that
+            read frames, uint8 (B, ``dataset.num_frames``, 3, S, S) and bool (B, ``dataset.num_frames``).
 
         Raises:
             DataError, ConfigError: as :meth:`forward`.
         """
+        if self.reads_frames:
+            vfeats, masks = prepare_frames(video_frames, vmasks, self.num_frames, self.transform)
+            return vfeats.to(self._device), masks.to(self._device)
         if self.video_encoder is None:
             raise ConfigError("this model was built without S3D (s3d_weights=None): use encode_video on features")
         self._check_frames(video_frames)
@@ -171,23 +199,28 @@ class MMPTModel(nn.Module):
         vfeats[masks] = encoded
         return vfeats, masks
 
-    def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Tensor:
+    def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Any:
         """Encode extracted features (B, up to M, D), masks (B, up to M), to (B, H), without a text.
+
+        Systems that read frames take what :meth:`encode_frames` returns, and give
+        :class:`~mmpt.models.cross_modal.States`.
 
         Raises:
             ConfigError: if the model sees video and text only together; names the key that separates them.
         """
         device = self._device
-        return self.model.encode_video(vfeats.to(device).float(), vmasks.to(device))
+        vfeats = vfeats.to(device)
+        return self.model.encode_video(vfeats if self.reads_frames else vfeats.float(), vmasks.to(device))
 
-    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
-        """Encode texts (B, L), with masks, to (B, H), without a video.
+    def encode_text(self, caps: Tensor, cmasks: Tensor, **pretext: Tensor) -> Any:
+        """Encode texts (B, L), with masks, to (B, H), without a video; ``pretext`` as in :meth:`forward`.
 
         Raises:
             ConfigError: as :meth:`encode_video`.
         """
         device = self._device
-        return self.model.encode_text(caps.to(device), cmasks.to(device))
+        pretext = {name: value.to(device) for name, value in pretext.items()}
+        return self.model.encode_text(caps.to(device), cmasks.to(device), **pretext)
 
     @property
     def _device(self) -> torch.device:
@@ -213,45 +246,9 @@ class MMPTModel(nn.Module):
             )
 
 
-def _read_job(path: Path, overrides: Sequence[str]) -> DictConfig:
-    """Read the config of a job from its file, else from its project's."""
-    if resolve_path(path).exists():
-        return load_config(path, overrides)
-    project = resolve_path(path.parent.parent / f"{path.parent.name}.yaml")
-    if path.parent.name and project.is_file() and "base_dir" in read_yaml(project):
-        # The one import upwards: projects are the launcher's, and a model can be had before it has run.
-        from mmpt.launch.project import expand_project
-
-        jobs = {job.name: job.config for job in expand_project(project).jobs}
-        if path.name in jobs:
-            config = apply_overrides(jobs[path.name], overrides)
-            validate(config, str(path))
-            return config
-        raise ConfigError(f"{path}: {project} expands to no such job, but to {', '.join(jobs)}")
-    raise ConfigError(
-        f"{path}: no such file, nor a project {project} that expands to it. "
-        "Write the files of a project with: python locallaunch.py PROJECT.yaml --dryrun"
-    )
-
-
-def _find_checkpoint(config: DictConfig, checkpoint: Path, source: str) -> Path:
-    """Return the file of a checkpoint that is given by path, or by name in one of the folders that a config names."""
-    if checkpoint.name != str(checkpoint):
-        return checkpoint
-    evaluated = OmegaConf.select(config, "fairseq.common_eval.path")
-    folders = (
-        OmegaConf.select(config, "eval.save_path"),
-        OmegaConf.select(config, "fairseq.checkpoint.save_dir"),
-        Path(evaluated).parent if evaluated else None,
-    )
-    files = list(dict.fromkeys(Path(folder) / checkpoint for folder in folders if folder))
-    for file in files:
-        if resolve_path(file).is_file():
-            return file
-    raise CheckpointError(
-        f"{source}: no checkpoint {' or '.join(map(str, files)) or checkpoint}. Run the training that writes it, or "
-        "name another with its folder: checkpoint='FOLDER/FILE'"
-    )
+def _reads_frames(config: DictConfig) -> bool:
+    name = OmegaConf.select(config, "model.model_cls")
+    return bool(name) and getattr(resolve_class("model", str(name)), "reads_frames", False)
 
 
 def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:
@@ -261,14 +258,3 @@ def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:
             "it with s3d_weights=FILE. Extracted features do not: s3d_weights=None"
         )
     return load_s3d(weights)
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return the sizes that a training takes from its data: width of the features and number of classes."""
-    found = {}
-    for name, tensor in state.items():
-        if name.endswith("videomlp.linear1.weight"):
-            found["model.input_dim"] = tensor.shape[1]
-        if name.endswith("_encoder.classifier.weight"):
-            found["model.num_labels"] = tensor.shape[0]
-    return found

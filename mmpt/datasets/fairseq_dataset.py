@@ -6,12 +6,8 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
-from mmpt.utils.seeds import item_generator
 
 __all__ = ["FairseqMMDataset"]
-
-#: Index of the generator of an epoch's order: no dataset item has it.
-_ORDER_STREAM = 2**31 - 2
 
 
 class FairseqMMDataset(FairseqDataset):
@@ -55,13 +51,7 @@ class FairseqMMDataset(FairseqDataset):
 
     def ordered_indices(self) -> np.ndarray:
         """Return the order of this epoch, int64 (items,)."""
-        total = len(self)
-        if self.dataset.split != "train":
-            return np.arange(total, dtype=np.int64)
-        copies = self.dataset.meta_processor.dup
-        rng = item_generator(self.dataset.seed, self.epoch, _ORDER_STREAM)
-        size = total // copies
-        return np.concatenate([copy * size + rng.permutation(size) for copy in range(copies)]).astype(np.int64)
+        return self.dataset.order()
 
     def batch_by_size(
         self,
@@ -72,9 +62,14 @@ class FairseqMMDataset(FairseqDataset):
     ) -> list[np.ndarray]:
         """Cut the order into batches of ``max_sentences`` items; the last one may be smaller.
 
+        A dataset of several tasks makes its batches itself: each is of one task, in the size of that.
+
         fairseq's own way leaves out up to seven items at the end of every epoch under its default
         ``--required-batch-size-multiple 8``, which is about sentences of different lengths.
         """
+        made = self.dataset.epoch_batches()
+        if made is not None:
+            return made
         size = max_sentences or len(indices)
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Key of a batch that is not to count: the worker has none left in a step that others still have one for.
 PADDING_STEP = "padding_step"
+#: Index of the generator of an epoch's order, and of its further passes from the second on: no item has it.
+_ORDER_STREAM, _PASS_STREAM = 2**31 - 2, 2**31
 _MAX_SKIPPED = 0.1
 _ALWAYS_ALLOWED = 3  # in each process, where a tenth of all items is as many
 
@@ -60,8 +63,30 @@ class MMDataset(Dataset[dict[str, Any]]):
         self.unusable = set()  # groups of videos may be others in each epoch
         self._ranks = world()[1]  # told to the workers here: spawned ones cannot ask
 
+    def order(self, passed: int = 0) -> np.ndarray:
+        """Return the order of the items in this epoch, int64 (items,): shuffled in training, else as they are.
+
+        It depends on (seed, epoch) and how often the epoch has ``passed`` over all items before. Copies of one list
+        (``dup`` of the meta processor) are shuffled each on its own.
+        """
+        total = len(self)
+        if self.split != "train":
+            return np.arange(total, dtype=np.int64)
+        copies = self.meta_processor.dup
+        rng = item_generator(self.seed, self.epoch, _PASS_STREAM + passed if passed else _ORDER_STREAM)
+        size = total // copies
+        return np.concatenate([copy * size + rng.permutation(size) for copy in range(copies)]).astype(np.int64)
+
+    def epoch_batches(self) -> list[np.ndarray] | None:
+        """Return the batches of this epoch where the dataset itself makes them; None: they are cut from its order."""
+        return None
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return an item.
+        """Return an item, as :meth:`item`."""
+        return self.item(index)
+
+    def item(self, index: int, passed: int = 0) -> dict[str, Any]:
+        """Return an item, with the randomness of the epoch's first pass over the data or of a later one.
 
         Outside the test split, an item that turns out to be unusable is counted (``unusable``) and the next
         usable one takes its place. Each process counts what it has met itself since the epoch began, and allows a
@@ -79,15 +104,15 @@ class MMDataset(Dataset[dict[str, Any]]):
             if source in self.unusable:
                 continue
             try:
-                return {**self._build(source, index), "idx": index}
+                return {**self._build(source, index + passed * len(self)), "idx": index}
             except UnusableItemError as error:
                 if self.split == "test":
                     raise
                 self._skip(source, error)
         raise DataError(f"no item of the {self.split} split is usable")
 
-    def _build(self, source: int, index: int) -> dict[str, Any]:
-        rng = item_generator(self.seed, self.epoch if self.split == "train" else 0, index)
+    def _build(self, source: int, draw: int) -> dict[str, Any]:
+        rng = item_generator(self.seed, self.epoch if self.split == "train" else 0, draw)
         video_id, text_id = self.meta_processor[source]
         video_feature = self.video_processor(video_id)
         text_feature = self.text_processor(text_id, rng=rng)

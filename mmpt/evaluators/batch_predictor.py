@@ -14,7 +14,7 @@ from mmpt.utils.distributed import all_gather_objects, check_sendable, gather_it
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.process_group import failing_together
 
-__all__ = ["BatchPredictor", "items_of"]
+__all__ = ["BatchPredictor", "check_same_batches", "items_of", "on_device", "with_progress"]
 
 
 class BatchPredictor(Predictor):
@@ -66,7 +66,7 @@ class BatchPredictor(Predictor):
             # A loader draws from torch's generator when its iterator is made.
             with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
                 predicted = self.batch_function(model, dataloader, device)
-                for number, batch in _with_progress(share):
+                for number, batch in with_progress(share):
                     look_for_failures()
                     part = predicted(batch)
                     if world()[1] > 1:
@@ -74,7 +74,7 @@ class BatchPredictor(Predictor):
                     parts.append((number, part))
             if not share.total:
                 raise NothingEvaluated("the test set is empty: nothing to evaluate")
-        _check_same_batches(share)
+        check_same_batches(share)
         gathered = gather_items(parts)
         if gathered is None:
             return {}
@@ -82,7 +82,7 @@ class BatchPredictor(Predictor):
         return self.finish([by_number[number] for number in range(share.total)], dataloader, output_file)
 
 
-def _with_progress(share: Share) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def with_progress(share: Share) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the batches of this process, on the first one under a progress bar."""
     try:
         total = len(share)
@@ -91,7 +91,7 @@ def _with_progress(share: Share) -> Iterator[tuple[int, Mapping[str, Any]]]:
     yield from tqdm(share, desc="test", unit="batch", total=total, disable=None if is_main_process() else True)
 
 
-def _check_same_batches(share: Share) -> None:
+def check_same_batches(share: Share) -> None:
     """Raise ConfigError in all processes if they did not mean the same batches in the same order."""
     if len(set(all_gather_objects((share.total, share.order)))) > 1:
         raise ConfigError(
@@ -104,3 +104,8 @@ def items_of(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the items that a batch was stacked from."""
     for row in range(len(batch["video_id"])):
         yield {key: value[row] for key, value in batch.items()}
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a batch whose tensors are on a device."""
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}

@@ -211,7 +211,7 @@ def similarity_heatmap(
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=theme.muted, labelsize=8.5, length=0)
-    bar.set_label("dot product", color=theme.muted, fontsize=9)
+    bar.set_label("score", color=theme.muted, fontsize=9)
     return figure
 
 

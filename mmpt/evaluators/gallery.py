@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mmpt.evaluators.figures import Example, Shown
 from mmpt.evaluators.ranking import top_items
+from mmpt.evaluators.retrieval_files import scores_of
 from mmpt.store.video_list import VIDEO_SUFFIXES
 from mmpt.utils.errors import DataError, MMPTError
 
@@ -125,21 +126,21 @@ def examples_of(
     count: int = 5,
     thumbnails: Thumbnails | None = None,
 ) -> list[Example]:
-    """Build the examples of some queries from the arrays of ``embeddings.npz``.
+    """Build the examples of some queries of a test from its arrays (:mod:`mmpt.evaluators.retrieval_files`).
 
     The right video is appended with its rank where it is not among the best ``count``.
     """
     if not queries:
         return []
     rows = list(queries)
-    best, scores = top_items(arrays["text"][rows], arrays["video"], count)
+    scores = scores_of(arrays, rows)
     examples = []
-    for row, items, values in zip(rows, best, scores, strict=True):
+    for row, own, items, values in zip(rows, scores, *top_items(scores, count), strict=True):
         right = int(arrays["target"][row])
         found = zip(range(1, len(items) + 1), items.tolist(), values.tolist(), strict=True)
         entries: list[tuple[int, int, float]] = list(found)
         if right not in items:
-            entries.append((int(ranks[row]), right, float(arrays["text"][row] @ arrays["video"][right])))
+            entries.append((int(ranks[row]), right, float(own[right])))
         shown = []
         for place, item, value in entries:
             name = str(arrays["ids"][item])

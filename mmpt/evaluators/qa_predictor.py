@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmpt.evaluators.base import decode_texts, load_arrays, save_arrays
-from mmpt.evaluators.batch_predictor import BatchPredictor
+from mmpt.evaluators.batch_predictor import BatchPredictor, on_device
 from mmpt.evaluators.classification_metrics import right_alone
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
@@ -61,7 +61,8 @@ class QAPredictor(BatchPredictor):
     ) -> Callable[[Mapping[str, Any]], list[_Answer]]:
         """Return what scores the options of the questions of a batch.
 
-        A video is encoded once, and so is a text that several questions of a batch share. The function raises
+        A model with the capability "multiple_choice" scores a whole batch itself (``option_scores``). With any other a
+        video is encoded once, and so is a text that several questions of a batch share. The function raises
         ConfigError if the model cannot score texts against videos, and DataError if a batch holds no questions or a
         score is not finite; names the video.
         """
@@ -122,6 +123,8 @@ class QAPredictor(BatchPredictor):
         options = batch.get("options")
         if options is None:
             texts = decode_texts(self.config, batch)
+            if len(texts) != scores.size:  # one text holds all options
+                texts = [f"option {number}" for number in range(width)] * len(scores)
             options = [texts[start : start + width] for start in range(0, len(texts), width)]
         found = []
         for row, (name, answer, question) in enumerate(zip(names, answers, questions, strict=True)):
@@ -137,10 +140,13 @@ class QAPredictor(BatchPredictor):
     @staticmethod
     def _scores(model: Any, batch: Mapping[str, Any], device: torch.device) -> npt.NDArray[np.float32]:
         """Return the scores of a batch, float32 (B, O)."""
-        if "answers" not in batch or batch["caps"].dim() != 3:
+        chooses = "multiple_choice" in getattr(model, "capabilities", ())
+        if "answers" not in batch or (batch["caps"].dim() != 3 and not chooses):
             raise DataError("a batch holds no questions with options; dataset.aligner must be that of QA")
         caps, cmasks, vfeats, vmasks = (batch[name].to(device) for name in ("caps", "cmasks", "vfeats", "vmasks"))
-        if "retrieval" in getattr(model, "capabilities", ("retrieval",)) and hasattr(model, "encode_text"):
+        if chooses:
+            scores = model.option_scores(**on_device(batch, device))
+        elif "retrieval" in getattr(model, "capabilities", ("retrieval",)) and hasattr(model, "encode_text"):
             video = model.encode_video(vfeats, vmasks).float()
             text = _encode_texts(model, caps, cmasks).float()
             if hasattr(model, "score_pairs"):

@@ -111,14 +111,11 @@ def ranks_from_scores(
     return _count(rows, len(indices), columns, positives, None, block_bytes)
 
 
-def top_items(
-    text: npt.NDArray[np.floating], video: npt.NDArray[np.floating], count: int
-) -> tuple[IntArray, np.ndarray]:
-    """Return indices and scores ``(texts, count)`` of the best videos of a few texts, best first.
+def top_items(scores: npt.NDArray[np.floating], count: int) -> tuple[IntArray, np.ndarray]:
+    """Return indices and scores ``(texts, count)`` of the best videos of a few texts ``(texts, videos)``, best first.
 
     Equal scores keep the order of the videos.
     """
-    scores = np.asarray(text, dtype=np.float32) @ np.asarray(video, dtype=np.float32).T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     return order, np.take_along_axis(scores, order, axis=1)
 

@@ -41,6 +41,13 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "DiDeMoMetric": {"rank1": ("rank@1", "share"), "rank5": ("rank@5", "share"), "mIoU": ("mIoU", "share")},
     "QAMetric": {"acc": ("accuracy", "share"), "chance": ("chance", "share")},
+    "OpenQAMetric": {
+        "acc": ("accuracy", "share"),
+        "acc5": ("top 5", "share"),
+        "adjusted_acc": ("adjusted", "share"),
+        "majority": ("commonest answer", "share"),
+        "unreachable": ("unreachable", "count"),
+    },
     "NLGMetric": {
         "Bleu_1": ("BLEU-1", "share"),
         "Bleu_2": ("BLEU-2", "share"),
@@ -67,12 +74,14 @@ HEADLINES: dict[str, tuple[str, ...]] = {"NLGMetric": ("Bleu_4", "CIDEr")}
 #: Shares that need no look at a video, by their name in metrics.json: what a result is to be held against.
 _BASELINES = {
     "chance": "chance",
+    "majority": "always the commonest answer",
     "background_share": "all background",
     "recall_chance_ordered": "in order at random",
 }
 #: What ``count`` counts, for kinds of metric whose items are no queries.
 _COUNTED = {
     "QAMetric": "questions",
+    "OpenQAMetric": "questions",
     "NLGMetric": "clips",
     "COINActionSegmentationMetric": "videos",
     "CrossTaskMetric": "videos",

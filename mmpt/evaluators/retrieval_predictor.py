@@ -10,6 +10,7 @@ import torch
 
 from mmpt.evaluators.base import decode_texts, load_arrays, save_arrays
 from mmpt.evaluators.batch_predictor import BatchPredictor
+from mmpt.evaluators.retrieval_files import EMBEDDINGS, PAIRS
 from mmpt.models.embedding import EmbeddedBatch, check_encodes_apart, embed_batch, join_batches
 
 __all__ = ["RetrievalPredictor", "unique_videos"]
@@ -61,12 +62,13 @@ class RetrievalPredictor(BatchPredictor):
             "ids": np.array(ids, dtype=str),
             "texts": np.array(texts, dtype=str),
         }
-        save_arrays(self.save_path / "embeddings.npz", **arrays)
+        save_arrays(self.save_path / EMBEDDINGS, **arrays)
+        (self.save_path / PAIRS).unlink(missing_ok=True)  # of an earlier test, by another predictor
         return {"outputs": self._scores(arrays, output_file), **arrays}
 
     def load(self, output_file: str = "merged") -> dict[str, Any]:
         """Read the saved embeddings; ``outputs`` is None."""
-        return {"outputs": None, **load_arrays(self.save_path / "embeddings.npz", _ARRAYS)}
+        return {"outputs": None, **load_arrays(self.save_path / EMBEDDINGS, _ARRAYS)}
 
     def _scores(self, arrays: Mapping[str, np.ndarray], output_file: str) -> np.ndarray | None:
         path = self.save_path / f"{output_file}.npy"

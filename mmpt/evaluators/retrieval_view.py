@@ -1,6 +1,7 @@
 """What a report shows of retrieval tests: distributions of ranks, scores, example retrievals.
 
-Read is ``embeddings.npz`` of the tests; video files only for the pictures of the examples.
+Read are the files of the tests (:mod:`mmpt.evaluators.retrieval_files`); video files only for the pictures of the
+examples.
 """
 
 import functools
@@ -13,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.evaluators import page
-from mmpt.evaluators.base import load_arrays
 from mmpt.evaluators.figures import Example, rank_histogram, retrieval_gallery, similarity_heatmap
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
-from mmpt.evaluators.ranking import ranks
+from mmpt.evaluators.ranking import ranks, ranks_from_scores
 from mmpt.evaluators.results import Result
+from mmpt.evaluators.retrieval_files import read_scored, scores_of
 
 __all__ = ["RetrievalView", "read_retrieval", "retrieval_figures", "retrieval_sections"]
 
@@ -43,20 +44,24 @@ def read_retrieval(result: Result, thumbnails: Thumbnails | None) -> RetrievalVi
     """Read what a report shows of a retrieval test.
 
     Raises:
-        DataError: if its embeddings are missing or damaged; names the file.
+        DataError: if its embeddings or scores are missing or damaged; names the file.
     """
-    arrays = load_arrays(result.run_dir / "embeddings.npz", ("text", "video", "target", "ids", "texts"))
-    if len(arrays["text"]) > _MOST_QUERIES:  # the page needs shapes of distributions, not every query
-        kept = np.linspace(0, len(arrays["text"]) - 1, _MOST_QUERIES).astype(int)
-        arrays.update({name: arrays[name][kept] for name in ("text", "target", "texts")})
-    found = ranks(arrays["text"], arrays["video"], arrays["target"])
+    arrays = read_scored(result.run_dir)
+    if len(arrays["target"]) > _MOST_QUERIES:  # the page needs shapes of distributions, not every query
+        kept = np.linspace(0, len(arrays["target"]) - 1, _MOST_QUERIES).astype(int)
+        by_text = [name for name in ("text", "outputs", "target", "texts") if name in arrays]
+        arrays.update({name: arrays[name][kept] for name in by_text})
+    if "outputs" in arrays:
+        found = ranks_from_scores(arrays["outputs"], arrays["target"])
+    else:
+        found = ranks(arrays["text"], arrays["video"], arrays["target"])
     good, bad = choose_queries(found)
     _, described = np.unique(arrays["target"], return_index=True)
     rows = described[np.linspace(0, len(described) - 1, min(_HEATMAP_SIDE, len(described))).astype(int)]
     rows = rows[np.argsort(arrays["texts"][rows], kind="stable")]  # texts that begin alike become neighbours
-    scores = arrays["text"][rows] @ arrays["video"][arrays["target"][rows]].T
+    scores = scores_of(arrays, rows)[:, arrays["target"][rows]]
     examples = (examples_of(arrays, found, chosen, thumbnails=thumbnails) for chosen in (good, bad))
-    return RetrievalView(result.name, found, len(arrays["video"]), scores, *examples)
+    return RetrievalView(result.name, found, len(arrays["ids"]), scores, *examples)
 
 
 def retrieval_figures(views: Sequence[RetrievalView], pictures: bool = True) -> dict[str, Any]:
@@ -107,6 +112,7 @@ def _examples(views: Sequence[RetrievalView], pictures: bool) -> str:
     note = (
         "Queries spread evenly over the test set, from those answered right and from the nearest miss to the worst "
         f"rank. {_FRAMED if pictures else _MARKED}, and set apart where it is not "
-        "among the first five. Scores are dot products of text and video embedding."
+        "among the first five. Scores are dot products of text and video embedding, or what a model that fuses the two "
+        "says of the pair."
     )
     return page.section("Example retrievals", note, *parts)

@@ -17,6 +17,7 @@ from mmpt.evaluators import page
 from mmpt.evaluators.classification_metrics import runs_of
 from mmpt.evaluators.crosstask_predictor import LocatedSteps, read_located_steps
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, spread
+from mmpt.evaluators.open_qa_predictor import read_open_answers
 from mmpt.evaluators.qa_predictor import read_answers
 from mmpt.evaluators.results import Result
 from mmpt.evaluators.timelines import (
@@ -29,7 +30,16 @@ from mmpt.evaluators.timelines import (
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json
 
-__all__ = ["CaptionView", "LocalisationView", "QAView", "SegmentationView", "TaskView", "task_sections", "view_of"]
+__all__ = [
+    "CaptionView",
+    "LocalisationView",
+    "OpenQAView",
+    "QAView",
+    "SegmentationView",
+    "TaskView",
+    "task_sections",
+    "view_of",
+]
 
 _SHOWN_OPTIONS = 6
 _SHOWN_CAPTIONS = 6
@@ -95,6 +105,40 @@ def _answer(answer: Mapping[str, Any], thumbnails: Thumbnails | None) -> str:
     tied = [number for number in shown if scores[number] == scores[right]] if chosen == right else []
     marks = {**dict.fromkeys([chosen, *tied], "wrong"), right: "right"}
     options = [(str(answer["options"][number]), marks.get(number, "")) for number in sorted(shown)]
+    video = str(answer["video_id"])
+    return page.options_card(video, _frames(video, thumbnails), str(answer["question"]), options)
+
+
+class OpenQAView(QAView):
+    """Open-ended questions answered right and wrong: the best answers, which is right and which was given."""
+
+    title = "Example answers to open questions"
+    note = (
+        "Questions spread evenly over the test set, from those answered right and those answered wrong: the answers "
+        "that scored highest. ✓ is the right one, ✗ a wrong one that was given; below them the right one with its "
+        "rank, where it is not among the best, or what annotators wrote, where the model cannot say it."
+    )
+
+    def __init__(self, result: Result, thumbnails: Thumbnails | None = None) -> None:
+        TaskView.__init__(self, result)
+        answers = read_open_answers(result.run_dir / "predictions.json")
+        # those that cannot be given come after the worst rank
+        places = np.array([answer["rank"] or np.iinfo(np.int64).max for answer in answers], dtype=np.int64)
+        self.right, self.wrong = (
+            [_open_answer(answers[row], thumbnails) for row in rows] for rows in choose_queries(places)
+        )
+
+
+def _open_answer(answer: Mapping[str, Any], thumbnails: Thumbnails | None) -> str:
+    """Return the card of an open-ended question."""
+    rank, best = answer["rank"], [str(one["answer"]) for one in answer["best"]]
+    options = [(text, "wrong" if place == 1 and rank != 1 else "") for place, text in enumerate(best, 1)]
+    if rank is not None and rank <= len(best):
+        place = best.index(str(answer["answer"])) if str(answer["answer"]) in best else rank - 1
+        options[place] = (best[place], "right")
+    else:
+        where = f"rank {rank}" if rank else "not among the model's answers"
+        options.append((f"{answer['answer']} ({where})", "right"))
     video = str(answer["video_id"])
     return page.options_card(video, _frames(video, thumbnails), str(answer["question"]), options)
 
@@ -200,6 +244,7 @@ def _localised(video: LocatedSteps) -> tuple[float, LocalisedVideo]:
 #: Kind of metric -> what is shown of its tests.
 _VIEWS: dict[str, Callable[[Result, Thumbnails | None], TaskView]] = {
     "QAMetric": QAView,
+    "OpenQAMetric": OpenQAView,
     "NLGMetric": CaptionView,
     "COINActionSegmentationMetric": SegmentationView,
     "CrossTaskMetric": LocalisationView,

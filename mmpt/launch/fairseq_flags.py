@@ -7,6 +7,8 @@ from fairseq import options
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.registry import REGISTRIES
 
+import mmpt.optim.fairseq_linear_warmup  # noqa: F401  registers the flags of warmup_linear
+
 __all__ = ["training_flags"]
 
 

@@ -39,11 +39,15 @@ class VideoTextModel(nn.Module, abc.ABC):
 
     ``capabilities``, which a config may change, are among ``"retrieval"`` (``forward`` returns ``pooled_video`` and
     ``pooled_text``, both (B, H), and neither depends on the other), ``"pairs"`` (it returns them, but video and text
-    see each other), ``"frame_states"`` (``encode_video_frames``), ``"masked_modeling"`` (scores of what labels mask),
-    ``"captioning"``, ``"segmentation"`` and ``"localization"``.
+    see each other), ``"fusion"`` (both sides are encoded apart, and ``score_aligned`` fuses a pair to score it),
+    ``"frame_states"`` (``encode_video_frames``), ``"masked_modeling"`` (scores of what labels mask),
+    ``"multiple_choice"`` (``option_scores`` of a batch of questions, (B, options)), ``"answering"``
+    (``answer_scores``, (B, answers)), ``"captioning"``, ``"segmentation"`` and ``"localization"``.
     """
 
     capabilities: frozenset[str] = frozenset()
+    #: Whether the video input is raw frames (B, T, 3, S, S), not features of seconds (B, M, D).
+    reads_frames: ClassVar[bool] = False
     new_heads: ClassVar[tuple[str, ...]] = ()
     allow_missing: ClassVar[tuple[str, ...]] = ()
     allow_unexpected: ClassVar[tuple[str, ...]] = ()
@@ -54,15 +58,22 @@ class VideoTextModel(nn.Module, abc.ABC):
     def tiny_config(cls) -> DictConfig:
         """Return a config of the smallest useful size, for tests."""
 
-    @abc.abstractmethod
-    def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Tensor:
-        """Encode videos: features (B, M, D) with masks (B, M), true where a second is real, to (B, H)."""
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring a file's weights to the names of this model, where publications have used others."""
+        return state
 
     @abc.abstractmethod
-    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
+    def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Any:
+        """Encode videos: features (B, M, D) with masks (B, M), true where a second is real, to (B, H).
+
+        Systems of raw frames take (B, T, 3, S, S), and those with ``"fusion"`` give sequences, not vectors.
+        """
+
+    @abc.abstractmethod
+    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Any:
         """Encode texts: token ids (B, L) in the layout ``[CLS] [SEP] w.. [SEP] pad..`` with masks, to (B, H)."""
 
-    def score_pairs(self, text: Tensor, video: Tensor) -> Tensor:
+    def score_pairs(self, text: Any, video: Any) -> Tensor:
         """Score every text (Nt, H) against every video (Nv, H): dot products, (Nt, Nv)."""
         return text @ video.T
 

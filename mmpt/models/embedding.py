@@ -76,7 +76,13 @@ def embed_pairs(
 
 def check_encodes_apart(model: nn.Module) -> None:
     """Raise ConfigError for a model that encodes video and text of a pair together."""
-    if "retrieval" not in getattr(model, "capabilities", {"retrieval"}):
+    capabilities = getattr(model, "capabilities", {"retrieval"})
+    if "retrieval" not in capabilities and "fusion" in capabilities:
+        raise ConfigError(
+            f"{type(model).__name__} scores a video and a text by fusing the two and has no vector for either: use "
+            "predictor: FusionRetrievalPredictor, which fuses every pair"
+        )
+    if "retrieval" not in capabilities:
         raise ConfigError(
             f"{type(model).__name__} does not encode videos and texts apart, so that it can score no pair but those "
             "it has seen: dataset.num_iso_layer isolates the two in a joint encoder"

@@ -48,13 +48,18 @@ class FairseqMMModel(BaseFairseqModel):
         Heads that fine-tuning adds keep their initialisation; a training that goes on must have them.
         """
         super().upgrade_state_dict_named(state_dict, name)
-        new_heads = getattr(self.mmmodel, "new_heads", ())
+        adapt = getattr(self.mmmodel, "published_state", None)
+        if adapt is not None:
+            plain = {key.removeprefix(FAIRSEQ_PREFIX): value for key, value in state_dict.items()}
+            state_dict.clear()
+            state_dict |= {FAIRSEQ_PREFIX + key: value for key, value in adapt(plain).items()}
         reconcile(
             state_dict,
             self.state_dict(),
             prefix=FAIRSEQ_PREFIX,
-            allow_missing=(*getattr(self.mmmodel, "allow_missing", ()), *(new_heads if self.begins else ())),
+            allow_missing=getattr(self.mmmodel, "allow_missing", ()),
             allow_unexpected=getattr(self.mmmodel, "allow_unexpected", ()),
+            new_heads=getattr(self.mmmodel, "new_heads", ()) if self.begins else (),
         )
 
 

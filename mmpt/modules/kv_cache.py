@@ -23,6 +23,12 @@ class LayerCache:
         self.key, self.value = key, value
         return key, value
 
+    def drop_last(self, count: int) -> None:
+        """Forget the last ``count`` positions."""
+        if self.key is not None and self.value is not None:
+            length = self.key.shape[2] - count
+            self.key, self.value = self.key[:, :, :length], self.value[:, :, :length]
+
     def select(self, rows: Tensor) -> None:
         """Keep the examples ``rows`` (int64), in that order; one may be named several times."""
         if self.key is not None and self.value is not None:
@@ -50,6 +56,11 @@ class KeyValueCache:
         while len(self.layers) <= number:
             self.layers.append(LayerCache())
         return self.layers[number]
+
+    def drop_last(self, count: int) -> None:
+        """Forget the last ``count`` positions of every layer: those that only stood in for what comes there."""
+        for layer in self.layers:
+            layer.drop_last(count)
 
     def select(self, rows: Tensor) -> None:
         """Keep the examples ``rows`` (int64) of every layer, in that order: beams that go on, examples that repeat."""

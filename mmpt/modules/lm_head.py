@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.transformer import activation, initialise
 
-__all__ = ["HeadTransform", "LMHead"]
+__all__ = ["HeadTransform", "LMHead", "untied_lm_head"]
 
 
 class HeadTransform(nn.Module):
@@ -51,10 +51,25 @@ class LMHead(nn.Module):
         """Score hidden states (..., H) against every word: float32 (..., V)."""
         return self.score(self.transform(hidden))
 
-    def score(self, transformed: Tensor) -> Tensor:
-        """Score states that have passed ``transform`` (..., H): float32 (..., V), under autocast too."""
-        bias = self.decoder.bias
+    def score(self, transformed: Tensor, words: Tensor | None = None) -> Tensor:
+        """Score states that have passed ``transform`` (..., H), under autocast too.
+
+        Args:
+            words: ids int64 (n,), the only ones to score; None for all V.
+
+        Returns:
+            float32 (..., V), or (..., n).
+        """
+        weight: Tensor = self.decoder.weight
+        bias: Tensor | None = self.decoder.bias
+        if words is not None:
+            weight, bias = weight[words], None if bias is None else bias[words]
         with torch.autocast(transformed.device.type, enabled=False):
-            return nn.functional.linear(
-                transformed.float(), self.decoder.weight.float(), None if bias is None else bias.float()
-            )
+            return nn.functional.linear(transformed.float(), weight.float(), None if bias is None else bias.float())
+
+
+def untied_lm_head(config: BertConfig) -> nn.ModuleDict:
+    """Return a head with a bias and word weights of its own, randomly initialised, under the name ``predictions``."""
+    embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+    initialise(embedding, config.initializer_range)
+    return nn.ModuleDict({"predictions": LMHead(config, embedding, bias=True)})

@@ -25,6 +25,7 @@ __all__ = [
     "TextMode",
     "VideoMode",
     "draw_modes",
+    "hide_tokens",
     "maskable",
     "mask_frames",
     "mask_text",
@@ -113,6 +114,22 @@ def mask_tokens(
 def mask_frames(rng: np.random.Generator, vmasks: np.ndarray, probability: float | np.ndarray) -> np.ndarray:
     """Select valid frames: bool ``(N, M)``, each of ``vmasks`` with ``probability`` (for all samples, or ``(N,)``)."""
     return (rng.random(vmasks.shape) < np.asarray(probability)[..., None]) & vmasks
+
+
+def hide_tokens(
+    rng: np.random.Generator, tokens: np.ndarray, eligible: np.ndarray, probability: float, mask_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Select eligible tokens, each with ``probability``, and make all of them ``mask_id`` (VIOLET, LAVENDER).
+
+    Args:
+        tokens: int64 ``(.., L)``; left as it is.
+        eligible: bool, as tokens.
+
+    Returns:
+        The ids, and labels: what was selected, -100 elsewhere; both int64 ``(.., L)``.
+    """
+    selected = mask_frames(rng, eligible, probability)
+    return np.where(selected, mask_id, tokens), np.where(selected, tokens, IGNORED)
 
 
 def shift_for_generation(caps: np.ndarray, special_ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:

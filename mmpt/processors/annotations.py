@@ -3,11 +3,14 @@
 import logging
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmpt.utils import safe_pickle
 from mmpt.utils.errors import ConfigError, DataError, nearest
@@ -19,6 +22,7 @@ __all__ = [
     "BAD_TIMES",
     "AnnotationOptions",
     "SkipReport",
+    "StoredSeconds",
     "features_of",
     "missing_field",
     "read_records",
@@ -37,9 +41,16 @@ _EXAMPLES = 3
 
 @dataclass
 class AnnotationOptions:
-    """``max_missing`` is the fraction of annotated items that may be unusable before the job fails."""
+    """What is there of the annotated items.
+
+    Attributes:
+        vfeat_dir: the video features.
+        frame_path: the frame store of systems that see raw frames, in place of features.
+        max_missing: the fraction of annotated items that may be unusable before the job fails.
+    """
 
     vfeat_dir: str | None = None
+    frame_path: str | None = None
     max_missing: float = 0.1
 
 
@@ -103,15 +114,48 @@ class SkipReport:
 
 
 def features_of(config: Any) -> Any:
-    """Return the feature store of ``dataset.vfeat_dir``; None where it is not set.
+    """Return what answers which videos are there, and ``len(store[id])``, the seconds that are known of one.
+
+    It is the feature store of ``dataset.vfeat_dir``, or :class:`StoredSeconds` of ``dataset.frame_path``; None where
+    neither is set.
 
     Raises:
-        DataError: if there is no such folder.
+        ConfigError: if both are set.
+        DataError: if there is no such store.
     """
+    options = read_options(config, AnnotationOptions)
+    if options.vfeat_dir and options.frame_path:
+        raise ConfigError("dataset.frame_path and dataset.vfeat_dir: both are set; a system sees frames or features")
+    if options.frame_path:
+        return StoredSeconds(str(resolve_path(options.frame_path)))
     from mmpt.store.features import FeatureStore
 
-    vfeat_dir = read_options(config, AnnotationOptions).vfeat_dir
-    return FeatureStore(str(resolve_path(vfeat_dir))) if vfeat_dir else None
+    return FeatureStore(str(resolve_path(options.vfeat_dir))) if options.vfeat_dir else None
+
+
+class StoredSeconds:
+    """Look a frame store up as annotated corpora do: which videos there are, and how many seconds are known of each."""
+
+    def __init__(self, frame_path: str) -> None:
+        from mmpt.store.frame_store import open_frames  # as features_of: not all who read annotations need a store
+
+        self.store = open_frames(frame_path)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self.store
+
+    def __getitem__(self, video_id: str) -> range:
+        """Return as many numbers as there are seconds: up to the last frame, and once more the longest step before it.
+
+        Frames are often so sparse that a clip holds none and takes the nearest one: a video has not ended where its
+        last frame stands. Where no times are known, or one frame at 0 alone, the end is open.
+        """
+        times = np.asarray(self.store[video_id].seconds, dtype=np.float64)
+        if not len(times):
+            return range(0)
+        times = np.sort(times[np.isfinite(times)])
+        step = float(np.diff(times, prepend=0.0).max(initial=0.0))
+        return range(math.ceil(times[-1] + step) if step > 0 else sys.maxsize)
 
 
 def safe_video_id(video_id: Any, source: str | os.PathLike[str]) -> str:

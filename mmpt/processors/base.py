@@ -34,6 +34,8 @@ __all__ = [
     "UnusableItemError",
     "VideoOptions",
     "VideoProcessor",
+    "clip_name",
+    "flat_ids",
     "holdout",
     "read_id_list",
     "video_name",
@@ -104,6 +106,11 @@ def read_id_list(path: str | Path, key: str) -> list[str]:
 def video_name(video_id: Any) -> str:
     """Return the id of a video from an id or a tuple that starts with it."""
     return str(video_id[0] if isinstance(video_id, (tuple, list)) else video_id)
+
+
+def clip_name(video_id: Any) -> str:
+    """Return the id of an item: of ``(id, start, end)``, ``id_start_end``, since two clips of a video are two items."""
+    return "_".join(map(str, video_id)) if isinstance(video_id, tuple | list) else str(video_id)
 
 
 class MetaProcessor:
@@ -274,7 +281,7 @@ class Aligner:
         Returns:
             ``caps`` int64 and ``cmasks`` bool (specials and words), both ``(max_len - max_video_len,)``.
         """
-        words = _flat_ids(text_feature, text_clip_indexes)[: self.max_text_len]
+        words = flat_ids(text_feature, text_clip_indexes)[: self.max_text_len]
         cls, sep, pad, _ = self.special_ids
         caps = np.full(self.caps_len, pad, dtype=np.int64)
         caps[0], caps[1], caps[2 + len(words)] = cls, sep, sep
@@ -283,8 +290,12 @@ class Aligner:
         return torch.from_numpy(caps), torch.from_numpy(cmasks)
 
 
-def _flat_ids(text_feature: Any, clip_indexes: Sequence[int] | None) -> np.ndarray:
-    """Return the int64 ids of a text feature of any accepted kind."""
+def flat_ids(text_feature: Any, clip_indexes: Sequence[int] | None = None) -> np.ndarray:
+    """Return the int64 ids ``(words,)`` of a text feature of any kind that :class:`Aligner` accepts.
+
+    Raises:
+        DataError: if it is anything but a flat list of whole numbers.
+    """
     if isinstance(text_feature, Mapping) and "cap" in text_feature:
         clips = text_feature["cap"]
         if not len(clips):

@@ -19,11 +19,13 @@ __all__ = ["DSNLGAligner", "MSRVTTNLGMetaProcessor", "MSRVTTNLGTextProcessor", "
 
 
 class NLGTextProcessor(TextProcessor):
-    """Tokenise a sentence and keep it."""
+    """Tokenise a sentence and keep it; of several sentences about one clip, tokenise the first and keep all."""
 
-    def __call__(self, text_id: str, rng: np.random.Generator | None = None) -> tuple[list[int], str]:
-        """Return the word-piece ids of a sentence, and the sentence."""
-        return super().__call__(text_id, rng), text_id
+    def __call__(
+        self, text_id: str | list[str], rng: np.random.Generator | None = None
+    ) -> tuple[list[int], str | list[str]]:
+        """Return the word-piece ids of a sentence, and the sentence or sentences."""
+        return super().__call__(text_id if isinstance(text_id, str) else text_id[0], rng), text_id
 
 
 class MSRVTTNLGMetaProcessor(MSRVTTMetaProcessor):

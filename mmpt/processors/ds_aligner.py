@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.processors.base import Aligner
+from mmpt.processors.base import Aligner, clip_name
 from mmpt.utils.errors import DataError
 
 __all__ = ["DSAligner"]
@@ -24,7 +24,7 @@ class DSAligner(Aligner):
         Raises:
             DataError: if the features are empty or not ``(seconds, dim)``, or the ids not a flat list; names the video.
         """
-        name = "_".join(map(str, video_id)) if isinstance(video_id, tuple | list) else str(video_id)
+        name = clip_name(video_id)
         if not len(video_feature):
             raise DataError(f"video {name}: its features hold no second")
         try:

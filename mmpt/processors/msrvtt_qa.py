@@ -26,6 +26,7 @@ __all__ = [
     "MSRVTTQAMetaOptions",
     "MSRVTTQAMetaProcessor",
     "MSRVTTQATextProcessor",
+    "OptionsAligner",
     "QATextOptions",
 ]
 
@@ -168,14 +169,75 @@ def _option_ids(tokenizer: Any, options: tuple[str, ...]) -> list[list[int]]:
     return encoded["input_ids"]
 
 
-class MSRVTTQAAligner(DSAligner):
+class OptionsAligner:
+    """What an aligner of multiple-choice questions makes of the texts, beside an aligner that lays out one of them."""
+
+    split: str
+
+    @property
+    def max_words(self) -> int:
+        """Word pieces that fit beside the special ones."""
+        raise NotImplementedError
+
+    def lay_out(self, words: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and mask (L,) of one text."""
+        raise NotImplementedError
+
+    def question_item(self, video_id: Any, text_feature: Any) -> dict[str, Any]:
+        """Return what an item holds of a question; see :class:`MSRVTTQAAligner`.
+
+        Raises:
+            DataError: if the right option is none of them; names the video.
+        """
+        choice = Choice(*text_feature)
+        if not 0 <= choice.answer < len(choice.options):
+            raise DataError(f"video {video_id}: {choice.answer} is no index of its {len(choice.options)} options")
+        try:
+            caps, cmasks = self._texts(choice)
+        except DataError as error:
+            raise DataError(f"video {video_id}: {error}") from error
+        item = {"caps": caps, "cmasks": cmasks, "answers": torch.tensor([choice.answer])}
+        if choice.slots:
+            item["option_mask"] = torch.arange(len(caps)) < len(choice.options)
+        if self.split == "test" and choice.texts:
+            return {**item, "question": choice.texts[0], "options": list(choice.texts[1:])}
+        return item
+
+    def _texts(self, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``caps`` and ``cmasks`` of a question; those of the last few different ones are kept."""
+        rows = max(choice.slots, len(choice.options))
+        if not choice.texts:  # nothing to know it by again
+            return self._stacked(choice, rows)
+        laid_out: dict[Any, tuple[torch.Tensor, torch.Tensor]] = self.__dict__.setdefault("_laid_out", {})
+        key = choice.texts, rows
+        if key not in laid_out:
+            if len(laid_out) >= _KEPT:
+                del laid_out[next(iter(laid_out))]
+            laid_out[key] = self._stacked(choice, rows)
+        caps, cmasks = laid_out[key]
+        return caps.clone(), cmasks.clone()  # an item is its receiver's to change
+
+    def _stacked(self, choice: Choice, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        room = self.max_words - max(map(len, choice.options))
+        question = list(choice.question or [])[: max(room, 0)]
+        options = [question + list(option) for option in choice.options]
+        caps, cmasks = zip(*map(self.lay_out, [*options, *[[]] * (rows - len(options))]), strict=True)
+        return torch.stack(caps), torch.stack(cmasks)
+
+
+class MSRVTTQAAligner(OptionsAligner, DSAligner):
     """Align the first ``max_video_len`` seconds of a video with every option of a question."""
 
     config_options: ClassVar[dict[str, type]] = {"dataset": AlignerOptions}
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._laid_out: dict[tuple[tuple[str, ...], int], tuple[torch.Tensor, torch.Tensor]] = {}
+    @property
+    def max_words(self) -> int:
+        """Word pieces that fit beside the three specials."""
+        return self.max_text_len
+
+    def lay_out(self, words: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and mask (L,) of one text."""
+        return self._build_text_seq(words)
 
     def __call__(
         self, video_id: Any, video_feature: Any, text_feature: Any, rng: np.random.Generator | None = None
@@ -197,34 +259,5 @@ class MSRVTTQAAligner(DSAligner):
         Raises:
             DataError: if the features are empty or not (seconds, D), or the ids not flat lists; names the video.
         """
-        choice = Choice(*text_feature)
-        if not 0 <= choice.answer < len(choice.options):
-            raise DataError(f"video {video_id}: {choice.answer} is no index of its {len(choice.options)} options")
-        item = super().__call__(video_id, video_feature, choice.options[0])
-        item["caps"], item["cmasks"] = self._texts(choice)
-        item["answers"] = torch.tensor([choice.answer])
-        if choice.slots:
-            item["option_mask"] = torch.arange(len(item["caps"])) < len(choice.options)
-        if self.split == "test" and choice.texts:
-            item["question"], item["options"] = choice.texts[0], list(choice.texts[1:])
-        return item
-
-    def _texts(self, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``caps`` and ``cmasks`` of a question; those of the last few different ones are kept."""
-        rows = max(choice.slots, len(choice.options))
-        if not choice.texts:  # nothing to know it by again
-            return self._lay_out(choice, rows)
-        key = choice.texts, rows
-        if key not in self._laid_out:
-            if len(self._laid_out) >= _KEPT:
-                del self._laid_out[next(iter(self._laid_out))]
-            self._laid_out[key] = self._lay_out(choice, rows)
-        caps, cmasks = self._laid_out[key]
-        return caps.clone(), cmasks.clone()  # an item is its receiver's to change
-
-    def _lay_out(self, choice: Choice, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        room = self.max_text_len - max(map(len, choice.options))
-        question = list(choice.question or [])[: max(room, 0)]
-        options = [question + list(option) for option in choice.options]
-        caps, cmasks = zip(*map(self._build_text_seq, [*options, *[[]] * (rows - len(options))]), strict=True)
-        return torch.stack(caps), torch.stack(cmasks)
+        texts = self.question_item(video_id, text_feature)
+        return {**super().__call__(video_id, video_feature, []), **texts}

@@ -16,6 +16,7 @@ import mmpt.models.fairseq_model
 import mmpt.optim.fairseq_adamw
 import mmpt.optim.fairseq_half  # noqa: F401  these modules register mmloss, mmmodel, mmarch, mmadamw with fairseq
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
+from mmpt.optim.fairseq_linear_warmup import LinearWarmup
 from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_checkpoints import make_checkpoints_safe
 from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
@@ -50,6 +51,7 @@ class FairseqMMTask(StopsAtNonFinite):
         check_switches(args)
         make_checkpoints_safe()
         prepare_ema(args)
+        LinearWarmup.planned = None  # that of an earlier training in this process
         leave_when_asked()
         # fairseq pins memory everywhere; without a GPU torch says at every epoch that it does not.
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
@@ -100,7 +102,8 @@ class FairseqMMTask(StopsAtNonFinite):
             frequencies = getattr(self.args, "update_freq", None) or [1]
             batches.group = frequencies[min(epoch, len(frequencies)) - 1]
             if self.train_batches is None:
-                _warn_of_warm_up(self.args, len(batches))
+                LinearWarmup.planned = _planned_updates(self.args, len(batches))
+                _warn_of_warm_up(self.args, LinearWarmup.planned)
             self.train_batches = batches
         return batches
 
@@ -137,19 +140,24 @@ class FairseqMMTask(StopsAtNonFinite):
         return None
 
 
-def _warn_of_warm_up(args: Namespace, batches: int) -> None:
-    """Warn of a training that ends before its learning rate is reached.
+def _planned_updates(args: Namespace, batches: int) -> float:
+    """Return how many updates a training makes at most; infinity where nothing limits it.
 
     Args:
         batches: those of one epoch that each process trains on; ``--update-freq`` of them make one update.
     """
-    warm_up = getattr(args, "warmup_updates", 0) or 0
     epochs, limit = getattr(args, "max_epoch", 0) or 0, getattr(args, "max_update", 0) or math.inf
+    if not epochs:
+        return limit
     frequencies = getattr(args, "update_freq", None) or [1]
-    updates = limit
-    if epochs:  # the last frequency goes on to the end
-        listed = [math.ceil(batches / every) for every in frequencies[:epochs]]
-        updates = min(limit, sum(listed) + listed[-1] * (epochs - len(listed)))
+    # the last frequency goes on to the end
+    listed = [math.ceil(batches / every) for every in frequencies[:epochs]]
+    return min(limit, sum(listed) + listed[-1] * (epochs - len(listed)))
+
+
+def _warn_of_warm_up(args: Namespace, updates: float) -> None:
+    """Warn of a training of so many updates that ends before its learning rate is reached."""
+    warm_up = getattr(args, "warmup_updates", 0) or 0
     if warm_up > 0 and updates <= warm_up and is_main_process():
         logger.warning(
             "this training ends within its warm-up: %d updates, warmup_updates %d. Its learning rate never stays at "

@@ -1,6 +1,7 @@
 """Task: builds what one config names, and computes the loss of a batch."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -152,6 +153,10 @@ class Task:
             self.load_checkpoint(checkpoint)
         return self.model
 
+    def known_data(self) -> Iterator[MMDataset]:
+        """Yield the datasets that are built."""
+        yield from (dataset for dataset in (self.train_data, self.val_data, self.test_data) if dataset is not None)
+
     def _completed(self) -> DictConfig:
         """Return the config with ``model.input_dim`` and ``model.num_labels`` from the data where they are not set.
 
@@ -159,7 +164,7 @@ class Task:
             ConfigError: if the data do not say how many classes there are.
         """
         given = section_of(self.config, "model") or {}
-        known = [dataset for dataset in (self.train_data, self.val_data, self.test_data) if dataset is not None]
+        known = list(self.known_data())
         found: dict[str, int] = {}
         if _declares(self.config, "input_dim") and given.get("input_dim") is None and known:
             width = _feature_width(known[0])[1]

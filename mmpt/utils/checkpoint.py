@@ -70,7 +70,7 @@ def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -
         open(file, "rb").close()  # safetensors calls a file that may not be read missing
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
     return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
 
 
@@ -92,7 +92,7 @@ def read_training_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: as :func:`load_state_dict_file`.
     """
-    content = _read_torch(Path(path))
+    content = read_torch(Path(path))
     if not isinstance(content, dict) or not isinstance(content.get("model"), Mapping):
         raise CheckpointError(f"{path}: not a checkpoint of a training")
     return content
@@ -149,6 +149,9 @@ def load_into(
     Raises:
         CheckpointError: if keys are missing or unexpected or shapes differ; lists them with counts.
     """
+    adapt = getattr(model, "published_state", None)
+    if adapt is not None:
+        state = adapt(dict(state))
     shared, missing, unexpected = _compare(
         state,
         model.state_dict(),
@@ -170,6 +173,7 @@ def reconcile(
     prefix: str = "",
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
+    new_heads: Iterable[str] = (),
 ) -> None:
     """Make ``state`` fit a model in place, as far as is declared: drop allowed extra keys, fill allowed gaps.
 
@@ -179,14 +183,17 @@ def reconcile(
         prefix: what stands before the keys that the patterns speak of.
         allow_missing: patterns as in :func:`load_into`.
         allow_unexpected: patterns as in :func:`load_into`.
+        new_heads: patterns of keys that may be missing, or of another shape: the model's own values then stay.
 
     Raises:
         CheckpointError: if any other key is missing or unexpected or shapes differ; ``state`` is then unchanged.
     """
+    new_heads = [prefix + pattern for pattern in new_heads]
+    refitted = {key for key in state if key in own and matches(key, new_heads) and state[key].shape != own[key].shape}
     _, missing, unexpected = _compare(
-        state,
+        {key: value for key, value in state.items() if key not in refitted},
         own,
-        [prefix + pattern for pattern in allow_missing],
+        [*(prefix + pattern for pattern in allow_missing), *new_heads],
         [prefix + pattern for pattern in allow_unexpected],
         "the checkpoint does not fit the model",
     )
@@ -276,7 +283,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: damaged or truncated safetensors file ({error})") from error
 
 
-def _read_torch(file: Path) -> Any:
+def read_torch(file: Path) -> Any:
     try:
         # What is allowed already stays so: leaving the block takes away what it was entered with.
         allowed = {argparse.Namespace} - set(torch.serialization.get_safe_globals())

@@ -8,8 +8,12 @@ _HOW2 = "mmpt.processors.how2"
 _SAMPLED = "mmpt.processors.how2_aligners:ClipSamplingAligner"
 _VLM = "mmpt.models.vlm"
 _DENSE = "mmpt.models.dense"
+_VIOLET = "mmpt.models.violet"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
+_LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
+_LAVENDER_QUESTIONS = "mmpt.processors.lavender_questions"
+_CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
 
 TABLE: dict[str, dict[str, Entry]] = {
     "task": {
@@ -17,6 +21,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VideoRetriTask": Entry("mmpt.tasks.retri_task:VideoRetriTask"),
         "VLMTask": Entry("mmpt.tasks.vlm_task:VLMTask"),
         "MILNCETask": Entry("mmpt.tasks.milnce_task:MILNCETask"),
+        "MultiTask": Entry("mmpt.tasks.multi_task:MultiTask"),
     },
     "model": {
         "MMFusionSeparate": Entry("mmpt.models.videoclip:MMFusionSeparate"),
@@ -30,6 +35,11 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MMFusionSeparateActionLocalization": Entry(f"{_DENSE}:MMFusionSeparateActionLocalization"),
         "MMFusionShareActionLocalization": Entry(f"{_DENSE}:MMFusionShareActionLocalization"),
         "MMFusionNLG": Entry("mmpt.models.captioning:MMFusionNLG"),
+        "VIOLETPretraining": Entry(f"{_VIOLET}:VIOLETPretraining"),
+        "VIOLETRetrieval": Entry(f"{_VIOLET}:VIOLETRetrieval"),
+        "VIOLETMultipleChoice": Entry(f"{_VIOLET}:VIOLETMultipleChoice"),
+        "VIOLETOpenEnded": Entry(f"{_VIOLET}:VIOLETOpenEnded"),
+        "LAVENDER": Entry("mmpt.models.lavender:LAVENDER"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -56,6 +66,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSE": Entry(f"{_LOSSES}.generic:MSE"),
         "L1": Entry(f"{_LOSSES}.generic:L1"),
         "SmoothL1": Entry(f"{_LOSSES}.generic:SmoothL1"),
+        "VIOLETLoss": Entry(f"{_LOSSES}.violet:VIOLETLoss"),
+        "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
+        "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),
@@ -76,6 +89,11 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CorpusClassificationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "classification"}),
         "CorpusCaptioningMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "captioning"}),
         "CorpusSegmentationMetaProcessor": Entry(f"{_CORPUS}:CorpusMetaProcessor", {"items": "segmentation"}),
+        "CaptionTSVMetaProcessor": Entry("mmpt.processors.caption_tsv:CaptionTSVMetaProcessor"),
+        "ClipRetrievalMetaProcessor": Entry(_CLIPS, {"items": "retrieval"}),
+        "ClipChoiceMetaProcessor": Entry(_CLIPS, {"items": "multiple_choice"}),
+        "ClipQuestionMetaProcessor": Entry(_CLIPS, {"items": "open_ended"}),
+        "ClipPretrainingMetaProcessor": Entry(_CLIPS, {"items": "pretraining"}),
     },
     "video_processor": {
         "VideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
@@ -85,6 +103,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "YoucookVideoProcessor": Entry("mmpt.processors.youcook:YoucookVideoProcessor"),
         "CrossTaskVideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
         "CorpusVideoProcessor": Entry(f"{_CORPUS}:CorpusVideoProcessor"),
+        "FrameVideoProcessor": Entry("mmpt.processors.frame_base:FrameVideoProcessor"),
     },
     "text_processor": {
         "TextProcessor": Entry("mmpt.processors.base:TextProcessor"),
@@ -99,6 +118,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MSRVTTNLGTextProcessor": Entry("mmpt.processors.captioning:MSRVTTNLGTextProcessor"),
         "CrossTaskTextProcessor": Entry("mmpt.processors.crosstask:CrossTaskTextProcessor"),
         "COINActionSegmentationTextProcessor": Entry("mmpt.processors.coin:COINActionSegmentationTextProcessor"),
+        "ClipTextProcessor": Entry("mmpt.processors.clip_text_processor:ClipTextProcessor"),
     },
     "aligner": {
         "FixedLenAligner": Entry(_SAMPLED, {"text_length": "fixed", "video_clip": "text_span"}),
@@ -117,6 +137,18 @@ TABLE: dict[str, dict[str, Entry]] = {
         "DSNLGAligner": Entry("mmpt.processors.captioning:DSNLGAligner"),
         "CrossTaskAligner": Entry("mmpt.processors.crosstask:CrossTaskAligner"),
         "COINActionSegmentationAligner": Entry("mmpt.processors.coin:COINActionSegmentationAligner"),
+        "LAVENDERCaptioningAligner": Entry("mmpt.processors.lavender_captioning:LAVENDERCaptioningAligner"),
+        "FrameAligner": Entry("mmpt.processors.frame_base:FrameAligner"),
+        "LAVENDERPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True}),
+        "LAVENDERRetrievalAligner": Entry(_LAVENDER_MATCHING),
+        "LAVENDEROptionsAligner": Entry("mmpt.processors.lavender_aligners:LAVENDEROptionsAligner"),
+        "LAVENDERChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner"),
+        "LAVENDERQuestionAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERQuestionAligner"),
+        "LAVENDERBlankAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERBlankAligner"),
+        "LAVENDERTaskSpecificPretrainingAligner": Entry(_LAVENDER_MATCHING, {"masked": True, "matched": False}),
+        "LAVENDERTaskSpecificChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner", {"masked": False}),
+        "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
+        "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),
@@ -126,6 +158,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskPredictor": Entry("mmpt.evaluators.crosstask_predictor:CrossTaskPredictor"),
         "COINPredictor": Entry("mmpt.evaluators.coin_predictor:COINPredictor"),
         "COINZSPredictor": Entry("mmpt.evaluators.coin_predictor:COINZSPredictor"),
+        "FusionRetrievalPredictor": Entry("mmpt.evaluators.fusion_retrieval_predictor:FusionRetrievalPredictor"),
+        "OpenQAPredictor": Entry("mmpt.evaluators.open_qa_predictor:OpenQAPredictor"),
     },
     "metric": {
         "RetrievalMetric": Entry("mmpt.evaluators.metrics:RetrievalMetric"),
@@ -134,6 +168,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "NLGMetric": Entry("mmpt.evaluators.caption_metrics:NLGMetric"),
         "CrossTaskMetric": Entry("mmpt.evaluators.crosstask_metrics:CrossTaskMetric"),
         "COINActionSegmentationMetric": Entry("mmpt.evaluators.classification_metrics:COINActionSegmentationMetric"),
+        "OpenQAMetric": Entry("mmpt.evaluators.open_qa_metrics:OpenQAMetric"),
     },
     "vectorpool": {"VideoVectorPool": Entry("mmpt.modules.vectorpool:VideoVectorPool")},
     "retriever": {"VectorRetriever": Entry("mmpt.modules.retri:VectorRetriever")},

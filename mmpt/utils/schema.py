@@ -156,6 +156,14 @@ def validate(config: DictConfig, source: str) -> list[str]:
     Raises:
         ConfigError: naming ``source`` (the file), the key, and the nearest valid key.
     """
+    unused = _validated(config, source)
+    if unused:
+        logger.info("%s: not read by any class it names: %s", source, ", ".join(unused))
+    return unused
+
+
+def _validated(config: DictConfig, source: str) -> list[str]:
+    """Check the config of one job, and of each member of a multi-task training; return the keys that nothing reads."""
     for key in PROJECT_KEYS:
         if key in config:
             raise ConfigError(f"{source}: {key!r} belongs to a project file; this is read as the config of one job")
@@ -175,9 +183,25 @@ def validate(config: DictConfig, source: str) -> list[str]:
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from error
     unused = _check_keys(config, source)
-    if unused:
-        logger.info("%s: not read by any class it names: %s", source, ", ".join(unused))
+    members = {name: _validated(member, f"{source}: {name}") for name, member in _members(config, source)}
+    # What one member reads is read; what stands in the section of a member alone is for that one to read.
+    unused = [key for key in unused if all(key in of_member for of_member in members.values())]
+    for name, of_member in members.items():
+        own = (key for key in of_member if OmegaConf.select(config, key) is None)
+        unused += [f"{name}.{key.removeprefix('dataset.')}" for key in own]
     return unused
+
+
+def _members(config: DictConfig, source: str) -> list[tuple[str, DictConfig]]:
+    """Return the config of each member of a task that has members, with the dotted key of its section."""
+    task = resolve_class("task", str(config.get("task") or "Task"))
+    member_configs = getattr(task, "member_configs", None)
+    if member_configs is None:
+        return []
+    try:
+        return [(f"dataset.members.{name}", member) for name, member in member_configs(config).items()]
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
 
 
 def _check_refused(config: DictConfig, section: str, options: Any) -> None:

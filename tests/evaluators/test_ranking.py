@@ -129,6 +129,6 @@ def test_infinite_scores_are_scores():
 
 
 def test_top_items_keeps_the_order_of_equals():
-    items, scores = top_items(np.array([[1.0]]), np.array([[1.0], [2.0], [2.0], [0.0]]), 3)
+    items, scores = top_items(np.array([[1.0, 2.0, 2.0, 0.0]]), 3)
     assert items.tolist() == [[1, 2, 0]]
     assert scores.tolist() == [[2.0, 2.0, 1.0]]

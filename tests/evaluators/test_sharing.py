@@ -41,7 +41,7 @@ def seen_by(monkeypatch: pytest.MonkeyPatch, *loaders: Any, mark_new: bool = Fal
 def agree(monkeypatch: pytest.MonkeyPatch, shares: list[Share]) -> bool:
     monkeypatch.setattr(batch_predictor, "all_gather_objects", lambda _: [(one.total, one.order) for one in shares])
     try:
-        batch_predictor._check_same_batches(shares[0])
+        batch_predictor.check_same_batches(shares[0])
     except ConfigError as error:
         assert "the processes see different batches" in str(error)
         return False

@@ -1,5 +1,6 @@
 """Annotation, corpus and caption files: damaged, arbitrary and hostile; video ids that would leave their folder."""
 
+import functools
 import json
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from mutations import EVIL_IDS, STRANGE_IDS, examples, mutated, reads_or_refuses
 
 from mmpt.processors.annotations import SkipReport
 from mmpt.processors.class_names import read_class_names
+from mmpt.processors.clip_texts import ClipTextMetaProcessor
 from mmpt.processors.coin import COINActionSegmentationMetaProcessor
 from mmpt.processors.corpus import CorpusMetaProcessor
 from mmpt.processors.corpus_rows import KINDS, read_corpus
@@ -54,6 +56,10 @@ def meta(processor: Any, **more: Any) -> Callable[[Path, Path], None]:
                 found[index]
 
     return read
+
+
+def clip_texts(items: str) -> Callable[[Path, Path], None]:
+    return meta(functools.partial(ClipTextMetaProcessor, items=items))
 
 
 def youcook_with_database(file: Path, feat: Path) -> None:
@@ -114,6 +120,9 @@ COIN = {
 YOUCOOK = {"database": {"vid": {"annotations": [{"segment": [0, 3], "sentence": "s"}]}}}
 ROW = {"video": "vid", "start": 0, "end": 2, "text": "t", "options": ["a", "b"], "answer": "a", "label": "x"}
 CAPTIONS = {"vid": {"start": [0, 1], "end": [1, 2], "text": ["a", "b"]}, "v_0": {"start": [], "end": [], "text": []}}
+ASKED = {"video": "vid", "question": "q", "answer": 1, "answer_text": "b"}
+TOLD = {"test": [{"video": "vid", "caption": "c"}, {"video": "v_0", "caption": ["d", "e"]}]}
+ANSWERED = {"test": [ASKED], "ans2label": {"a": 0, "b": 1}}
 STRINGS = {name: json.dumps(entry) for name, entry in CAPTIONS.items()}
 
 #: name -> (file, good content, keys of its structures, reader)
@@ -140,6 +149,8 @@ READERS: dict[str, tuple[str, Any, tuple[str, ...], Callable[[Path, Path], Any]]
     "crosstask segments": ("t.csv", "1,0.5,3\n2,3,4\n", (), segments),
     "corpus jsonl": ("t.jsonl", json.dumps(ROW) + "\n" + json.dumps({**ROW, "answer": 1}) + "\n", tuple(ROW), corpora),
     "corpus csv": ("t.csv", "video,text,options,answer,label,start,end\nvid,t,a|b,1,x,0,2\n", (), corpora),
+    "clip captions": ("t.json", TOLD, ("test", "video", "caption"), clip_texts("retrieval")),
+    "clip questions": ("t.json", ANSWERED, ("test", "ans2label", "vocab", *ASKED), clip_texts("open_ended")),
     "corpus parquet": ("t.parquet", parquet, (), corpora),
     "how2 list": (
         "t.lst",

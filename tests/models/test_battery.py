@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpt.losses import MFMMLM, MTM, MMContraLoss, T2VContraLoss
+from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -19,7 +19,8 @@ Batch = dict[str, Tensor]
 class System(NamedTuple):
     """How the battery drives one model: a seeded batch, its objective, the inputs that carry padding.
 
-    ``training`` is the batch of the objective, where that is another one.
+    ``training`` is the batch of the objective, where that is another one; ``run`` makes the outputs, where that is not
+    the model's forward.
     """
 
     batch: Callable[[int], Batch]
@@ -27,6 +28,7 @@ class System(NamedTuple):
     outputs: tuple[str, ...]
     masked: dict[str, str]  # input -> its mask
     training: Callable[[int], Batch] | None = None
+    run: Callable[[Any, Batch], Batch] | None = None
 
     def training_batch(self, count: int) -> Batch:
         return (self.training or self.batch)(count)
@@ -58,6 +60,54 @@ def masked_pairs(count: int) -> Batch:
     }
 
 
+def framed_pairs(count: int) -> Batch:
+    """Pairs of 1 to 2 frames and 0 to 13 words, in the layout ``[CLS] w.. [SEP]``."""
+    batch = pairs(count)
+    caps, cmasks = (torch.cat([batch[key][:, :1], batch[key][:, 2:]], dim=1) for key in ("caps", "cmasks"))
+    frames = 1 + torch.arange(count)[:, None] % 2
+    vfeats = torch.rand(count, 2, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    return {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": torch.arange(2)[None] < frames}
+
+
+def asked_pairs(count: int) -> dict[str, Any]:
+    """Pairs of which every fourth word is masked, with the [MASK] of LAVENDER's pre-training at their end."""
+    batch = framed_pairs(count)
+    words = (batch["caps"] > 4) & (torch.arange(15) % 4 == 3)
+    pad = torch.nn.functional.pad
+    return {
+        **batch,
+        "objective": "pretraining",
+        "caps": pad(batch["caps"].masked_fill(words, 4), (0, 1), value=4),
+        "cmasks": pad(batch["cmasks"], (0, 1), value=True),
+        "text_label": pad(batch["caps"].masked_fill(~words, -100), (0, 1), value=-100),
+    }
+
+
+def fused(model: Any, batch: Batch) -> Batch:
+    """The state of the text's [CLS], which sees the whole pair."""
+    video, text = (
+        model.encode_video(batch["vfeats"], batch["vmasks"]),
+        model.encode_text(batch["caps"], batch["cmasks"]),
+    )
+    return {"fused": model.fuse(video, text).last_hidden_state[:, video.values.shape[1]]}
+
+
+def masked_framed_pairs(count: int) -> Batch:
+    """Pairs of frames and text of which every fourth word and every fifth square are to be told."""
+    batch, squares = framed_pairs(count), torch.arange(128).view(2, 8, 8)
+    return {
+        **batch,
+        "visual_codes": squares.expand(count, 2, 8, 8) % 32,
+        "masked_words": (batch["caps"] > 4) & (torch.arange(15) % 4 == 3),
+        "masked_squares": (squares % 5 == 2).expand(count, 2, 8, 8),
+    }
+
+
+def framed_questions(count: int) -> Batch:
+    """Pairs of frames and question, and the numbers of the answers."""
+    return {**framed_pairs(count), "answers": torch.arange(count) % 5}
+
+
 POOLED = ("pooled_video", "pooled_text")
 PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
 
@@ -67,6 +117,9 @@ SYSTEMS = {
     "MMFusionJoint": System(pairs, T2VContraLoss(), POOLED, PADDED),
     "MMFusionMTM": System(pairs, MTM(), POOLED, PADDED, masked_pairs),
     "MMFusionMFMMLM": System(pairs, MFMMLM(), POOLED, PADDED, masked_pairs),
+    "VIOLETPretraining": System(framed_pairs, VIOLETLoss(), ("fused",), PADDED, masked_framed_pairs, fused),
+    "VIOLETOpenEnded": System(framed_questions, CrossEntropy(), ("logits",), PADDED),
+    "LAVENDER": System(framed_pairs, LAVENDERLoss(), ("fused",), PADDED, asked_pairs, fused),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)
@@ -85,8 +138,9 @@ def build(name: str, seed: int = 0, dropout: float = 0.0) -> VideoTextModel:
 
 
 def run(name: str, model: nn.Module, batch: Batch) -> Batch:
+    make = SYSTEMS[name].run
     with torch.no_grad():
-        outputs = model(**batch)
+        outputs = model(**batch) if make is None else make(model, batch)
     return {key: outputs[key] for key in SYSTEMS[name].outputs}
 
 

@@ -16,9 +16,10 @@ from fairseq.data import EpochBatchIterator
 from mmpt.losses import MMContraLoss
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.vlm import MMFusionMTM
+from mmpt.optim.fairseq_linear_warmup import LinearWarmup
 from mmpt.tasks.fairseq_batches import EpochBatches
 from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
-from mmpt.tasks.fairseq_task import FairseqMMTask, _warn_of_parted_negatives, _warn_of_warm_up
+from mmpt.tasks.fairseq_task import FairseqMMTask, _planned_updates, _warn_of_parted_negatives, _warn_of_warm_up
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.registry import resolve_class
 from mmpt.utils.signals import LeaveRequest
@@ -88,7 +89,8 @@ def test_a_resumed_epoch_goes_on_in_the_middle() -> None:
     ],
 )
 def test_a_training_that_ends_within_its_warm_up_is_warned_of(caplog, batches, settings, updates) -> None:
-    _warn_of_warm_up(SimpleNamespace(**settings), batches)
+    args: Any = SimpleNamespace(**settings)
+    _warn_of_warm_up(args, _planned_updates(args, batches))
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * (updates is not None)
     if updates is not None:
         wanted = f"ends within its warm-up: {updates} updates, warmup_updates {settings['warmup_updates']}."
@@ -109,6 +111,7 @@ def test_the_warm_up_is_checked_once_with_the_batches_of_one_process(caplog) -> 
     for epoch in (1, 2):  # six items, two processes: 2 batches of 2 each
         task.get_batch_iterator(task.datasets["train"], max_sentences=2, num_shards=2, epoch=epoch)
     assert caplog.text.count("6 updates, warmup_updates 6") == 1
+    assert LinearWarmup.planned == 6, "the schedule that ends with the training"
 
 
 def wrapped(name: str, begins: bool) -> FairseqMMModel:

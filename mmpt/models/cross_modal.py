@@ -1,0 +1,343 @@
+"""What VIOLET (arXiv:2111.12681) and LAVENDER (arXiv:2206.07160) share: raw frames and text, fused by one transformer.
+
+The joint sequence is ``frame 1 .. frame T, text``; a frame is its ``[CLS]`` and its patches. Video and text are encoded
+apart, the text to embeddings only, and see each other in the transformer ``trsfr``: a score takes a fusion per pair.
+
+Shapes: B batch, T frames, S pixels of a side, P positions of a frame, X text positions, H hidden, L any length.
+"""
+
+import abc
+import dataclasses
+import logging
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from mmpt.models.base import TINY_BERT, VideoTextModel, starts_from_pretrained
+from mmpt.modules.bert import BertConfig, BertEmbeddings, read_bert_config, read_bert_weights
+from mmpt.modules.frame_encoder import IMAGENET_MEAN, IMAGENET_STD, FrameEncoder
+from mmpt.modules.lm_head import untied_lm_head
+from mmpt.modules.swin_weights import load_swin
+from mmpt.modules.transformer import EncoderOutput, TransformerEncoder, initialise
+from mmpt.modules.video_swin import SwinOptions, swin_options
+from mmpt.utils.checkpoint import load_into
+from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.options import read_options, section_of
+
+__all__ = [
+    "CrossModalModel",
+    "CrossModalOptions",
+    "FrameSequenceOptions",
+    "States",
+    "TextEmbedder",
+    "tiny_cross_modal_config",
+]
+
+logger = logging.getLogger(__name__)
+
+# Pairs that are fused at a time where all of many are scored.
+_PAIRS_AT_ONCE = 64
+
+
+@dataclasses.dataclass
+class FrameSequenceOptions:
+    """Keys of ``dataset`` that fix the model's sequences.
+
+    Attributes:
+        bert_name: folder or hub id of the BERT whose sizes, word pieces and weights are used.
+        use_fast: whether its tokenizer is the fast one.
+        split: train, valid or test.
+        num_frames: T, frames of a video.
+        image_size: S, pixels.
+        max_text_len: word pieces of a text, ``[CLS]`` and ``[SEP]`` among them.
+    """
+
+    bert_name: str = "bert-base-uncased"
+    use_fast: bool = True
+    split: str | None = None
+    num_frames: int = 4
+    image_size: int = 224
+    max_text_len: int = 32
+
+
+@dataclasses.dataclass
+class CrossModalOptions:
+    """Keys of ``model``.
+
+    Attributes:
+        init: ``pretrained`` (BERT's weights from ``dataset.bert_name``, Swin's from ``swin_weights``) or ``random``.
+        swin: tiny, small, base, large or large384; custom takes the sizes of the next four keys.
+        swin_embed_dim: custom: width of the first stage.
+        swin_depths: custom: blocks of each stage.
+        swin_heads: custom: heads of each stage.
+        swin_window: custom: frames, rows and columns of a window.
+        swin_weights: file of published Swin weights, of videos or of images; without it Swin starts at random.
+        drop_path: rate of stochastic depth of Swin's last block.
+        max_frames: frames that there are embeddings of.
+        max_patches: rows, and columns, of patches that there are embeddings of.
+        gradient_checkpointing: trade about a third more time for the memory of the activations.
+        compile: torch.compile for the layers of the fusing transformer: true, or the name of its mode.
+        pixel_mean: taken from red, green and blue in [0, 1].
+        pixel_std: what they are divided by.
+    """
+
+    init: str = "pretrained"
+    swin: str = "base"
+    swin_embed_dim: int = 32
+    swin_depths: list[int] = dataclasses.field(default_factory=lambda: [2, 2, 2, 2])
+    swin_heads: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 4, 8])
+    swin_window: list[int] = dataclasses.field(default_factory=lambda: [8, 7, 7])
+    swin_weights: str | None = None
+    drop_path: float = 0.2
+    max_frames: int = 6
+    max_patches: int = 14
+    gradient_checkpointing: bool = False
+    compile: bool | str = False
+    pixel_mean: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_MEAN))
+    pixel_std: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_STD))
+
+
+class States(NamedTuple):
+    """Encoded sequences: ``values`` (B, L, H) and ``mask`` bool (B, L), true where a position may be seen."""
+
+    values: Tensor
+    mask: Tensor
+
+    def rows(self, index: Any) -> "States":
+        """Return the sequences that an index of the batch dimension names."""
+        return States(self.values[index], self.mask[index])
+
+
+class TextEmbedder(nn.Module):
+    """BERT's embeddings, alone; the layers above them are those of the fusing transformer."""
+
+    def __init__(self, bert: BertConfig) -> None:
+        super().__init__()
+        self.emb_txt = BertEmbeddings(bert)
+
+
+class CrossModalModel(VideoTextModel):
+    """Frames by Video Swin, text by embeddings, both through one BERT.
+
+    A subclass says what a fused pair scores (:meth:`score_aligned`) and what training computes (``forward``).
+    ``frame_order`` and ``with_lm_head`` say whether the published weights have ``emb_odr`` and a language-model head
+    ``fc_mtm``, which begins as BERT's and is not tied to the embeddings.
+
+    Raises:
+        ConfigError: if a key has a wrong value; names it.
+        CheckpointError: if pretrained weights are asked for and absent or unfit.
+    """
+
+    capabilities = frozenset({"fusion"})
+    reads_frames = True
+    frame_order: ClassVar[bool] = False
+    with_lm_head: ClassVar[bool] = False
+    # Constants: transformers before 4.31 saved the former; the latter follow from the sizes of the windows.
+    allow_unexpected: ClassVar[tuple[str, ...]] = ("*.position_ids",)
+    allow_missing: ClassVar[tuple[str, ...]] = ("*.relative_position_index",)
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": CrossModalOptions}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.sequence: Any = read_options(section_of(config, "dataset"), self.config_options["dataset"])
+        self.options: Any = read_options(section_of(config, "model"), self.config_options["model"])
+        options: Any = self.options
+        _check(self.sequence, options)
+        bert = read_bert_config(self.sequence.bert_name, gradient_checkpointing=options.gradient_checkpointing)
+        self.bert = bert
+        self.hidden_size = bert.hidden_size
+        self.enc_img = FrameEncoder(
+            _swin_sizes(options),
+            bert.hidden_size,
+            options.max_frames,
+            options.max_patches,
+            self.frame_order,
+            options.pixel_mean,
+            options.pixel_std,
+        )
+        self.enc_txt = TextEmbedder(bert)
+        self.trsfr = TransformerEncoder(bert.transformer())
+        for part in (self.enc_txt, self.trsfr):
+            initialise(part, bert.initializer_range)
+        if self.with_lm_head:
+            self.fc_mtm = untied_lm_head(bert)
+        if starts_from_pretrained(config, options.init):
+            self._load_pretrained()
+
+    @classmethod
+    def tiny_config(cls) -> DictConfig:
+        """Return a config of a 32-d encoder of small frames, randomly initialised, for tests."""
+        return tiny_cross_modal_config(cls.__name__)
+
+    def encode_video(self, vfeats: Tensor, vmasks: Tensor | None = None) -> States:
+        """Encode frames, uint8 or floats in [0, 1], (B, T, 3, S, S); ``vmasks`` (B, T) is true where one is real.
+
+        Videos with fewer frames are encoded as if the others were not there.
+
+        Returns:
+            States (B, T * P, H); behind the real frames they are zeros.
+        """
+        if vmasks is None:
+            vmasks = torch.ones(vfeats.shape[:2], dtype=torch.bool, device=vfeats.device)
+        vmasks = vmasks.bool()
+        positions = self.enc_img.positions(*vfeats.shape[-2:])
+        counts = vmasks.sum(1)
+        real = torch.arange(vmasks.shape[1], device=vmasks.device) < counts[:, None]
+        mask = real.repeat_interleave(positions, dim=1)
+        if bool(vmasks.all()):
+            return States(self.enc_img(vfeats), mask)
+        # Windows reach over frames, so that an absent one must not be computed at all.
+        order = (~vmasks).int().argsort(dim=1, stable=True)
+        values = self.enc_img.emb_cls.new_zeros(*mask.shape, self.hidden_size)
+        for count in counts.unique().tolist():
+            if count:
+                rows = (counts == count).nonzero()[:, 0]
+                encoded = self.enc_img(vfeats[rows[:, None], order[rows, :count]])
+                padded = nn.functional.pad(encoded, (0, 0, 0, values.shape[1] - encoded.shape[1]))
+                values = values.to(padded.dtype).index_copy(0, rows, padded)
+        return States(values, mask)
+
+    def encode_text(self, caps: Tensor, cmasks: Tensor, **pretext: Tensor | None) -> States:
+        """Embed token ids (B, X), with masks; ``pretext`` is for systems that put something before a text."""
+        return States(self.enc_txt.emb_txt(caps), cmasks.bool())
+
+    def fuse(
+        self, video: States, text: States, causal_text: int | None = None, need_attention: bool = False
+    ) -> EncoderOutput:
+        """Encode row i of the video together with row i of the text.
+
+        Args:
+            video: (B, Lv, H).
+            text: (B, Lt, H); it follows the video.
+            causal_text: so many of the last text positions are generated: they see the video, what stands before
+                them, and each other from left to right, padding included; nothing else sees them.
+            need_attention: whether to return the attention maps too.
+
+        Returns:
+            ``last_hidden_state`` (B, Lv + Lt, H).
+        """
+        if len(video.values) != len(text.values):
+            raise DataError(f"{len(video.values)} videos and {len(text.values)} texts cannot be fused: give pairs")
+        values = torch.cat([video.values, text.values.to(video.values.dtype)], dim=1)
+        mask = torch.cat([video.mask, text.mask], dim=1)
+        if causal_text:
+            mask = _seen_by_generated(mask, causal_text)
+        return self.trsfr(values, mask, need_attention=need_attention)
+
+    @abc.abstractmethod
+    def score_aligned(self, text: States, video: States) -> Tensor:
+        """Score row i of the texts with row i of the videos, (N,); the greater, the better they fit."""
+
+    def score_pairs(self, text: States, video: States) -> Tensor:
+        """Score every text with every video, each by a fusion of its own: (Nt, Nv)."""
+        texts, videos = len(text.values), len(video.values)
+        pairs = torch.cartesian_prod(torch.arange(texts), torch.arange(videos)).view(-1, 2)
+        pairs = pairs.to(text.values.device)
+        scores = [
+            self.score_aligned(text.rows(part[:, 0]), video.rows(part[:, 1])) for part in pairs.split(_PAIRS_AT_ONCE)
+        ]
+        return torch.cat(scores).view(texts, videos)
+
+    def attention_received(self, video: States, text: States) -> Tensor:
+        """Return how much every position is attended to: (B, Lv + Lt), summed over layers and all queries.
+
+        The mean over heads; absent frames attend to nothing. VIOLET's attended masking (arXiv:2111.12681, section 3.2)
+        chooses positions by it.
+        """
+        attentions = self.fuse(video, text, need_attention=True).attentions
+        assert attentions is not None
+        queries = torch.cat([video.mask, torch.ones_like(text.mask)], dim=1)[:, :, None]
+        return torch.stack([(maps.mean(1) * queries).sum(1) for maps in attentions]).sum(0)
+
+    def _load_pretrained(self) -> None:
+        state, source = read_bert_weights(self.sequence.bert_name)
+        for part, prefix in ((self.enc_txt.emb_txt, "embeddings."), (self.trsfr, "encoder.")):
+            own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            load_into(part, own, allow_unexpected=("position_ids",), source=source)
+        if self.with_lm_head:
+            self._begin_lm_head(state, source)
+        if self.options.swin_weights:
+            load_swin(self.enc_img.swin, self.options.swin_weights)
+        else:
+            logger.warning("model.swin_weights is not set: Video Swin starts from random weights")
+
+    def _begin_lm_head(self, state: dict[str, Tensor], source: str) -> None:
+        prefix = "cls."
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if not own:
+            logger.warning("%s: has no language-model head; fc_mtm starts from random weights", source)
+            return
+        own.setdefault("predictions.decoder.weight", state["embeddings.word_embeddings.weight"])
+        own.setdefault("predictions.decoder.bias", own["predictions.bias"])
+        load_into(self.fc_mtm, own, source=source)
+
+
+def tiny_cross_modal_config(model_cls: str, **sections: dict[str, Any]) -> DictConfig:
+    """Return a config of a 32-d encoder of two frames of 64 pixels, randomly initialised; ``sections`` add keys."""
+    dataset = {"bert_name": TINY_BERT, "use_fast": False, "num_frames": 2, "image_size": 64, "max_text_len": 16}
+    model = {
+        "model_cls": model_cls,
+        "init": "random",
+        "swin": "custom",
+        "swin_embed_dim": 8,
+        "swin_depths": [2, 2],
+        "swin_heads": [1, 2],
+        "swin_window": [2, 4, 4],
+        "drop_path": 0.0,
+        "max_patches": 8,
+    }
+    return OmegaConf.merge({"dataset": dataset, "model": model}, sections)  # type: ignore[return-value]
+
+
+def _seen_by_generated(mask: Tensor, generated: int) -> Tensor:
+    """Return which keys each query sees, bool (B, L, L), where the last positions are generated (B1.1 of LAVENDER)."""
+    length = mask.shape[1]
+    position = torch.arange(length, device=mask.device)
+    is_text = position >= length - generated
+    earlier = (position[None] <= position[:, None]) & is_text[:, None] & is_text[None]
+    return (mask & ~is_text)[:, None] | earlier[None]
+
+
+def _swin_sizes(options: CrossModalOptions) -> SwinOptions:
+    if options.swin != "custom":
+        sizes = swin_options(options.swin)
+    else:
+        frames, rows, columns = _three(options.swin_window, "swin_window")
+        sizes = SwinOptions(
+            options.swin_embed_dim, tuple(options.swin_depths), tuple(options.swin_heads), (frames, rows, columns)
+        )
+    return dataclasses.replace(
+        sizes, drop_path=options.drop_path, gradient_checkpointing=options.gradient_checkpointing
+    )
+
+
+def _three(values: list[int], key: str) -> list[int]:
+    if len(values) != 3:
+        raise ConfigError(f"model.{key}: {list(values)} must be three numbers")
+    return values
+
+
+def _check(sequence: FrameSequenceOptions, options: CrossModalOptions) -> None:
+    """Refuse values that no model can have."""
+    if options.init not in ("pretrained", "random"):
+        raise ConfigError(f"model.init: {options.init!r} is neither 'pretrained' nor 'random'")
+    if not 0 <= options.drop_path < 1:
+        raise ConfigError(f"model.drop_path: {options.drop_path} is not in [0, 1)")
+    for section, given, key, least in (
+        ("dataset", sequence, "num_frames", 1),
+        ("dataset", sequence, "image_size", 1),
+        ("dataset", sequence, "max_text_len", 3),
+        ("model", options, "max_frames", 1),
+        ("model", options, "max_patches", 1),
+    ):
+        if getattr(given, key) < least:
+            raise ConfigError(f"{section}.{key}: must be at least {least}, not {getattr(given, key)}")
+    if sequence.num_frames > options.max_frames:
+        raise ConfigError(
+            f"dataset.num_frames: {sequence.num_frames}, but the model has embeddings of model.max_frames: "
+            f"{options.max_frames}"
+        )
+    for key in ("pixel_mean", "pixel_std"):
+        _three(getattr(options, key), key)

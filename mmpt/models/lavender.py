@@ -1,0 +1,311 @@
+"""LAVENDER (Li et al., CVPR 2023, arXiv:2206.07160): every video-language task as masked language modelling.
+
+One head over the vocabulary, ``fc_mtm``, tells words that are masked, and by the ``[MASK]`` that each task's text holds
+the answer: "true" or "false" of a pair, the number of an option, the word piece of an answer. So a model that was
+trained on one task can do every other one.
+
+Shapes: B batch, T frames, S pixels of a side, X text positions, O options, Lp positions of a prompt, H hidden, V words.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from mmpt.models.cross_modal import (
+    CrossModalModel,
+    FrameSequenceOptions,
+    States,
+    tiny_cross_modal_config,
+)
+from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
+from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
+from mmpt.models.lavender_weights import fit_tables, published_names, warn_of_contradictions
+from mmpt.modules.masking import IGNORED
+from mmpt.modules.pairing import all_pairs, candidate_texts
+from mmpt.utils.errors import ConfigError, DataError, nearest
+from mmpt.utils.tokenizers import load_tokenizer
+
+__all__ = ["LAVENDER", "TASK_TOKENS", "LAVENDEROptions"]
+
+#: Rows of ``emb_task``.
+TASK_TOKENS = 10
+_TRUE_SCORES = ("difference", "ratio")
+
+
+@dataclasses.dataclass
+class LAVENDEROptions(LAVENDERCaptioningOptions):
+    """Keys of ``model``.
+
+    Attributes:
+        num_negatives: pre-training: texts of other videos that each video is compared with, as far as the batch has.
+        true_word: the word piece that says that text and video belong together.
+        false_word: the one that says that they do not.
+        true_score: how a pair is scored. ``difference`` of the two words' logits is the logarithm of the odds of
+            "true" where these two are the choice. ``ratio`` of the logits, true / (true + false), is the published
+            score: it ranks wrongly where logits are negative, and is there to compare with published numbers.
+    """
+
+    num_negatives: int = 3
+    true_word: str = "true"
+    false_word: str = "false"
+    true_score: str = "difference"
+
+
+class LAVENDER(LAVENDERCaptioning):
+    """One model and one head for pre-training, retrieval, multiple choice, open-ended questions and captioning.
+
+    Raises:
+        ConfigError: if a key has a wrong value; names it.
+        CheckpointError: if pretrained weights are asked for and absent or unfit.
+    """
+
+    capabilities = frozenset({"fusion", "masked_modeling", "multiple_choice", "answering", "captioning"})
+    frame_order = True
+    # What SwinBERT and the task-specific baseline do not have: a training may begin without.
+    new_heads: ClassVar[tuple[str, ...]] = ("emb_task", "enc_img.emb_*", "enc_img.norm.*")
+    # Heads of the task-specific baseline and of its variants with a head per task.
+    allow_unexpected: ClassVar[tuple[str, ...]] = (*CrossModalModel.allow_unexpected, "fc.*", "fc_*_*.*")
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": LAVENDEROptions}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if self.options.true_score not in _TRUE_SCORES:
+            raise ConfigError(
+                f"model.true_score: {self.options.true_score!r} is neither {' nor '.join(_TRUE_SCORES)}."
+                f"{nearest(self.options.true_score, _TRUE_SCORES)}"
+            )
+        if self.options.num_negatives < 1:
+            raise ConfigError(f"model.num_negatives: must be at least 1, not {self.options.num_negatives}")
+        warn_of_contradictions(config, self.sequence, self.options)
+        self.emb_task = nn.Parameter(0.02 * torch.randn(TASK_TOKENS, self.hidden_size))
+
+    @classmethod
+    def tiny_config(cls) -> DictConfig:
+        """Return a config of a 32-d encoder of small frames, randomly initialised, for tests."""
+        return tiny_cross_modal_config(cls.__name__, model={"true_word": "w0", "false_word": "w1"})
+
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring published weights, also those of SwinBERT, to the names and the table sizes of this model."""
+        return fit_tables(published_names(state), self.state_dict())
+
+    def encode_text(
+        self,
+        caps: Tensor,
+        cmasks: Tensor,
+        prompts: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        **pretext: Tensor | None,
+    ) -> States:
+        """Embed token ids (B, X), with masks, and before them what says which task it is.
+
+        Args:
+            caps: int64; positions count from 0.
+            cmasks: true where a position may be seen.
+            prompts: int64 (B, Lp), or (1, Lp) for all: ``[CLS] w.. [SEP]``, embedded by itself, its positions from 0.
+            task_ids: int64 (B,), rows of ``emb_task``, which have neither position nor norm; used in place of a prompt.
+
+        Returns:
+            States (B, Lp + X, H), (B, 1 + X, H), or (B, X, H).
+        """
+        text = States(self.enc_txt.emb_txt(caps), cmasks.bool())
+        if task_ids is not None:
+            before = self.emb_task[task_ids][:, None]
+        elif prompts is not None:
+            before = self.enc_txt.emb_txt(prompts).expand(len(caps), -1, -1)
+        else:
+            return text
+        seen = text.mask.new_ones(before.shape[:2])
+        return States(torch.cat([before.to(text.values.dtype), text.values], 1), torch.cat([seen, text.mask], 1))
+
+    def forward(
+        self,
+        caps: Tensor,
+        cmasks: Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        objective: str | Sequence[str] | None = None,
+        **batch: Any,
+    ) -> dict[str, Tensor]:
+        """Score the words that training tells. ``objective``, the same of all items, says which:
+
+        ===============  =============================================================================================
+        ``words``        those that ``text_label`` (B, X) names: the answers of questions at their ``[MASK]``, or
+                         masked words (default)
+        ``captioning``   the same, but words see only what is before them in the text
+        ``pretraining``  the same as ``words``; and at the last position, a ``[MASK]``, whether text and video belong
+                         together: of each video its own text and ``model.num_negatives`` others
+        ``retrieval``    whether they do, of every video and every text of the batch; texts are of the same video where
+                         ``video_key`` (B,) is the same
+        ``options``      whether they do, of every video and its own texts ``caps`` (B, O, X) or (B * O, X), of which
+                         ``answers`` (B,) says the right one and ``option_mask`` (B, O) those that there are
+        ===============  =============================================================================================
+
+        Args:
+            caps: int64 (B, X), but for ``options``; masked.
+            cmasks: as caps, true where a position may be seen.
+            vfeats: frames (B, T, 3, S, S).
+            vmasks: bool (B, T).
+            objective: of :data:`mmpt.models.lavender_batches.OBJECTIVES`.
+            batch: what the table names; ``prompts`` or ``task_ids`` as :meth:`encode_text`; in pre-training
+                ``negatives`` int64 (B, O - 1), the rows of the texts that each video is compared with, by default
+                those of the next rows.
+
+        Returns:
+            ``logits`` float32 (n, V), and, where the batch has none, ``text_label`` int64 (n,), the words that they
+            should be. In pre-training also ``match_logits`` (B * O, V) and ``match_label`` int64 (B * O,), video by
+            video, its own text first.
+
+        Raises:
+            DataError: if the batch lacks what its objective needs.
+        """
+        kind = objective_of(objective)
+        if kind == "options":
+            logits, label = self._match_options(caps, cmasks, vfeats, vmasks, batch)
+            return {"logits": logits, "text_label": label}
+        video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks, **pretext_of(batch))
+        if kind == "retrieval":
+            logits, label = self._match_all(video, text, batch.get("video_key"))
+            return {"logits": logits, "text_label": label}
+        labels = batch.get("text_label")
+        if labels is None:
+            raise DataError(f"a batch of objective {kind!r} has no text_label: there is nothing to tell")
+        if kind == "pretraining":
+            return self._pretrain(video, text, labels, batch.get("negatives"))
+        length = labels.shape[1]
+        states = self.fuse(video, text, length if kind == "captioning" else None).last_hidden_state[:, -length:]
+        return {"logits": self.head(states[labels != IGNORED])}
+
+    def score_aligned(self, text: States, video: States) -> Tensor:
+        """Score row i of the texts, which end in a ``[MASK]``, with row i of the videos: float32 (N,).
+
+        The greater, the rather they belong together; see ``model.true_score``.
+        """
+        states = self.fuse(video, text).last_hidden_state[:, -1]
+        true, false = self.head.score(self.head.transform(states), self._truth(states.device)).unbind(-1)
+        return true - false if self.options.true_score == "difference" else true / (true + false)
+
+    def option_scores(
+        self,
+        caps: Tensor,
+        cmasks: Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        objective: str | Sequence[str] | None = None,
+        **batch: Any,
+    ) -> Tensor:
+        """Score the options of multiple-choice questions, float32 (B, O); -inf where there is none.
+
+        In a batch of objective ``options`` each option has its text and its :meth:`score_aligned`; else the text holds
+        all of them, and scores are the logits of their numbers at ``answer_position`` (B,). ``option_mask`` bool
+        (B, O) says which there are.
+
+        Raises:
+            DataError: if the batch lacks what is needed.
+        """
+        mask = batch.get("option_mask")
+        if objective_of(objective) == "options":
+            video, text = self._paired(caps, cmasks, vfeats, vmasks, batch)
+            scores = self.score_aligned(text, video).view(len(vfeats), -1)
+        elif mask is None:
+            raise DataError("a batch of questions has no option_mask: nothing says how many options there are")
+        else:
+            numbers = self._ids([str(number) for number in range(mask.shape[-1])], "an option's number")
+            states = self._states_of_answers(caps, cmasks, vfeats, vmasks, batch)
+            scores = self.head.score(self.head.transform(states), torch.tensor(numbers, device=states.device))
+        return scores if mask is None else scores.masked_fill(~mask.view(scores.shape).bool(), -torch.inf)
+
+    def answer_scores(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch: Any) -> Tensor:
+        """Score every word piece as the answer of a question, float32 (B, V), at ``answer_position`` (B,)."""
+        return self.head(self._states_of_answers(caps, cmasks, vfeats, vmasks, batch))
+
+    def _states_of_answers(
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]
+    ) -> Tensor:
+        """Return the states (B, H) of the ``[MASK]`` that the answers stand for."""
+        position = batch.get("answer_position")
+        if position is None:
+            raise DataError("a batch of questions has no answer_position: dataset.aligner must be one of LAVENDER's")
+        text = self.encode_text(caps, cmasks, **pretext_of(batch))
+        states = self.fuse(self.encode_video(vfeats, vmasks), text).last_hidden_state[:, -caps.shape[1] :]
+        # Without a place for the answer (its blank was cut off) any will do: the item counts as wrong.
+        return states[torch.arange(len(states), device=states.device), position.view(-1).clamp(min=0)]
+
+    def _pretrain(self, video: States, text: States, labels: Tensor, negatives: Tensor | None) -> dict[str, Tensor]:
+        """Fuse each video with its own text, the first of O, whose masked words are told, and with others.
+
+        The words are told without the pretext, which speaks of the other task; without one, both take one fusion.
+        """
+        rows = torch.arange(len(labels), device=labels.device)
+        if negatives is None:
+            candidates = candidate_texts(len(labels), self.options.num_negatives, labels.device)
+        else:
+            candidates = torch.cat([rows[:, None], negatives], dim=1)
+        count, length = candidates.shape[1], labels.shape[1]
+        videos = rows.repeat_interleave(count)
+        states = self.fuse(video.rows(videos), text.rows(candidates.flatten())).last_hidden_state
+        if text.values.shape[1] == length:
+            own = states[::count, -length:]
+        else:
+            plain = States(text.values[:, -length:], text.mask[:, -length:])
+            own = self.fuse(video, plain).last_hidden_state[:, -length:]
+        return {
+            "logits": self.head(own[labels != IGNORED]),
+            "match_logits": self.head(states[:, -1]),
+            "match_label": self._truth_label(videos == candidates.flatten()),
+        }
+
+    def _match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return logits and labels of every video with every text, video by video."""
+        videos, texts = all_pairs(len(text.values), text.values.device)
+        same = videos == texts if video_key is None else video_key.view(-1)[videos] == video_key.view(-1)[texts]
+        states = self.fuse(video.rows(videos), text.rows(texts)).last_hidden_state[:, -1]
+        return self.head(states), self._truth_label(same)
+
+    def _match_options(
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and labels of every video with those of its options that there are."""
+        answers, mask = batch.get("answers"), batch.get("option_mask")
+        if answers is None:
+            raise DataError("a batch of objective 'options' has no answers")
+        video, text = self._paired(caps, cmasks, vfeats, vmasks, batch)
+        options = torch.arange(len(text.values) // len(vfeats), device=answers.device)
+        right = (options == answers.view(-1, 1)).flatten()
+        rows = slice(None) if mask is None else mask.flatten().bool()
+        states = self.fuse(video.rows(rows), text.rows(rows)).last_hidden_state[:, -1]
+        return self.head(states), self._truth_label(right[rows])
+
+    def _paired(
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]
+    ) -> tuple[States, States]:
+        """Encode B videos, each once, and their B * O texts; return them pair by pair."""
+        texts, masks = caps.flatten(0, -2), cmasks.flatten(0, -2)
+        options = len(texts) // len(vfeats)
+        if options * len(vfeats) != len(texts):
+            raise DataError(f"{len(texts)} texts of {len(vfeats)} videos: every video needs equally many options")
+        text = self.encode_text(texts, masks, **pretext_of_texts(pretext_of(batch), len(texts)))
+        rows = torch.arange(len(vfeats), device=vfeats.device).repeat_interleave(options)
+        return self.encode_video(vfeats, vmasks).rows(rows), text
+
+    def _truth_label(self, true: Tensor) -> Tensor:
+        """Return the ids of "true" and "false" for a bool tensor."""
+        ids = self._truth(true.device)
+        return torch.where(true, ids[0], ids[1])
+
+    def _truth(self, device: torch.device) -> Tensor:
+        """Return the ids of "true" and "false", int64 (2,)."""
+        words = [self.options.true_word, self.options.false_word]
+        return torch.tensor(self._ids(words, "model.true_word, model.false_word"), device=device)
+
+    def _ids(self, words: Sequence[str], what: str) -> list[int]:
+        """Return the ids of word pieces; ConfigError if the vocabulary lacks one."""
+        tokenizer = load_tokenizer(self.sequence.bert_name, self.sequence.use_fast)
+        ids = tokenizer.convert_tokens_to_ids(list(words))
+        for word, token in zip(words, ids, strict=True):
+            if token is None or token == tokenizer.unk_token_id:
+                raise ConfigError(f"{what}: {word!r} is no word piece of dataset.bert_name: {self.sequence.bert_name}")
+        return ids

@@ -1,0 +1,318 @@
+"""Video Swin transformer (Liu et al., CVPR 2022, arXiv:2106.13230) that keeps every frame.
+
+As in VIOLET (Fu et al. 2021, arXiv:2111.12681) and LAVENDER (Li et al., CVPR 2023, arXiv:2206.07160), the patches move
+by one frame in time, not two: T frames in, T out. Parameter names are those of the published weights.
+
+Shape suffixes: B batch, T frames, Y rows and X columns of patches, C channels, A heads, W windows, N patches of a
+window.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmpt.utils.errors import ConfigError, nearest
+
+__all__ = ["SWIN_SIZES", "SwinOptions", "VideoSwin", "swin_options"]
+
+Extent = tuple[int, int, int]
+
+PATCH: Extent = (2, 4, 4)
+#: Added to the scores of patches that only the cyclic shift brought together (section 3.2), as published.
+_APART = -100.0
+
+
+@dataclass(frozen=True)
+class SwinOptions:
+    """Sizes: width of the first stage, blocks and heads of each stage, frames x rows x columns of a window.
+
+    ``drop_path`` is the rate of the last block; it rises linearly from 0 (stochastic depth, arXiv:1603.09382).
+    ``gradient_checkpointing`` recomputes each block in the backward pass.
+    """
+
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: Extent = (8, 7, 7)
+    drop_path: float = 0.2
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != len(self.num_heads) or not self.depths:
+            raise ConfigError(f"model.swin: {len(self.depths)} depths and {len(self.num_heads)} numbers of heads")
+        for stage, heads in enumerate(self.num_heads):
+            if (self.embed_dim << stage) % heads:
+                raise ConfigError(f"model.swin: {heads} heads do not divide the width {self.embed_dim << stage}")
+        if len(self.window) != 3 or min(*self.window, *self.depths, *self.num_heads) < 1:
+            raise ConfigError(f"model.swin: a window is frames, rows and columns, all sizes at least 1: {self}")
+
+    @property
+    def dim(self) -> int:
+        """Width of the output."""
+        return self.embed_dim << (len(self.depths) - 1)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a side that become one position of the output."""
+        return PATCH[1] << (len(self.depths) - 1)
+
+
+#: The published sizes (section 4.1). VIOLET is trained with small, LAVENDER with base.
+SWIN_SIZES = {
+    "tiny": SwinOptions(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "small": SwinOptions(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "base": SwinOptions(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "large": SwinOptions(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+    "large384": SwinOptions(192, (2, 2, 18, 2), (6, 12, 24, 48), (8, 12, 12)),
+}
+
+
+def swin_options(name: str) -> SwinOptions:
+    """Return the published sizes of that name.
+
+    Raises:
+        ConfigError: if there are no such; names the nearest.
+    """
+    if name not in SWIN_SIZES:
+        known = [*SWIN_SIZES, "custom"]
+        raise ConfigError(f"model.swin: {name!r} is none of {', '.join(known)}.{nearest(name, known)}")
+    return SWIN_SIZES[name]
+
+
+class PatchEmbed(nn.Module):
+    """Patches of 2 frames x 4 x 4 pixels, one for every frame: the last one is followed by a frame of zeros."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(3, dim, PATCH, stride=(1, *PATCH[1:]))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, images_B3THW: Tensor) -> Tensor:
+        """Embed normalised images, padded below and to the right to whole patches: (B, T, Y, X, C)."""
+        rows, columns = images_B3THW.shape[-2:]
+        padded = F.pad(images_B3THW, (0, -columns % PATCH[2], 0, -rows % PATCH[1], 0, PATCH[0] - 1))
+        return self.norm(self.proj(padded).permute(0, 2, 3, 4, 1))
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows, with a learned bias for every offset between two of its patches (equation 2)."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, dim: int, num_heads: int, window: Extent) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        offsets = 1
+        for length in window:
+            offsets *= 2 * length - 1
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
+        self.register_buffer("relative_position_index", _offset_numbers(window))
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, patches_BWNC: Tensor, apart_WNN: Tensor | None) -> Tensor:
+        """Return (B, W, N, C); ``apart_WNN``, added to the scores, keeps patches from each other."""
+        batch, windows, patches = patches_BWNC.shape[:3]
+        qkv = self.qkv(patches_BWNC).view(batch, windows, patches, 3, self.num_heads, -1)
+        # Windows and heads share a dimension, so that one bias serves the whole batch and SDPA's fused kernels apply.
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
+        bias = self._bias(patches).to(query.dtype)[None]
+        if apart_WNN is not None:
+            bias = bias + apart_WNN.to(query.dtype)[:, None]
+        bias = bias.expand(windows, -1, -1, -1).flatten(0, 1)[None]
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(context.view(batch, windows, self.num_heads, patches, -1).transpose(2, 3).flatten(3))
+
+    def _bias(self, patches: int) -> Tensor:
+        """Return the bias (A, N, N) of the first N patches of a window.
+
+        For windows cut short in time these are the right offsets; for those cut short in space they are those of
+        other patches, as published: weights are learned with them.
+        """
+        index = self.relative_position_index[:patches, :patches]
+        return self.relative_position_bias_table[index].permute(2, 0, 1)
+
+
+class SwinMLP(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the same shape."""
+        return self.fc2(F.gelu(self.fc1(hidden)))
+
+
+class SwinBlock(nn.Module):
+    """Pre-norm block; every second one works on windows moved by half their size."""
+
+    def __init__(self, dim: int, num_heads: int, window: Extent, shifted: bool, drop_path: float) -> None:
+        super().__init__()
+        self.window = window
+        self.shifted = shifted
+        self.drop_path = DropPath(drop_path)
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, num_heads, window)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = SwinMLP(dim)
+
+    def forward(self, hidden_BTYXC: Tensor) -> Tensor:
+        """Return (B, T, Y, X, C)."""
+        hidden = hidden_BTYXC + self.drop_path(self._attend(self.norm1(hidden_BTYXC)))
+        return hidden + self.drop_path(self.mlp(self.norm2(hidden)))
+
+    def _attend(self, hidden_BTYXC: Tensor) -> Tensor:
+        extent = hidden_BTYXC.shape[1:4]
+        window = _at_most(self.window, extent)
+        # An axis that one window covers is not shifted.
+        shift = [w // 2 if self.shifted and length > w else 0 for w, length in zip(self.window, extent, strict=True)]
+        missing = [-length % size for length, size in zip(extent, window, strict=True)]
+        padded = F.pad(hidden_BTYXC, (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
+        if any(shift):
+            padded = padded.roll([-s for s in shift], (1, 2, 3))
+        patches = _to_windows(padded, window)
+        apart = _apart(padded.shape[1:4], window, shift, padded.device) if any(shift) else None
+        attended = _from_windows(self.attn(patches, apart), window, padded.shape)
+        if any(shift):
+            attended = attended.roll(shift, (1, 2, 3))
+        return attended[:, : extent[0], : extent[1], : extent[2]]
+
+
+class PatchMerging(nn.Module):
+    """Four neighbouring patches of a frame become one of twice the width."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, hidden_BTYXC: Tensor) -> Tensor:
+        """Return (B, T, ceil(Y / 2), ceil(X / 2), 2 C)."""
+        rows, columns = hidden_BTYXC.shape[2:4]
+        hidden = F.pad(hidden_BTYXC, (0, 0, 0, columns % 2, 0, rows % 2))
+        parts = [hidden[:, :, row::2, column::2] for column, row in itertools.product((0, 1), (0, 1))]
+        return self.reduction(self.norm(torch.cat(parts, dim=-1)))
+
+
+class SwinStage(nn.Module):
+    """Blocks of one resolution, and the merging that ends all stages but the last."""
+
+    def __init__(self, options: SwinOptions, stage: int, rates: Sequence[float]) -> None:
+        super().__init__()
+        dim, heads = options.embed_dim << stage, options.num_heads[stage]
+        self.gradient_checkpointing = options.gradient_checkpointing
+        self.blocks = nn.ModuleList(
+            SwinBlock(dim, heads, options.window, shifted=number % 2 == 1, drop_path=rate)
+            for number, rate in enumerate(rates)
+        )
+        last = stage == len(options.depths) - 1
+        self.downsample = None if last else PatchMerging(dim)
+
+    def forward(self, hidden_BTYXC: Tensor) -> Tensor:
+        """Return the input of the next stage."""
+        hidden = hidden_BTYXC
+        for block in self.blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, use_reentrant=False)
+            else:
+                hidden = block(hidden)
+        return hidden if self.downsample is None else self.downsample(hidden)
+
+
+class VideoSwin(nn.Module):
+    """Four stages of windowed attention over the patches of a clip.
+
+    ``relative_position_index`` is a buffer in the published files; it follows from the window and may be missing.
+    """
+
+    def __init__(self, options: SwinOptions) -> None:
+        super().__init__()
+        self.options = options
+        blocks = sum(options.depths)
+        rates = [options.drop_path * number / max(blocks - 1, 1) for number in range(blocks)]
+        self.patch_embed = PatchEmbed(options.embed_dim)
+        first = [sum(options.depths[:stage]) for stage in range(len(options.depths) + 1)]
+        self.layers = nn.ModuleList(
+            SwinStage(options, stage, rates[first[stage] : first[stage + 1]]) for stage in range(len(options.depths))
+        )
+        self.norm = nn.LayerNorm(options.dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images_BT3HW: Tensor) -> Tensor:
+        """Encode normalised images of any size: (B, T, ceil(H / 32), ceil(W / 32), C) for four stages."""
+        hidden = self.patch_embed(images_BT3HW.transpose(1, 2))
+        for stage in self.layers:
+            hidden = stage(hidden)
+        return self.norm(hidden)
+
+
+class DropPath(nn.Module):
+    """Leave a branch out for a share of the samples, in training; the others weigh more for it."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Return the same shape; the first dimension counts samples."""
+        if not self.training or self.rate == 0:
+            return branch
+        kept = branch.new_empty((len(branch),) + (1,) * (branch.dim() - 1)).bernoulli_(1 - self.rate)
+        return branch * kept / (1 - self.rate)
+
+
+def _offset_numbers(window: Extent) -> Tensor:
+    """Number the offset between any two patches of a window, int64 (N, N): the row of its bias in the table."""
+    axes = torch.meshgrid(*(torch.arange(length) for length in window), indexing="ij")
+    place = torch.stack([axis.flatten() for axis in axes], dim=-1)
+    offset = place[:, None] - place[None] + torch.tensor(window) - 1
+    strides = ((2 * window[1] - 1) * (2 * window[2] - 1), 2 * window[2] - 1, 1)
+    return (offset * torch.tensor(strides)).sum(-1)
+
+
+def _at_most(window: Extent, extent: Sequence[int]) -> Extent:
+    frames, rows, columns = (min(size, length) for size, length in zip(window, extent, strict=True))
+    return frames, rows, columns
+
+
+def _to_windows(hidden_BTYXC: Tensor, window: Extent) -> Tensor:
+    """Cut whole windows: (B, W, N, C), both in the order frames, rows, columns."""
+    batch, frames, rows, columns, channels = hidden_BTYXC.shape
+    t, y, x = window
+    cut = hidden_BTYXC.view(batch, frames // t, t, rows // y, y, columns // x, x, channels)
+    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, -1, t * y * x, channels)
+
+
+def _from_windows(patches_BWNC: Tensor, window: Extent, shape: Sequence[int]) -> Tensor:
+    """Undo :func:`_to_windows`; ``shape`` is that of its input."""
+    batch, frames, rows, columns, channels = shape
+    t, y, x = window
+    cut = patches_BWNC.view(batch, frames // t, rows // y, columns // x, t, y, x, channels)
+    return cut.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, frames, rows, columns, channels)
+
+
+def _apart(extent: Sequence[int], window: Extent, shift: Sequence[int], device: torch.device) -> Tensor:
+    """Return what is added to scores so that patches from opposite ends do not see each other: float32 (W, N, N)."""
+    regions = torch.zeros((1, *extent, 1), device=device)
+    for axis, (length, size, moved) in enumerate(zip(extent, window, shift, strict=True)):
+        if moved:
+            place = torch.arange(length, device=device)
+            number = (place >= length - size).int() + (place >= length - moved).int()
+            sides = [1] * 5
+            sides[axis + 1] = length
+            regions = regions * 3 + number.view(sides)
+    region_WN = _to_windows(regions, window)[0, ..., 0]
+    return (region_WN[:, :, None] != region_WN[:, None]) * _APART

@@ -4,7 +4,8 @@
 2. Checkpoints chosen on test data: where a training job validates on a file that a test job of
    the same project tests on, it validates on a held-out part of its training videos instead, and a
    test of that training takes the checkpoint so chosen, where it named the last one (the published
-   tester then tried every checkpoint on the test data).
+   tester then tried every checkpoint on the test data). A file that marks its items as of one split or
+   another is left alone.
 3. Two towers that begin from one shared encoder: the jobs of ``retri/videoretri.yaml`` that follow its
    pre-training name the models of VideoCLIP, which have no weight in common with it (the published loader
    left them at random values without a word). They take the shared encoder's own models.
@@ -12,10 +13,13 @@
 Overrides of the command line come after the corrections, so the published choice can be had back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from mmpt.utils.registry import resolve_class
 
 __all__ = ["SHARED_MODEL", "VAL_HOLDOUT", "Correction", "correct", "correct_checkpoint", "correct_model"]
 
@@ -62,12 +66,19 @@ def correct(job: str, config: DictConfig, test_paths: Iterable[str]) -> list[Cor
             change(key, _RENAMED_CLASSES[name], "the class never existed by that name")
     dataset = config.get("dataset") or {}
     trains = bool(dataset.get("train_path")) and dataset.get("split") != "test"
-    if trains and dataset.get("val_path") in set(test_paths) and not dataset.get("val_holdout"):
+    same_file = dataset.get("val_path") in set(test_paths) and not _names_splits(dataset)
+    if trains and same_file and not dataset.get("val_holdout"):
         reason = "checkpoints must not be chosen on test data; a held-out part of the training videos takes its place"
         if dataset.get("val_path") != dataset.get("train_path"):
             change("dataset.val_path", dataset.get("train_path"), reason)
         change("dataset.val_holdout", VAL_HOLDOUT, reason)
     return found
+
+
+def _names_splits(dataset: Mapping[str, Any]) -> bool:
+    """Tell whether the files of a data set say themselves which items are for validation and which for tests."""
+    name = dataset.get("meta_processor")
+    return bool(name) and getattr(resolve_class("meta_processor", str(name)), "file_names_splits", False)
 
 
 def correct_checkpoint(job: str, config: DictConfig, chosen: Iterable[str]) -> list[Correction]:

@@ -120,6 +120,8 @@ class MetaProcessor:
     """
 
     dup: int = 1
+    #: Whether a file says itself which of its items are for training, validation and test.
+    file_names_splits: ClassVar[bool] = False
     config_options: ClassVar[dict[str, type]] = {"dataset": SplitOptions}
 
     def __init__(self, config: Any) -> None:

@@ -57,6 +57,7 @@ class ClipTextMetaProcessor(MetaProcessor):
     the file has no vocabulary of answers.
     """
 
+    file_names_splits = True
     config_options: ClassVar[dict[str, type]] = {"dataset": ClipTextOptions}
 
     def __init__(self, config: Any, items: str = "retrieval") -> None:

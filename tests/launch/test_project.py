@@ -105,6 +105,13 @@ def test_selection_on_test_data_is_corrected_and_reported(tmp_path: Path, monkey
     assert next(job for job in back.jobs if job.name == "tune.yaml").config.dataset.val_path == "test.csv"
 
 
+def test_a_file_that_names_its_splits_itself_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune = TUNE.replace("dataset: {", "dataset: {meta_processor: ClipRetrievalMetaProcessor, ")
+    assert tune != TUNE
+    project = expand_project(make(tmp_path, monkeypatch, ALL, train=TRAIN, tune=tune, zero=ZERO, test=TEST))
+    assert not project.corrections
+
+
 def test_the_class_that_never_existed_is_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = "task_group: {a: {task_list: [train.yaml], model: {mm_encoder_cls: MMFusionForMFMMLM}}}\n"
     project = expand_project(make(tmp_path, monkeypatch, group, train=TRAIN))

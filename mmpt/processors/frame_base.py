@@ -4,6 +4,7 @@ Shapes: T frames, S pixels a side, X text positions.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -162,7 +163,10 @@ class FrameAligner:
 
     def video(self, video_id: Any, stored: StoredFrames, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return what an item holds of the video: ``vfeats``, ``vmasks``, ``video_id`` and ``video_key``."""
-        vfeats, vmasks = self.frames(video_id, stored, rng)
+        return self.video_item(video_id, *self.frames(video_id, stored, rng))
+
+    def video_item(self, video_id: Any, vfeats: torch.Tensor, vmasks: torch.Tensor) -> dict[str, Any]:
+        """Return frames that are read, under the names of an item, with the clip's id and key."""
         name = clip_name(video_id)
         return {"vfeats": vfeats, "vmasks": vmasks, "video_id": name, "video_key": torch.tensor(_key(name))}
 
@@ -179,11 +183,19 @@ class FrameAligner:
             UnusableItemError: if there is no frame, or one is damaged; names video and frame. A dataset may take
                 another item in place of this one.
         """
-        name = clip_name(video_id)
+        return self.read_frames(video_id, stored, self.choose_frames(video_id, stored, rng), rng)
+
+    def choose_frames(self, video_id: Any, stored: StoredFrames, rng: np.random.Generator | None) -> list[int]:
+        """Return the numbers of the stored frames to look at; UnusableItemError if there is none."""
         if not len(stored):
-            raise UnusableItemError(f"video {name}: has no stored frame")
-        rng = rng if self.split == "train" else None
-        numbers = sample_frames(len(stored), self.num_frames, rng)
+            raise UnusableItemError(f"video {clip_name(video_id)}: has no stored frame")
+        return sample_frames(len(stored), self.num_frames, rng if self.split == "train" else None)
+
+    def read_frames(
+        self, video_id: Any, stored: StoredFrames, numbers: Sequence[int], rng: np.random.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode and transform the frames of these numbers; as :meth:`frames`."""
+        name = clip_name(video_id)
         images = []
         for number in numbers:
             try:
@@ -191,7 +203,7 @@ class FrameAligner:
             except DataError as error:
                 raise UnusableItemError(f"video {name}: frame {number} of {len(stored)}: {error}") from error
         vfeats = np.zeros((self.num_frames, 3, self.image_size, self.image_size), dtype=np.uint8)
-        vfeats[: len(numbers)] = self.transform(images, rng)
+        vfeats[: len(numbers)] = self.transform(images, rng if self.split == "train" else None)
         vmasks = np.arange(self.num_frames) < len(numbers)
         return torch.from_numpy(vfeats), torch.from_numpy(vmasks)
 

@@ -99,15 +99,25 @@ class StoredFrames(Sequence[np.ndarray]):
 
     Attributes:
         seconds: float64 (frames,), when each is shown, from the start of the video or clip; NaN where unknown.
+        numbers: which of the video's frames these are: all, if it was not sliced.
 
     Args:
         images: holds the images of this video, and maybe of others.
         positions: where this video's are in it.
+        seconds: as the attribute.
+        numbers: as the attribute; None for all frames of a video.
     """
 
-    def __init__(self, images: Sequence[np.ndarray] | ShardedTensor, positions: range, seconds: np.ndarray) -> None:
+    def __init__(
+        self,
+        images: Sequence[np.ndarray] | ShardedTensor,
+        positions: range,
+        seconds: np.ndarray,
+        numbers: range | None = None,
+    ) -> None:
         self._images, self._positions = images, positions
         self.seconds = seconds
+        self.numbers = range(len(positions)) if numbers is None else numbers
 
     @classmethod
     def of(cls, images: Sequence[bytes], seconds: Sequence[float] | np.ndarray | None = None) -> "StoredFrames":
@@ -126,7 +136,7 @@ class StoredFrames(Sequence[np.ndarray]):
 
     def __getitem__(self, k: int | slice) -> "np.ndarray | StoredFrames":
         if isinstance(k, slice):
-            return StoredFrames(self._images, self._positions[k], self.seconds[k])
+            return StoredFrames(self._images, self._positions[k], self.seconds[k], self.numbers[k])
         return self._images[self._positions[k]]
 
     def between(self, start: float, end: float) -> "StoredFrames":

@@ -149,6 +149,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "LAVENDERTaskSpecificChoiceAligner": Entry(f"{_LAVENDER_QUESTIONS}:LAVENDERChoiceAligner", {"masked": False}),
         "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
         "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
+        "VIOLETPretrainingAligner": Entry("mmpt.processors.violet_pretraining:VIOLETPretrainingAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),

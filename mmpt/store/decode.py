@@ -29,7 +29,7 @@ from mmpt.store.video_info import (
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["DecodeReport", "VideoInfo", "decoder_version", "probe", "stream_frames"]
+__all__ = ["DecodeReport", "Picture", "VideoInfo", "decoder_version", "probe", "stream_frames"]
 
 # An output interval at the end counts if the video covers this much of it, at any rate:
 # then every encoder yields the same number of seconds for a video.
@@ -71,6 +71,7 @@ def stream_frames(
     start: float = 0.0,
     end: float | None = None,
     hflip: bool = False,
+    enlarge: bool = True,
     block: int | None = None,
     threads: int = 1,
     report: DecodeReport | None = None,
@@ -86,6 +87,7 @@ def stream_frames(
         start: second to start from.
         end: second to stop at; None: the end.
         hflip: mirror left to right.
+        enlarge: whether videos smaller than ``size`` are scaled too.
         block: frames per yielded array, default one second (``round(fps)``); the last array may have fewer.
         threads: decoding threads; 1 is deterministic for damaged files too.
         report: filled with counts and warnings.
@@ -104,7 +106,7 @@ def stream_frames(
         raise ValueError("center_crop needs size or crop_size")
     if crop_size and size and crop_size > size:
         raise ValueError(f"crop_size {crop_size} is larger than size {size}")
-    picture = _Picture(size, (crop_size or size) if center_crop else None, hflip)
+    picture = Picture(size, (crop_size or size) if center_crop else None, hflip, enlarge)
     rate = _exact_rate(fps)
     frames = _resample(path, rate, Fraction(start), end, threads, report or DecodeReport())
     try:
@@ -120,7 +122,7 @@ def _exact_rate(fps: float) -> Fraction:
     return usual if abs(usual - exact) <= exact / 10**7 else exact
 
 
-def _blocks(frames: Iterator[Any], picture: "_Picture", length: int) -> Iterator[np.ndarray]:
+def _blocks(frames: Iterator[Any], picture: "Picture", length: int) -> Iterator[np.ndarray]:
     """Convert frames and gather ``length`` of them per array; a frame shown for long is converted once."""
     shown, array, buffer, filled = None, None, None, 0
     for frame in frames:
@@ -137,14 +139,18 @@ def _blocks(frames: Iterator[Any], picture: "_Picture", length: int) -> Iterator
         yield buffer[:filled].copy()
 
 
-class _Picture:
-    """Scale, crop and turn one decoded frame to (height, width, 3) uint8."""
+class Picture:
+    """Scale, crop, turn upright and mirror one decoded frame: ``picture(frame)`` is (height, width, 3) uint8, RGB.
 
-    def __init__(self, size: int | None, crop: int | None, hflip: bool) -> None:
-        self.size, self.crop, self.hflip = size, crop, hflip
+    The first frame decides the size of all. Arguments as those of :func:`stream_frames`; ``crop`` None: no crop.
+    """
+
+    def __init__(self, size: int | None, crop: int | None = None, hflip: bool = False, enlarge: bool = True) -> None:
+        self.size, self.crop, self.hflip, self.enlarge = size, crop, hflip, enlarge
         self.fixed: tuple[int, int] | None = None  # width, height where nothing is cropped
 
     def __call__(self, frame: Any) -> np.ndarray:
+        """Return the picture of a decoded frame."""
         width, height = self.fixed or self._scaled(frame.width, frame.height)
         if self.crop is None:
             self.fixed = (width, height)  # a change of size within the file must not change the output's
@@ -158,6 +164,8 @@ class _Picture:
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         shorter = self.size or max(min(width, height), self.crop or 1)
+        if not self.enlarge:
+            shorter = min(shorter, max(min(width, height), self.crop or 1))
         scale = Fraction(shorter, min(width, height))
         return max(shorter, round(width * scale)), max(shorter, round(height * scale))
 

@@ -1,6 +1,6 @@
-"""Decoding many videos in threads, ahead of the network that consumes their seconds.
+"""Decoding many videos in threads, ahead of the network or the file that consumes what they yield.
 
-PyAV releases the interpreter while it decodes and scales, so that threads overlap with the network;
+PyAV releases the interpreter while it decodes and scales, so that threads overlap with the consumer;
 a bounded queue keeps memory constant. A decoder that does not come back is left behind: its video is given up, and
 another thread takes its place.
 """
@@ -9,18 +9,16 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from mmpt.store.decode import DecodeReport, stream_frames
+from mmpt.store.video_frames import DecodeReport
 from mmpt.store.video_list import VideoItem
 from mmpt.utils.errors import DataError, StorageError
 from mmpt.utils.extras import MissingExtraError
 
-__all__ = ["ExtractionOptions", "FrameEncoder", "Piece", "decode_pieces"]
+__all__ = ["Decode", "Piece", "PoolOptions", "decode_pieces"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,48 +29,29 @@ _JOIN_SECONDS = 5.0
 _MOST_LEFT_BEHIND = 16
 
 
-class FrameEncoder(Protocol):
-    """What extraction needs of an encoder; see :class:`mmpt.modules.feature_encoders.FeatureEncoder`."""
-
-    fps: int
-    size: int
-    resize: int
-    dim: int
-    pad: Any
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Map (seconds, fps, size, size, 3) uint8 to (seconds, dim) float32."""
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what the features depend on."""
+#: What decoding one video yields: (a part of it, or None; how many seconds of it were decoded for that).
+Decode = Callable[[VideoItem, DecodeReport], Iterator[tuple[Any, float]]]
 
 
 @dataclass(frozen=True)
-class ExtractionOptions:
-    """How to extract.
+class PoolOptions:
+    """How to decode many videos.
 
-    ``batch_size``: seconds of video per forward pass. ``workers``: decoding threads beside the network;
-    0 decodes in between. ``half_precision``: store float16, else float32. ``hflip``: mirror the frames.
-    ``force``: also extract videos again whose features are there. ``timeout_seconds``: a video is given up when its
-    decoding has taken this long and :data:`SLOWEST` times the seconds decoded so far; time spent waiting for the
-    network does not count. Without ``workers`` that is only looked at between batches, and a decoder that hangs is
-    not ended.
+    ``workers``: decoding threads; 0 decodes in between. ``timeout_seconds``: a video is given up when its decoding has
+    taken this long and :data:`SLOWEST` times the seconds decoded so far; time spent waiting for the consumer does not
+    count. Without ``workers`` that is only looked at between parts, and a decoder that hangs is not ended.
     """
 
-    batch_size: int = 8
     workers: int = 1
-    half_precision: bool = True
-    hflip: bool = False
-    force: bool = False
     timeout_seconds: float = 600.0
 
 
 @dataclass
 class Piece:
-    """Some seconds of a video, or (``frames`` None) its end, with the report or an error."""
+    """A part of a video as its decoding yields it, or (``content`` None) its end, with the report or an error."""
 
     item: VideoItem
-    frames: np.ndarray | None = None
+    content: Any = None
     report: DecodeReport = field(default_factory=DecodeReport)
     seconds: float = 0.0
     error: str | None = None
@@ -114,7 +93,7 @@ class _Worker(threading.Thread):
         try:
             while (task := self.pool.next_task(self)) is not None:
                 item, clock = task
-                if not all(self._put(piece) for piece in _pieces(item, self.pool.encoder, self.pool.options, clock)):
+                if not all(self._put(piece) for piece in _pieces(item, self.pool.decode, clock)):
                     return
             self._put(None)
         except BaseException as error:  # raised again where the pieces are consumed
@@ -137,8 +116,8 @@ class _Worker(threading.Thread):
 class _Pool:
     """Threads that decode, and what they have ready."""
 
-    def __init__(self, items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> None:
-        self.encoder, self.options = encoder, options
+    def __init__(self, items: Sequence[VideoItem], decode: Decode, options: PoolOptions) -> None:
+        self.decode, self.options = decode, options
         self.size = min(options.workers, len(items))
         self.stop = threading.Event()
         # the bound of the queue bounds the memory
@@ -159,7 +138,7 @@ class _Pool:
     def run(self) -> Iterator[Piece]:
         try:
             for piece in self._pieces_and_ends():
-                if piece.frames is None:
+                if piece.content is None:
                     del self._unfinished[id(piece.item)]
                 yield piece
             if self._unfinished:
@@ -215,8 +194,14 @@ class _Pool:
             yield Piece(task[0], seconds=task[1].allowed, error=_took_too_long(*task))
 
 
-def decode_pieces(items: Sequence[VideoItem], encoder: FrameEncoder, options: ExtractionOptions) -> Iterator[Piece]:
-    """Yield the pieces of all videos, each video's in order; videos interleave with several workers.
+def decode_pieces(items: Sequence[VideoItem], decode: Decode, options: PoolOptions) -> Iterator[Piece]:
+    """Yield the parts of all videos, each video's in order, then its end; videos interleave with several workers.
+
+    Args:
+        items: videos or clips.
+        decode: called in a worker's thread for each; what it raises becomes the error of that video's end. It should
+            yield every few seconds of video, if only ``(None, seconds)``, which shows that it comes on.
+        options: workers and time-out.
 
     Raises:
         StorageError: if many decoders hang at the same time.
@@ -224,42 +209,34 @@ def decode_pieces(items: Sequence[VideoItem], encoder: FrameEncoder, options: Ex
     """
     if min(options.workers, len(items)) < 1:
         for item in items:
-            yield from _pieces(item, encoder, options, _Clock(options.timeout_seconds))
+            yield from _pieces(item, decode, _Clock(options.timeout_seconds))
         return
-    yield from _Pool(items, encoder, options).run()
+    yield from _Pool(items, decode, options).run()
 
 
 def _took_too_long(item: VideoItem, clock: _Clock) -> str:
     return f"{item.path}: decoding took longer than {clock.allowed:g} s and was given up (--video-timeout)"
 
 
-def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions, clock: _Clock) -> Iterator[Piece]:
+def _pieces(item: VideoItem, decode: Decode, clock: _Clock) -> Iterator[Piece]:
     report = DecodeReport()
     end = Piece(item, report=report)
     try:
-        frames = stream_frames(
-            item.path,
-            encoder.fps,
-            encoder.resize,
-            crop_size=encoder.size,
-            start=item.start,
-            end=item.end,
-            hflip=options.hflip,
-            block=options.batch_size * encoder.fps,
-            report=report,
-        )
+        parts = decode(item, report)
         while True:
             clock.start()
             try:
-                block = next(frames, None)
+                part = next(parts, None)
             finally:
                 clock.stop()
-            if block is None:
+            if part is None:
                 break
-            clock.allowed += SLOWEST * len(block) / encoder.fps
+            content, seconds = part
+            clock.allowed += SLOWEST * seconds
             if clock.exceeded():
                 raise DataError(_took_too_long(item, clock))
-            yield Piece(item, _whole_seconds(block, encoder.fps, encoder.pad))
+            if content is not None:
+                yield Piece(item, content)
     except MissingExtraError:  # concerns all videos
         raise
     except DataError as error:
@@ -269,12 +246,3 @@ def _pieces(item: VideoItem, encoder: FrameEncoder, options: ExtractionOptions, 
         end.error = f"{item.path}: decoding failed ({type(error).__name__}: {error})"
     end.seconds = clock.spent
     yield end
-
-
-def _whole_seconds(block: np.ndarray, fps: int, pad: str) -> np.ndarray:
-    """Fill up the last second: (frames, H, W, 3) -> (seconds, fps, H, W, 3)."""
-    short = -len(block) % fps
-    if short:
-        filling = np.zeros_like(block[:1]) if pad == "zero" else block[-1:]
-        block = np.concatenate([block, np.repeat(filling, short, 0)])
-    return block.reshape(-1, fps, *block.shape[1:])

@@ -7,11 +7,12 @@ of a million videos is not rewritten a million times; the next run folds the jou
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mmpt.utils.errors import DataError, shown
+from mmpt.utils.errors import DataError, StorageError, shown
 from mmpt.utils.files import read_json, write_json, writing
 
 __all__ = ["Manifest", "read_provenance"]
@@ -77,6 +78,17 @@ class Manifest:
         videos = dict(sorted(self.entries.items()))
         write_json(self.path, {"version": _VERSION, "provenance": self.provenance, "videos": videos})
         self.journal.unlink(missing_ok=True)
+
+    @contextmanager
+    def saved(self) -> Iterator[None]:
+        """Save when the block ends, however it ends."""
+        try:
+            yield
+        except BaseException:
+            with suppress(StorageError):  # where there is no room for it, the journal has it all
+                self.save()
+            raise
+        self.save()
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with writing(self.journal), open(self.journal, "a", encoding="utf-8", opener=_not_through_a_link) as file:

@@ -40,7 +40,7 @@ class FrameStoreWriter:
             (:func:`mmpt.utils.files.sole_writer`).
         producer: JSON-ready facts about the origin, kept in the index of each shard.
         videos_per_shard: a shard is closed after so many videos; a killed writer loses the one it was writing.
-        before_commit: called when a shard is about to be closed, with the ids in it.
+        on_commit: called when a shard has become readable, with the ids in it.
 
     Raises:
         DataError: if the folder holds a damaged store.
@@ -52,13 +52,13 @@ class FrameStoreWriter:
         folder: str | os.PathLike[str],
         producer: Mapping[str, Any] | None = None,
         videos_per_shard: int = VIDEOS_PER_SHARD,
-        before_commit: Callable[[list[str]], None] | None = None,
+        on_commit: Callable[[list[str]], None] | None = None,
     ) -> None:
         if videos_per_shard < 1:
             raise DataError(f"{folder}: a shard holds at least 1 video, not {videos_per_shard}")
         self.folder, self.videos_per_shard = Path(folder), videos_per_shard
         self.producer = {"tool": "mmpt.store.frame_writer", "mmpt": mmpt.__version__, **(producer or {})}
-        self.before_commit = before_commit
+        self.on_commit = on_commit
         self.shards = read_store_file(folder)
         #: What else ``frames.json`` holds; readers do not look at it.
         self.extra = _extra(self.folder)
@@ -123,15 +123,16 @@ class FrameStoreWriter:
         """Make the videos added so far readable."""
         if self._frames is None or self._videos is None:
             return
-        if self.before_commit is not None:
-            self.before_commit(list(self._ids))
         self._videos.producer["frames_generation"] = self._frames.generation
         self._stack.close()  # the frames first, then the videos that refer to them
         name = self._next_name()
         self.shards.append(ShardEntry(name, len(self._ids)))
         self.stored.update(dict.fromkeys(self._ids, name))
-        self._frames, self._videos, self._ids = None, None, []
+        written, self._ids = self._ids, []
+        self._frames, self._videos = None, None
         self.save()
+        if self.on_commit is not None:
+            self.on_commit(written)
 
     def remove(self, video_ids: Iterable[str]) -> None:
         """Let videos in complete shards no longer count; their bytes stay until the whole shard is of no use."""

@@ -6,21 +6,24 @@ Files lie about time: stamps are absent, run backwards, jump, or start anywhere.
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from mmpt.store.video_info import stated_duration
+from mmpt.store.video_info import open_video, stated_duration
 from mmpt.utils.extras import require
 
-__all__ = ["DecodeReport", "decoded_frames", "judge_end", "timed_frames"]
+__all__ = ["DecodeReport", "count_frames", "decoded_frames", "judge_end", "timed_frames"]
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_GAP = 3600  # seconds without a frame; more is a broken clock
 _LEAD = Fraction(1, 5)  # seconds; encoder delays make the first picture later than the file by up to this
 _DEMUX_RETRIES = 16
+_REORDERED = 2  # seconds by which a frame may be decoded later than one that is shown after it
 
 
 @dataclass
@@ -57,9 +60,12 @@ def decoded_frames(container: Any, stream: Any, report: DecodeReport | None = No
 
 
 def timed_frames(
-    container: Any, stream: Any, start: Fraction, report: DecodeReport
+    container: Any, stream: Any, start: Fraction, report: DecodeReport, every: bool = False
 ) -> Iterator[tuple[Any, Fraction, Fraction]]:
-    """Yield (frame, begin, length) from about ``start`` on, with times in seconds that never run backwards."""
+    """Yield (frame, begin, length) from about ``start`` on, with times in seconds that never run backwards.
+
+    Frames that would be shown for no time at all, because the next begins no later, come only with ``every``.
+    """
     duration = stated_duration(container, stream)
     rate = Fraction(stream.guessed_rate or stream.average_rate or 25)
     origin, frames = _from(container, stream, start, report)
@@ -80,7 +86,9 @@ def timed_frames(
                 origin += begins - expected
                 begins = expected
         if last is not None and begins <= last:
-            continue  # shown for no time at all
+            if not every:
+                continue
+            begins = last
         last, expected = begins, begins + lasts
         yield frame, begins, lasts
 
@@ -148,6 +156,30 @@ def _packets(container: Any, stream: Any, report: DecodeReport) -> Iterator[Any]
         except av.FFmpegError:
             report.errors += 1
     _warn(report, "gave up reading after repeated errors")
+
+
+def count_frames(path: str | os.PathLike[str], start: float = 0.0, end: float | None = None) -> int:
+    """Count the frames of a video, or of the seconds from ``start`` to ``end``, without decoding: its packets.
+
+    Of an intact file that is the number of frames that decoding yields; damaged packets may yield none.
+
+    Raises:
+        DataError: if there is no such file or it is not a video; names it.
+    """
+    report, count = DecodeReport(), 0
+    with open_video(path) as (container, stream):
+        origin = Fraction(container.start_time or 0, 1_000_000)
+        if start >= 2:
+            with suppress(require("av", "video").FFmpegError):
+                container.seek(int((Fraction(start) + origin) * 1_000_000))
+        for packet in _packets(container, stream, report):
+            if not packet.size or packet.is_discard:
+                continue
+            stamp, decoded = ((None if t is None else t * stream.time_base - origin) for t in (packet.pts, packet.dts))
+            if end is not None and decoded is not None and decoded > end + _REORDERED:
+                break
+            count += stamp is None or (start <= stamp and (end is None or stamp < end))
+    return count
 
 
 def judge_end(container: Any, stream: Any, seconds: Fraction, start: Fraction, report: DecodeReport) -> None:

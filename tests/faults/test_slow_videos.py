@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fault_samples import Levels, write_videos
 
-from mmpt.store import decode_pool
+from mmpt.store import decode_pool, extraction
 from mmpt.store.extraction import ExtractionOptions, extract_features
 from mmpt.store.features import FeatureStore
 from mmpt.store.video_list import VideoItem, find_videos
@@ -48,7 +48,7 @@ def hanging(monkeypatch):
             raise RuntimeError("let go")
         yield frames(2)
 
-    monkeypatch.setattr(decode_pool, "stream_frames", stream_frames)
+    monkeypatch.setattr(extraction, "stream_frames", stream_frames)
     yield names
     release.set()
 
@@ -84,7 +84,7 @@ def test_a_decoder_that_stops_in_the_middle_leaves_no_half_features(tmp_path, mo
             release.wait()
         yield frames(1)
 
-    monkeypatch.setattr(decode_pool, "stream_frames", stream_frames)
+    monkeypatch.setattr(extraction, "stream_frames", stream_frames)
     monkeypatch.setattr(decode_pool, "SLOWEST", 0.0)
     options = ExtractionOptions(workers=1, timeout_seconds=1.0)
     summary = extract_features(files(tmp_path, "ab"), Levels(), tmp_path / "out", options)
@@ -142,7 +142,7 @@ def test_a_slow_file_is_given_up_in_proportion_to_its_length(tmp_path, monkeypat
     def wait(call: int) -> None:
         time.now += 1000
 
-    monkeypatch.setattr(decode_pool, "stream_frames", stream_frames)
+    monkeypatch.setattr(extraction, "stream_frames", stream_frames)
     monkeypatch.setattr(decode_pool, "time", time)
     items, options = files(tmp_path, "a"), ExtractionOptions(workers=0)
     summary = extract_features(items, Levels(before=wait), tmp_path / "out", options)
@@ -170,15 +170,15 @@ import runpy, sys, threading
 from pathlib import Path
 from fault_samples import Levels
 from mmpt.modules import feature_encoders
-from mmpt.store import decode_pool
-real = decode_pool.stream_frames
+from mmpt.store import extraction
+real = extraction.stream_frames
 
 def stream_frames(path, *args, **kwargs):
     if Path(path).stem == "b":
         threading.Event().wait()
     yield from real(path, *args, **kwargs)
 
-decode_pool.stream_frames = stream_frames
+extraction.stream_frames = stream_frames
 feature_encoders.build_encoder = lambda *_, **__: Levels()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frame_records import FRAME_RECORDS
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import examples, mutated, reads_or_refuses, structures
@@ -158,9 +159,10 @@ RECORDS: dict[str, tuple[str, Any, tuple[str, ...], Callable[[Path, Path], Any]]
     "index": ("i.faiss", faiss_index, (), index_files),
     "arrays": ("t.npz", arrays, (), lambda file, _: load_arrays(file, ("text", "ids"))),
     "training log": ("t.txt", LOG, (), lambda file, _: read_training_log(file)),
+    **FRAME_RECORDS,
 }  # fmt: skip
 #: Besides the file itself, what an error may name.
-BESIDE = ("clips.txt", "database.json", "i.faiss", "i.ids.json", "train_0", "manifest.json", "captions")
+BESIDE = ("clips.txt", "database.json", "i.faiss", "i.ids.json", "train_0", "manifest.json", "captions", "t.tsv")
 
 
 def check(reader: str, tmp_path: Path, feat: Path, content: bytes) -> None:

@@ -258,16 +258,16 @@ def test_force_extracts_again(videos, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_exception_of_one_video_is_its_own_failure(videos, tmp_path, monkeypatch, workers):
-    from mmpt.store import decode_pool
+    from mmpt.store import extraction
 
-    real = decode_pool.stream_frames
+    real = extraction.stream_frames
 
     def broken(path, *args, **kwargs):
         if path.endswith("b.avi"):
             raise ZeroDivisionError("Fraction(1, 0)")
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(decode_pool, "stream_frames", broken)
+    monkeypatch.setattr(extraction, "stream_frames", broken)
     summary = extract_features(items_of(videos), Levels(), tmp_path / "out", ExtractionOptions(workers=workers))
     assert (summary.done, summary.failed) == (2, 1)
     assert "b.avi: decoding failed (ZeroDivisionError: Fraction(1, 0))" in summary.failures[0][1]

@@ -30,6 +30,7 @@ from mmpt.utils.files import read_json
 from mmpt_cli.predict import predict
 from scripts.demo_corpus import generate as demo_corpus
 from scripts.text_token_extractor import dedup, pretokenization
+from scripts.tiny_data.frame_files import TINY_SIDE
 from scripts.tiny_data.generate import generate
 from scripts.tiny_data.retrieval_files import save_feature
 from scripts.video_feature_extractor import shard_feature
@@ -51,11 +52,23 @@ ON_TINY_DATA = (
     "retri/milnce",
     "own_corpus",
 )
+#: Projects that read raw frames: all tasks of VIOLET and LAVENDER. Here their frames, and Swin, are small.
+ON_TINY_FRAMES = ("mvm/violet", "mlm/lavender")
 #: Projects on the demo corpus. Here its files have features drawn at random: nothing is rendered or encoded.
 DEMO = ("demo", "demo_vlm")
 OTHER = ("demo_data",)  # its jobs are scripts, and the first jobs of the two above
 #: Sizes of a training batch are cut to these; none changes the network.
 _SMALL = {"dataset.subsampling": 4, "dataset.num_video_per_batch": 3, "dataset.clip_per_video": 4}
+#: What makes a published size small; the weights of the published Swin are not at hand.
+_SMALL_FRAMES = {
+    "dataset.image_size": TINY_SIDE,
+    "model.swin": "custom",
+    "model.swin_embed_dim": 8,
+    "model.swin_depths": [2, 1],
+    "model.swin_heads": [1, 2],
+    "model.swin_window": [8, 4, 4],
+    "model.swin_weights": None,
+}
 _ITEMS = 4
 
 
@@ -101,11 +114,16 @@ def shipped() -> set[str]:
 
 
 def test_no_shipped_project_is_forgotten() -> None:
-    assert shipped() == {*ON_TINY_DATA, *DEMO, *OTHER}
+    assert shipped() == {*ON_TINY_DATA, *ON_TINY_FRAMES, *DEMO, *OTHER}
 
 
 @pytest.mark.parametrize("name", ON_TINY_DATA)
 def test_every_job_of_a_project(name: str) -> None:
+    run_jobs(name)
+
+
+@pytest.mark.parametrize("name", ON_TINY_FRAMES)
+def test_every_task_of_a_system_of_raw_frames(name: str) -> None:
     run_jobs(name)
 
 
@@ -138,6 +156,9 @@ def run_jobs(name: str) -> None:
     jobs = [job for stage in stages(project) for job in stage if job.kind != "script"]
     written = {job.writes for job in jobs}
     for job in jobs:
+        if OmegaConf.select(job.config, "dataset.frame_path"):
+            for key, value in _SMALL_FRAMES.items():
+                OmegaConf.update(job.config, key, value)
         try:
             if job.reads is not None and job.reads.parent not in written and not job.reads.exists():
                 pretrain(job.reads.parent)

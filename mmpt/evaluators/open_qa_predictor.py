@@ -4,6 +4,7 @@ Shapes: B questions of a batch, C answers, N questions of the test set.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,9 +215,9 @@ class OpenQAPredictor(BatchPredictor):
 
 
 def question_type(question: str) -> str:
-    """Return the kind of a question by its first words: what, who, how, where, when, why, which, or other."""
-    words = question.lower().split()
-    return next((word for word in words[:1] if word in _TYPES), "other")
+    """Return the kind of a question by its first word: what, who, how, where, when, why, which, or other."""
+    first = re.match(r"[^a-z]*([a-z]+)", question.lower())
+    return first[1] if first and first[1] in _TYPES else "other"
 
 
 def read_open_answers(path: str | Path) -> list[dict[str, Any]]:

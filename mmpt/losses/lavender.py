@@ -1,12 +1,15 @@
 """LAVENDER's objective (arXiv:2206.07160, section 3.2): cross entropy of words, whatever the task."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from mmpt.losses.generic import CrossEntropy, NLGLoss
+from mmpt.losses.matching import check_temperature
+from mmpt.losses.violet import VIOLETLossOptions
 
-__all__ = ["LAVENDERLoss"]
+__all__ = ["LAVENDERLoss", "LAVENDERTaskSpecificLoss"]
 
 _classes = CrossEntropy()
 
@@ -40,3 +43,32 @@ class LAVENDERLoss(NLGLoss):
         if match_logits is None or match_label is None:
             return loss
         return loss + _classes(match_logits, match_label)
+
+
+class LAVENDERTaskSpecificLoss(NLGLoss):
+    """Pre-training of LAVENDER's baselines: masked words, plus finding the text of each video among some.
+
+    Raises:
+        ConfigError: if the temperature is not positive.
+    """
+
+    config_options: ClassVar[dict[str, type]] = {"loss": VIOLETLossOptions}
+
+    def __init__(self, temperature: float = 0.05) -> None:
+        self.temperature = check_temperature(temperature)
+
+    def __call__(  # type: ignore[override]
+        self, logits: Tensor, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Return the scalar float32 loss.
+
+        Args:
+            logits: (labelled positions, V).
+            text_label: int64 (B, X), -100 where nothing is to be told.
+            matching_scores: (B, O); the text that belongs to the video is column 0.
+
+        Raises:
+            ValueError: if logits and labels differ in number.
+        """
+        own = torch.zeros(len(matching_scores), dtype=torch.long, device=matching_scores.device)
+        return super().__call__(logits, text_label) + _classes(matching_scores.float() / self.temperature, own)

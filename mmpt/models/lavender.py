@@ -21,11 +21,11 @@ from mmpt.models.cross_modal import (
     States,
     tiny_cross_modal_config,
 )
+from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
 from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
-from mmpt.models.lavender_weights import fit_tables, published_names, warn_of_contradictions
 from mmpt.modules.masking import IGNORED
-from mmpt.modules.pairing import all_pairs, candidate_texts
+from mmpt.modules.pairing import in_batch_negatives
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.tokenizers import load_tokenizer
 
@@ -41,7 +41,7 @@ class LAVENDEROptions(LAVENDERCaptioningOptions):
     """Keys of ``model``.
 
     Attributes:
-        num_negatives: pre-training: texts of other videos that each video is compared with, as far as the batch has.
+        matching_texts: pre-training: texts that each video is compared with at most, its own among them.
         true_word: the word piece that says that text and video belong together.
         false_word: the one that says that they do not.
         true_score: how a pair is scored. ``difference`` of the two words' logits is the logarithm of the odds of
@@ -49,13 +49,13 @@ class LAVENDEROptions(LAVENDERCaptioningOptions):
             score: it ranks wrongly where logits are negative, and is there to compare with published numbers.
     """
 
-    num_negatives: int = 3
+    matching_texts: int = 4
     true_word: str = "true"
     false_word: str = "false"
     true_score: str = "difference"
 
 
-class LAVENDER(LAVENDERCaptioning):
+class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
     """One model and one head for pre-training, retrieval, multiple choice, open-ended questions and captioning.
 
     Raises:
@@ -64,7 +64,6 @@ class LAVENDER(LAVENDERCaptioning):
     """
 
     capabilities = frozenset({"fusion", "masked_modeling", "multiple_choice", "answering", "captioning"})
-    frame_order = True
     # What SwinBERT and the task-specific baseline do not have: a training may begin without.
     new_heads: ClassVar[tuple[str, ...]] = ("emb_task", "enc_img.emb_*", "enc_img.norm.*")
     # Heads of the task-specific baseline and of its variants with a head per task.
@@ -78,19 +77,14 @@ class LAVENDER(LAVENDERCaptioning):
                 f"model.true_score: {self.options.true_score!r} is neither {' nor '.join(_TRUE_SCORES)}."
                 f"{nearest(self.options.true_score, _TRUE_SCORES)}"
             )
-        if self.options.num_negatives < 1:
-            raise ConfigError(f"model.num_negatives: must be at least 1, not {self.options.num_negatives}")
-        warn_of_contradictions(config, self.sequence, self.options)
+        if self.options.matching_texts < 1:
+            raise ConfigError(f"model.matching_texts: must be at least 1, not {self.options.matching_texts}")
         self.emb_task = nn.Parameter(0.02 * torch.randn(TASK_TOKENS, self.hidden_size))
 
     @classmethod
     def tiny_config(cls) -> DictConfig:
         """Return a config of a 32-d encoder of small frames, randomly initialised, for tests."""
         return tiny_cross_modal_config(cls.__name__, model={"true_word": "w0", "false_word": "w1"})
-
-    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring published weights, also those of SwinBERT, to the names and the table sizes of this model."""
-        return fit_tables(published_names(state), self.state_dict())
 
     def encode_text(
         self,
@@ -137,7 +131,7 @@ class LAVENDER(LAVENDERCaptioning):
                          masked words (default)
         ``captioning``   the same, but words see only what is before them in the text
         ``pretraining``  the same as ``words``; and at the last position, a ``[MASK]``, whether text and video belong
-                         together: of each video its own text and ``model.num_negatives`` others
+                         together: each video with its own text and others, ``model.matching_texts`` in all
         ``retrieval``    whether they do, of every video and every text of the batch; texts are of the same video where
                          ``video_key`` (B,) is the same
         ``options``      whether they do, of every video and its own texts ``caps`` (B, O, X) or (B * O, X), of which
@@ -241,9 +235,8 @@ class LAVENDER(LAVENDERCaptioning):
         """
         rows = torch.arange(len(labels), device=labels.device)
         if negatives is None:
-            candidates = candidate_texts(len(labels), self.options.num_negatives, labels.device)
-        else:
-            candidates = torch.cat([rows[:, None], negatives], dim=1)
+            negatives = in_batch_negatives(len(labels), self.options.matching_texts, labels.device)
+        candidates = torch.cat([rows[:, None], negatives], dim=1)
         count, length = candidates.shape[1], labels.shape[1]
         videos = rows.repeat_interleave(count)
         states = self.fuse(video.rows(videos), text.rows(candidates.flatten())).last_hidden_state
@@ -260,7 +253,8 @@ class LAVENDER(LAVENDERCaptioning):
 
     def _match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return logits and labels of every video with every text, video by video."""
-        videos, texts = all_pairs(len(text.values), text.values.device)
+        rows = torch.arange(len(text.values), device=text.values.device)
+        videos, texts = rows.repeat_interleave(len(rows)), rows.repeat(len(rows))
         same = videos == texts if video_key is None else video_key.view(-1)[videos] == video_key.view(-1)[texts]
         states = self.fuse(video.rows(videos), text.rows(texts)).last_hidden_state[:, -1]
         return self.head(states), self._truth_label(same)

@@ -20,10 +20,11 @@ from mmpt.models.cross_modal import (
     States,
     tiny_cross_modal_config,
 )
-from mmpt.models.violet_masking import Masks, choose_masks, in_batch_negatives
+from mmpt.models.violet_masking import Masks, choose_masks
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking_visual import hide_squares
 from mmpt.modules.pair_head import MatchingHead
+from mmpt.modules.pairing import in_batch_negatives
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.tokenizers import special_ids
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmpt.modules.masking_visual import draw_by_score
 from mmpt.utils.tokenizers import SpecialIds
 
-__all__ = ["Masks", "choose_masks", "in_batch_negatives"]
+__all__ = ["Masks", "choose_masks"]
 
 
 class Masks(NamedTuple):
@@ -61,9 +61,3 @@ def choose_masks(
     drawn = draw_by_score(scores, counts, noise)
     by_frame = drawn[:, : frames * positions].unflatten(1, (frames, positions))
     return Masks(drawn[:, frames * positions :], by_frame[:, :, 1:].unflatten(2, tuple(grid)))
-
-
-def in_batch_negatives(batch: int, texts: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return rows of other texts of the batch for each video, the next ones in turn: int64 (B, min(B, texts) - 1)."""
-    steps = torch.arange(1, max(min(batch, texts), 1), device=device)
-    return (torch.arange(batch, device=device)[:, None] + steps) % max(batch, 1)

@@ -11,6 +11,7 @@ A YAML names the files of one split, each relative to its own folder:
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ __all__ = [
 #: A video's id and its captions.
 CaptionRow = tuple[str, list[str]]
 
+_NUMBER = re.compile(r"[0-9]{1,12}")
 _VIDEO_SUFFIXES = {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 
 
@@ -76,7 +78,7 @@ def read_caption_yaml(path: str | os.PathLike[str]) -> CaptionFiles:
         if name is not None and not isinstance(name, str):
             raise DataError(f"{path}: {key}: {name!r} is not the name of a file")
         found[key] = Path(path).parent / name if name else None
-        if name and not (Path(path).parent / name).is_file():
+        if name and not os.path.isfile(Path(path).parent / name):  # Path.is_file raises for a name that is too long
             raise DataError(f"{path}: {key}: no such file: {found[key]}")
     if not found["caption"] and not found["caption_coco_format"]:
         raise DataError(f"{path}: names neither caption nor caption_coco_format")
@@ -110,7 +112,7 @@ def read_linelist(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
     """
     pairs = []
     for place, (video, caption) in _rows(path):
-        if not (video.strip().isdecimal() and caption.strip().isdecimal()):
+        if not (_NUMBER.fullmatch(video.strip()) and _NUMBER.fullmatch(caption.strip())):
             raise DataError(f"{place}: expected the numbers of a video and a caption, not {video!r} and {caption!r}")
         pairs.append((int(video), int(caption)))
     return pairs

@@ -25,6 +25,7 @@ from mmpt.utils.checkpoint import (
     LAST_CHECKPOINT,
     allow_fairseq_checkpoints,
     load_state_dict_file,
+    read_training_checkpoint,
 )
 from mmpt.utils.checkpoint_files import (
     export_beside,
@@ -164,8 +165,11 @@ def save_last(cfg: Any, trainer: Any, epoch_itr: Any) -> bool:
 
 
 def _read(theirs: Callable[..., Any], path: str, *passed: Any, **options: Any) -> dict[str, Any]:
-    """Run fairseq's ``load_checkpoint_to_cpu``; of a .safetensors file make the checkpoint of a training not begun."""
-    if str(path).endswith(".safetensors"):
+    """Run fairseq's ``load_checkpoint_to_cpu``; of a file of weights alone make the checkpoint of a training not begun.
+
+    Such are .safetensors files, and the .pt files that VIOLET and LAVENDER have published.
+    """
+    if str(path).endswith(".safetensors") or not _is_training(path):
         weights = {FAIRSEQ_PREFIX + key: value for key, value in load_state_dict_file(path).items()}
         beginning = {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}}
         state = {"model": weights, "optimizer_history": [], "extra_state": beginning}
@@ -173,6 +177,15 @@ def _read(theirs: Callable[..., Any], path: str, *passed: Any, **options: Any) -
         state = theirs(path, *passed, **options)
     state.setdefault("criterion", {})  # fairseq asks for it where the loss has parameters
     return state
+
+
+def _is_training(path: str) -> bool:
+    """Tell whether a file holds a whole training; what cannot be read is left to its reader, who says why."""
+    try:
+        read_training_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _load(theirs: Callable[..., Any], cfg: Any, trainer: Any, **passed: Any) -> Any:

@@ -11,6 +11,7 @@ _DENSE = "mmpt.models.dense"
 _VIOLET = "mmpt.models.violet"
 _LOSSES = "mmpt.losses"
 _CORPUS = "mmpt.processors.corpus"
+_TASK_SPECIFIC = "mmpt.models.lavender_task_specific"
 _LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
 _LAVENDER_QUESTIONS = "mmpt.processors.lavender_questions"
 _CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
@@ -40,6 +41,12 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETMultipleChoice": Entry(f"{_VIOLET}:VIOLETMultipleChoice"),
         "VIOLETOpenEnded": Entry(f"{_VIOLET}:VIOLETOpenEnded"),
         "LAVENDER": Entry("mmpt.models.lavender:LAVENDER"),
+        "LAVENDERTaskSpecificPretraining": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificPretraining"),
+        "LAVENDERTaskSpecificRetrieval": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificRetrieval"),
+        "LAVENDERTaskSpecificOptions": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificOptions"),
+        "LAVENDERTaskSpecificChoice": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificChoice"),
+        "LAVENDERTaskSpecificOpenEnded": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificOpenEnded"),
+        "LAVENDERMultiHead": Entry("mmpt.models.lavender_heads:LAVENDERMultiHead"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -69,6 +76,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETLoss": Entry(f"{_LOSSES}.violet:VIOLETLoss"),
         "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
+        "LAVENDERTaskSpecificLoss": Entry(f"{_LOSSES}.lavender:LAVENDERTaskSpecificLoss"),
+        "HeadsLoss": Entry(f"{_LOSSES}.heads:HeadsLoss", {"symmetric": True}),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),

@@ -14,6 +14,7 @@ from mmpt.evaluators import Evaluator
 from mmpt.evaluators.base import NothingEvaluated
 from mmpt.evaluators.caption_predictor import NLGPredictor
 from mmpt.models.captioning import MMFusionNLG
+from mmpt.modules.decoding import Hypothesis
 from mmpt.processors.captioning import DSNLGAligner, NLGTextProcessor
 from mmpt.processors.youcook import YoucookVideoProcessor
 from mmpt.processors.youcook_captioning import YoucookNLGMetaProcessor
@@ -186,3 +187,35 @@ def test_from_features_to_scores_on_what_was_learnt(tmp_path, youcook) -> None:
     record = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert record["main"] == "Bleu_1" and record["metrics"]["tokenizer"] == "simple"
     assert evaluator() == metrics
+
+
+class Sure(nn.Module):
+    """Writes the task as a word, and is the surer the longer the video."""
+
+    def generate_hypotheses(self, vfeats, vmasks, options, rngs, prompts=None, task_ids=None):
+        assert prompts is None or len(prompts) == len(vfeats)
+        words = task_ids if prompts is None else prompts[:, 1]
+        return [
+            Hypothesis([] if word < 5 else [int(word)], -1 / int(mask.sum()), True)
+            for word, mask in zip(words, vmasks, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("key", ["prompts", "task_ids"])
+def test_pretext_goes_to_the_model_and_confidences_to_the_table(tmp_path, key) -> None:
+    given = batch(["a", "b", "a", 'c "é"'], [[9], [9, 8], [9], [9, 8, 7, 6]], ["A", "B", "A again", "C"])
+    words = torch.tensor([7, 8, 63, 3])
+    given[key] = words if key == "task_ids" else torch.stack([torch.full_like(words, 2), words], dim=1)
+    settings = config(tmp_path)
+    settings.eval.caption_tsv = True
+    validate(settings, "test.yaml")
+    predictor = NLGPredictor(settings)
+    predictor.make_folder()
+    outputs = predictor(Sure(), [given], device="cpu")
+    assert outputs["outputs"] == ["w2", "w3", "none"]
+    lines = [line.split("\t") for line in (tmp_path / "eval" / "merged.tsv").read_text("utf-8").splitlines()]
+    assert [name for name, _ in lines] == ["a", "b", 'c "é"']
+    for (_, told), caption, length in zip(lines, outputs["outputs"], (1, 2, 4), strict=True):
+        assert json.loads(told) == [{"caption": caption, "conf": pytest.approx(np.exp(-1 / length))}]
+    with pytest.raises(ConfigError, match="eval.caption_tsv: Writer does not say how sure it is"):
+        predictor(Writer(), [given], device="cpu")

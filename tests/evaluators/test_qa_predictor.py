@@ -270,3 +270,38 @@ def test_the_systems(tmp_path, name):
             pairs = model(caps=item["caps"], cmasks=item["cmasks"], vfeats=video, vmasks=mask)
             wanted = (pairs["pooled_video"] * pairs["pooled_text"]).sum(1)
             assert torch.allclose(torch.from_numpy(scores), wanted, atol=1e-4, rtol=1e-5)
+
+
+class Choosing(nn.Module):
+    """Scores options itself, of one text that holds them all: by the words of the text."""
+
+    capabilities = frozenset({"fusion", "multiple_choice"})
+
+    def option_scores(self, caps, cmasks, vfeats, vmasks, option_mask, objective, **_):
+        assert objective == ["options"] * len(caps) and not self.training
+        return (caps[:, :4] * 7 % 11).float()
+
+
+class TestModelsThatChoose:
+    def test_the_model_scores_the_options(self, tmp_path):
+        items = []
+        for number in range(5):
+            item = question(number, [10, 11, 12, 13 + number], number % 3, objective="options")
+            item["caps"], item["cmasks"] = torch.arange(number, number + LENGTH), torch.ones(LENGTH, dtype=torch.bool)
+            item["option_mask"] = torch.tensor([True, True, True, number > 2])
+            items.append(item)
+        outputs = QAPredictor(config(tmp_path))(Choosing(), loader(items, 2), device="cpu")
+        wanted = np.array([[7 * (n + j) % 11 for j in range(4)] for n in range(5)], dtype=np.float32)
+        wanted[:3, 3] = -np.inf
+        assert np.array_equal(outputs["scores"], wanted)
+        records = read_answers(tmp_path / "eval" / "predictions.json")
+        assert [len(record["options"]) for record in records] == [3, 3, 3, 4, 4]
+        assert QAPredictor(config(tmp_path)).load()["scores"].tolist() == wanted.tolist()
+
+    def test_options_without_texts_have_numbers(self, tmp_path):
+        item = question(0, [10, 11, 12, 13], 1, objective="options", option_mask=torch.ones(4, dtype=torch.bool))
+        item["caps"], item["cmasks"] = item["caps"][0], item["cmasks"][0]
+        del item["options"]
+        settings = config(tmp_path, dataset={"bert_name": "tests/data/tiny_bert"})
+        QAPredictor(settings)(Choosing(), loader([item]), device="cpu")
+        assert read_answers(tmp_path / "eval" / "predictions.json")[0]["options"] == [f"option {n}" for n in range(4)]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmpt.losses.violet import VIOLETLoss
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.violet import VIOLETMultipleChoice, VIOLETOpenEnded, VIOLETPretraining, VIOLETRetrieval
-from mmpt.models.violet_masking import choose_masks, in_batch_negatives
+from mmpt.models.violet_masking import choose_masks
 from mmpt.modules.masking_visual import selection_noise
 from mmpt.utils.checkpoint import load_into, load_state_dict_file
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
@@ -282,12 +282,6 @@ def test_absent_frames_attend_to_nothing() -> None:
     together = model.attention_received(model.encode_video(batch["vfeats"], batch["vmasks"]), text)
     alone = model.attention_received(model.encode_video(batch["vfeats"][:1, :1]), text.rows(slice(0, 1)))
     torch.testing.assert_close(torch.cat([together[:1, :65], together[:1, 130:]], dim=1), alone, atol=1e-4, rtol=1e-4)
-
-
-def test_negatives_are_other_texts_of_the_batch() -> None:
-    assert in_batch_negatives(3, 4).tolist() == [[1, 2], [2, 0], [0, 1]]
-    assert in_batch_negatives(6, 4)[5].tolist() == [0, 1, 2]
-    assert in_batch_negatives(1, 4).shape == (1, 0)
 
 
 @torch.no_grad()

@@ -1,15 +1,19 @@
 """SwinBERT's caption files: which captions a training draws, and which are references."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmpt.processors.caption_tsv import CaptionTSVMetaProcessor
 from mmpt.processors.captioning import NLGTextProcessor
 from mmpt.store.swinbert_files import read_caption_yaml, video_id_of_key
 from mmpt.utils.errors import ConfigError, DataError, UnsafePathError
+from tests.fuzz.mutations import examples, mutated, reads_or_refuses
 
 ROWS: list[tuple[str, list[str]]] = [
     ("videos/v0.mp4", ["a dog", "a brown dog"]),
@@ -116,3 +120,15 @@ def test_keys_become_plain_names() -> None:
 def test_several_references_are_kept_and_the_first_is_tokenised() -> None:
     text = NLGTextProcessor({"bert_name": "tests/data/tiny_bert"})
     assert text(["w1 w2", "w3"]) == (text("w1 w2")[0], ["w1 w2", "w3"])
+
+
+@pytest.mark.parametrize("name", ["split.yaml", "caption.tsv", "linelist.tsv", "coco.json"])
+@examples(25)
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str, data: Any) -> None:
+    coco = {"images": [{"id": "v0"}], "annotations": [{"image_id": "v0.mp4", "caption": "dog!"}]}
+    path = write(tmp_path, linelist="2\t1\n0\t0\n", coco=coco)
+    damaged = tmp_path / name
+    damaged.write_bytes(data.draw(mutated(damaged.read_bytes())))
+    for split in ("train", "test"):
+        reads_or_refuses(functools.partial(items, path, split, max_missing=1.0), path, *tmp_path.iterdir())

@@ -6,6 +6,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,8 +106,7 @@ def test_the_warm_up_is_checked_once_with_the_batches_of_one_process(caplog) -> 
     task.args = SimpleNamespace(warmup_updates=6, max_epoch=3, update_freq=[1], save_dir="runs")
     task.cfg = task.args
     items: Any = Numbers()
-    items.split, items.seed, items.meta_processor = "train", 1, SimpleNamespace(dup=1)
-    items.set_epoch = lambda epoch: None
+    items.set_epoch, items.order, items.epoch_batches = lambda epoch: None, lambda: np.arange(6), lambda: None
     task.datasets = {"train": FairseqMMDataset(items)}
     for epoch in (1, 2):  # six items, two processes: 2 batches of 2 each
         task.get_batch_iterator(task.datasets["train"], max_sentences=2, num_shards=2, epoch=epoch)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from mmpt.datasets.member_datasets import MEMBER, Member, MemberDatasets, member_seed
 from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.models.lavender import LAVENDER
+from mmpt.models.lavender_heads import LAVENDERMultiHead
 from mmpt.tasks.multi_task import MultiTask
 from mmpt.tasks.task import config_task
 from mmpt.utils.errors import ConfigError
@@ -255,7 +256,7 @@ def lavender_members(tmp_path: Path) -> dict[str, Any]:
 
     def listed(name: str, **keys: Any) -> dict[str, Any]:
         splits = {split: [{"video": video, **keys} for video in names] for split in ("train", "val", "test")}
-        (tmp_path / f"{name}.json").write_text(json.dumps(splits))
+        (tmp_path / f"{name}.json").write_text(json.dumps({**splits, "vocab": ["w8", "w9"]}))
         return dict.fromkeys(("train_path", "val_path"), str(tmp_path / f"{name}.json"))
 
     rows = "".join(f'{name}.mp4\t[{{"caption": "w1 w2"}}, {{"caption": "w3"}}]\n' for name in names)
@@ -295,31 +296,54 @@ def lavender_members(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_lavender_trains_on_members_of_every_kind(lavender_members: dict[str, Any], tmp_path: Path) -> None:
-    base = LAVENDER.tiny_config()
-    shared = {"frame_path": str(tmp_path / "frames"), "task_token": True, "image_transform": ["pad_resize"]}
-    sections = {"task": "MultiTask", "dataset": {**shared, "members": lavender_members}}
-    sections |= {"loss": {"loss_cls": "LAVENDERLoss"}, "fairseq": {"dataset": {"batch_size": 3}}}
-    config = OmegaConf.merge(base, sections)
+def losses_of(config: Any) -> dict[str, tuple[int, float]]:
+    """Return the size and the loss of the last batch of each member; every head has a gradient then."""
     assert validate(config, "job.yaml") == []
     task = config_task(config, seed=1)
     task.build_dataset()
     task.build_loss()
-    model = task.build_model()
-    data = task.val_data
+    model, data, seen = task.build_model(), task.val_data, {}
     assert isinstance(data, MemberDatasets)
-    seen = {}
     for indices in data.epoch_batches():
         batch = data.collater([data[int(index)] for index in indices])
         outputs = task(model, batch)
         outputs["loss"].backward()
         seen[batch[MEMBER][0]] = (outputs["batch_size"], float(outputs["loss_scalar"]))
+    heads = [name for name, one in model.named_parameters() if name.startswith("fc_") and one.grad is None]
+    assert not heads
+    return seen
+
+
+def lavender_config(members: dict[str, Any], base: Any, loss: str, **dataset: Any) -> Any:
+    shared = {"frame_path": "frames", "image_transform": ["pad_resize"], **dataset, "members": members}
+    sections = {"task": "MultiTask", "dataset": shared, "loss": {"loss_cls": loss}}
+    return OmegaConf.merge(base, sections, {"fairseq": {"dataset": {"batch_size": 3}}})
+
+
+def test_lavender_trains_on_members_of_every_kind(lavender_members: dict[str, Any], tmp_path: Path) -> None:
+    frames = {"frame_path": str(tmp_path / "frames"), "task_token": True}
+    seen = losses_of(lavender_config(lavender_members, LAVENDER.tiny_config(), "LAVENDERLoss", **frames))
     assert list(seen) == ["retrieval", "choice", "question", "captions"]
-    assert {name: size for name, (size, _) in seen.items()} == {
-        "retrieval": 1,
-        "choice": 4,
-        "question": 1,
-        "captions": 1,
-    }
+    assert [size for size, _ in seen.values()] == [1, 4, 1, 1]
     # Untrained, one of 64 words is as likely as another.
     assert all(abs(loss - np.log(64)) < 0.5 for _, loss in seen.values()), seen
+
+
+def test_a_head_for_each_member(lavender_members: dict[str, Any], tmp_path: Path) -> None:
+    for name, aligner in (
+        ("retrieval", "FrameAligner"),
+        ("choice", "VIOLETMultipleChoiceAligner"),
+        ("question", "VIOLETOpenEndedAligner"),
+    ):
+        lavender_members[name]["aligner"] = aligner
+    heads = {
+        "retrieval": {"type": "retrieval"},
+        "choice": {"type": "retmc"},
+        "question": {"type": "qaoe", "outputs": 2},
+    }
+    base = OmegaConf.merge(LAVENDERMultiHead.tiny_config())
+    base.model.heads, base.model.member = heads, None
+    seen = losses_of(lavender_config(lavender_members, base, "HeadsLoss", frame_path=str(tmp_path / "frames")))
+    # One pair alone is told for certain; of two options, or two answers, one is as likely as the other.
+    wanted = {"retrieval": 0, "choice": np.log(2), "question": np.log(2), "captions": np.log(64)}
+    assert all(abs(seen[name][1] - loss) < 0.5 for name, loss in wanted.items()), seen

@@ -1,0 +1,206 @@
+"""The baselines that LAVENDER (arXiv:2206.07160, section 4.2) is compared with: a head ``fc`` for each kind of task.
+
+They are VIOLET's models with the larger Swin; what multiple choice reads as one text, they classify. No prompts.
+
+Shapes: B batch, T frames, S pixels of a side, X text positions, O options, V words.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, cast
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from mmpt.models.cross_modal import (
+    CrossModalModel,
+    CrossModalOptions,
+    FrameSequenceOptions,
+    States,
+    tiny_cross_modal_config,
+)
+from mmpt.models.lavender_base import LAVENDERBase
+from mmpt.models.violet import VIOLETMultipleChoice, VIOLETOpenEnded, VIOLETRetrieval
+from mmpt.modules.lm_head import LMHead
+from mmpt.modules.masking import IGNORED
+from mmpt.modules.pairing import in_batch_negatives
+from mmpt.utils.errors import ConfigError
+
+__all__ = [
+    "LAVENDERTaskSpecificChoice",
+    "LAVENDERTaskSpecificOpenEnded",
+    "LAVENDERTaskSpecificOptions",
+    "LAVENDERTaskSpecificPretraining",
+    "LAVENDERTaskSpecificRetrieval",
+]
+
+# What pre-training, LAVENDER itself and its variants with a head per task have beside.
+_OTHERS = (*CrossModalModel.allow_unexpected, "fc_*.*", "emb_task")
+
+
+@dataclasses.dataclass
+class AnswerOptions(CrossModalOptions):
+    """Keys of ``model``: ``num_labels`` is the number of answers, by default that of the data's vocabulary."""
+
+    num_labels: int | None = None
+
+
+@dataclasses.dataclass
+class ChoiceOptions(CrossModalOptions):
+    """Keys of ``model``: ``num_options`` is how many options a question has at most."""
+
+    num_options: int = 5
+
+
+@dataclasses.dataclass
+class PretrainingOptions(CrossModalOptions):
+    """Keys of ``model``: ``matching_texts`` is how many texts a video is compared with at most, its own among them."""
+
+    matching_texts: int = 4
+
+
+class LAVENDERTaskSpecificRetrieval(LAVENDERBase, VIOLETRetrieval):
+    """Baseline of retrieval: the head scores a pair. Trained by :class:`~mmpt.losses.matching.PairMatchingLoss`.
+
+    The published loss seeks texts and videos: ``loss.symmetric: true``.
+    """
+
+    allow_unexpected = _OTHERS
+    new_heads = ("fc.*",)  # LAVENDER's own pre-training has none
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": CrossModalOptions}
+
+
+class LAVENDERTaskSpecificOptions(LAVENDERBase, VIOLETMultipleChoice):
+    """Baseline of multiple choice with a text for each option, as MSRVTT-MC and LSMDC-MC."""
+
+    allow_unexpected = _OTHERS
+    new_heads = ("fc.*",)
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": CrossModalOptions}
+
+
+class LAVENDERTaskSpecificChoice(LAVENDERBase, VIOLETMultipleChoice):
+    """Baseline of multiple choice with one text for all options: the head has an output for the number of each.
+
+    Raises:
+        ConfigError: if ``model.num_options`` is no number of options.
+    """
+
+    capabilities = frozenset({"multiple_choice"})
+    allow_unexpected = _OTHERS
+    new_heads = ("fc.*",)
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": ChoiceOptions}
+
+    @property
+    def outputs(self) -> int:
+        """The number of options."""
+        if self.options.num_options < 2:
+            raise ConfigError(f"model.num_options: {self.options.num_options} leaves no choice (2 or more)")
+        return self.options.num_options
+
+    def score_aligned(self, text: States, video: States) -> Tensor:
+        """Refuse: numbers of options have scores, pairs have not."""
+        raise ConfigError(
+            f"model.model_cls: {type(self).__name__} scores the options of a question, not pairs; "
+            "LAVENDERTaskSpecificRetrieval does"
+        )
+
+    def option_scores(
+        self,
+        caps: Tensor,
+        cmasks: Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        option_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Score the options of each question: (B, O).
+
+        Args:
+            caps: int64 (B, X), a question with its options, with ``cmasks``.
+            vfeats: uint8 or float in [0, 1], (B, T, 3, S, S), with ``vmasks``.
+            option_mask: bool (B, O), false where a question has fewer; these score -inf. O is up to ``num_options``.
+
+        Raises:
+            ConfigError: if questions have more options than ``model.num_options``.
+        """
+        scores = self.classify(self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks))
+        if option_mask is None:
+            return scores
+        if option_mask.shape[1] > scores.shape[1]:
+            raise ConfigError(
+                f"model.num_options: {scores.shape[1]}, but questions have {option_mask.shape[1]} options"
+            )
+        return scores[:, : option_mask.shape[1]].masked_fill(~option_mask.bool(), -torch.inf)
+
+
+class LAVENDERTaskSpecificOpenEnded(LAVENDERBase, VIOLETOpenEnded):
+    """Baseline of open-ended questions: the head has an output for each of a list of answers.
+
+    Raises:
+        ConfigError: if ``model.num_labels`` is not a number of answers.
+    """
+
+    allow_unexpected = _OTHERS
+    new_heads = ("fc.*",)
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": AnswerOptions}
+
+
+class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
+    """Pre-training of the baselines: masked words, and which text belongs to a video.
+
+    Raises:
+        ConfigError: if ``model.matching_texts`` is less than 1.
+    """
+
+    capabilities = frozenset({"fusion", "masked_modeling"})
+    with_lm_head = True
+    allow_unexpected = (*CrossModalModel.allow_unexpected, "fc_*_*.*", "emb_task")
+    new_heads = ("fc.*",)
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": PretrainingOptions}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if self.options.matching_texts < 1:
+            raise ConfigError(f"model.matching_texts: must be at least 1, not {self.options.matching_texts}")
+
+    @classmethod
+    def tiny_config(cls) -> DictConfig:
+        """Return a config of a 32-d encoder of small frames, randomly initialised, for tests."""
+        return tiny_cross_modal_config(cls.__name__)
+
+    def forward(  # type: ignore[override]
+        self,
+        caps: Tensor,
+        cmasks: Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        text_label: Tensor,
+        negatives: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Tell masked words, and score each video with its text and with others.
+
+        Args:
+            caps: int64 (B, X), masked, with ``cmasks``.
+            vfeats: uint8 or float in [0, 1], (B, T, 3, S, S), with ``vmasks``.
+            text_label: int64 (B, X), -100 where nothing is to be told.
+            negatives: int64 (B, O - 1), rows of the texts that each video is compared with beside its own; by default
+                the next ones, as many as ``model.matching_texts`` and the batch allow.
+
+        Returns:
+            ``logits`` float32 (labelled positions, V), and ``matching_scores`` (B, O), of which column 0 is the
+            video's own text.
+        """
+        video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks)
+        rows = torch.arange(len(caps), device=caps.device)
+        if negatives is None:
+            negatives = in_batch_negatives(len(caps), self.options.matching_texts, caps.device)
+        texts = torch.cat([rows[:, None], negatives], dim=1)
+        videos = rows.repeat_interleave(texts.shape[1])
+        fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
+        length = video.values.shape[1]
+        own = fused[:: texts.shape[1], length:]
+        return {
+            "logits": cast(LMHead, self.fc_mtm["predictions"])(own[text_label != IGNORED]),
+            "matching_scores": self.fc(fused[:, length])[:, 0].view(texts.shape),
+        }

@@ -47,7 +47,10 @@ def write_frames(data: Path, world: World, per_split: int) -> None:
         videos = _videos(corpus, world, per_split)
         _write_store(folder / "frames", world, videos)
         for task in tasks:
-            write_json(folder / f"txt_{task}.json", _TASKS[task](world, videos), indent=None)
+            texts = _TASKS[task](world, videos)
+            # What a multi-task training reads of it: here no video is in two splits, so that nothing is filtered out.
+            for place in (folder, data / "multi_task"):
+                write_json(place / f"txt_{task}.json", texts, indent=None)
     for corpus, name in (("msrvtt", "MSRVTT-v2"), ("msvd", "MSVD")):
         videos = _videos(f"{corpus}_cap", world, per_split)
         _write_store(data / corpus / "frames_32", world, videos, frames=8)

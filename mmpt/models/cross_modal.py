@@ -73,6 +73,8 @@ class CrossModalOptions:
         swin_depths: custom: blocks of each stage.
         swin_heads: custom: heads of each stage.
         swin_window: custom: frames, rows and columns of a window.
+        swin_init_std: standard deviation of Swin's linear weights where none are loaded. The published 0.02 is for
+            the published widths; a narrow Swin from scratch learns far sooner from about 1 / sqrt(width).
         swin_weights: file of published Swin weights, of videos or of images; without it Swin starts at random.
         drop_path: rate of stochastic depth of Swin's last block.
         max_frames: frames that there are embeddings of.
@@ -89,6 +91,7 @@ class CrossModalOptions:
     swin_depths: list[int] = dataclasses.field(default_factory=lambda: [2, 2, 2, 2])
     swin_heads: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 4, 8])
     swin_window: list[int] = dataclasses.field(default_factory=lambda: [8, 7, 7])
+    swin_init_std: float = 0.02
     swin_weights: str | None = None
     drop_path: float = 0.2
     max_frames: int = 6
@@ -309,7 +312,10 @@ def _swin_sizes(options: CrossModalOptions) -> SwinOptions:
             options.swin_embed_dim, tuple(options.swin_depths), tuple(options.swin_heads), (frames, rows, columns)
         )
     return dataclasses.replace(
-        sizes, drop_path=options.drop_path, gradient_checkpointing=options.gradient_checkpointing
+        sizes,
+        drop_path=options.drop_path,
+        gradient_checkpointing=options.gradient_checkpointing,
+        init_std=options.swin_init_std,
     )
 
 
@@ -323,6 +329,8 @@ def _check(sequence: FrameSequenceOptions, options: CrossModalOptions) -> None:
     """Refuse values that no model can have."""
     if options.init not in ("pretrained", "random"):
         raise ConfigError(f"model.init: {options.init!r} is neither 'pretrained' nor 'random'")
+    if not options.swin_init_std > 0:
+        raise ConfigError(f"model.swin_init_std: must be positive, not {options.swin_init_std}")
     if not 0 <= options.drop_path < 1:
         raise ConfigError(f"model.drop_path: {options.drop_path} is not in [0, 1)")
     for section, given, key, least in (

@@ -32,7 +32,8 @@ class SwinOptions:
     """Sizes: width of the first stage, blocks and heads of each stage, frames x rows x columns of a window.
 
     ``drop_path`` is the rate of the last block; it rises linearly from 0 (stochastic depth, arXiv:1603.09382).
-    ``gradient_checkpointing`` recomputes each block in the backward pass.
+    ``gradient_checkpointing`` recomputes each block in the backward pass. ``init_std`` is that of the linear weights
+    where none are loaded.
     """
 
     embed_dim: int = 96
@@ -41,6 +42,7 @@ class SwinOptions:
     window: Extent = (8, 7, 7)
     drop_path: float = 0.2
     gradient_checkpointing: bool = False
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         if len(self.depths) != len(self.num_heads) or not self.depths:
@@ -247,7 +249,7 @@ class VideoSwin(nn.Module):
         self.norm = nn.LayerNorm(options.dim)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=options.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

@@ -25,6 +25,7 @@ __all__ = [
     "load_into",
     "load_state_dict_file",
     "matches",
+    "read_torch",
     "read_training_checkpoint",
     "reconcile",
     "save_safetensors",
@@ -284,6 +285,13 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_torch(file: Path) -> Any:
+    """Return what a .pt, .pth, .bin or .pkl file of PyTorch holds, without executing it; tensors may be mapped.
+
+    Beside tensors and plain containers, the classes of the enclosing ``torch.serialization.safe_globals`` are made.
+
+    Raises:
+        CheckpointError: if the file is damaged or asks for anything else; names it.
+    """
     try:
         # What is allowed already stays so: leaving the block takes away what it was entered with.
         allowed = {argparse.Namespace} - set(torch.serialization.get_safe_globals())

@@ -1,5 +1,6 @@
 """Items of VIOLET's pre-training: frames and tokens of the same numbers, masks of the item alone, a training step."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,9 @@ def test_an_item_depends_on_its_generator_alone(folder: Path) -> None:
     one, other = item(folder, "long", 5), item(folder, "long", 5)
     assert all(torch.equal(value, other[key]) for key, value in one.items() if isinstance(value, torch.Tensor))
     assert not torch.equal(one["selection_noise"], item(folder, "long", 6)["selection_noise"])
+    spawned = pickle.loads(pickle.dumps(aligner(folder)))  # as a worker gets it
+    again = spawned("long", FrameVideoProcessor(settings(folder))("long"), CAPTION, np.random.default_rng(5))
+    assert all(torch.equal(value, again[key]) for key, value in one.items() if isinstance(value, torch.Tensor))
 
 
 def test_what_does_not_fit_is_refused_by_name(folder: Path) -> None:

@@ -3,20 +3,21 @@
 Every file holds all splits: ``{"train": [..], "val": [..], "test": [..]}``.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpt.utils.files import write_json
+from mmpt.utils.files import atomic_open, write_json
 from scripts.demo_corpus.annotations import CHOICES, question_groups
 from scripts.demo_corpus.narration import finite, progressive
 from scripts.demo_corpus.plan import VideoPlan
 from scripts.demo_corpus.splits import ACTIONS, COLOURS, SHAPES, Triple
 
 __all__ = ["PROMPT_WORDS", "answer_words", "write_action_questions", "write_caption_questions"]
-__all__ += ["write_open_questions", "write_pretraining", "write_retrieval"]
+__all__ += ["write_captions", "write_open_questions", "write_pretraining", "write_retrieval"]
 
 _SPLITS = {"train": "short_train", "val": "short_val", "test": "short_test"}
 #: What the systems add to texts: numbers of options, answers of matching, prompts (LAVENDER, section 3).
@@ -115,6 +116,20 @@ def write_caption_questions(path: Path, plans: Sequence[VideoPlan], seed: int) -
             answer = int(np.flatnonzero(order == offered.index(row))[0])
             rows[row] = {"video": clips[row].name, "question": "", **options, "answer": answer}
     write_json(path, {"train": [], "val": [], "test": [rows[row] for row in sorted(rows)]}, indent=None)
+
+
+def write_captions(folder: Path, plans: Sequence[VideoPlan]) -> None:
+    """Write SwinBERT's caption files: ``<split>.caption.tsv``, the list of its items, and the YAML that names both."""
+    for split, own in _SPLITS.items():
+        shown = [plan for plan in plans if plan.split == own]
+        with atomic_open(folder / f"{split}.caption.tsv") as file:
+            for plan in shown:
+                file.write(f"{plan.name}\t{json.dumps([{'caption': caption} for caption in plan.captions])}\n")
+        with atomic_open(folder / f"{split}.caption.linelist.tsv") as file:
+            pairs = ((row, number) for row, plan in enumerate(shown) for number in range(len(plan.captions)))
+            file.writelines(f"{row}\t{number}\n" for row, number in pairs)
+        with atomic_open(folder / f"{split}.yaml") as file:
+            file.write(f"caption: {split}.caption.tsv\ncaption_linelist: {split}.caption.linelist.tsv\n")
 
 
 def _write(

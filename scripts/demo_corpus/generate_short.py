@@ -10,7 +10,7 @@ Writes, below the output folder:
     txt_demo-mc.json                which of five captions is the clip's, as MSRVTT-MC; test alone
     txt_demo-action.json            what the shape does, five actions to choose from, as TGIF-Action
     txt_demo-qa.json                open-ended questions: {"video", "question", "answer", "answer_text"}, "vocab"
-    caption/<split>.*.tsv|json|yaml captions of the retrieval clips, as SwinBERT's
+    caption/<split>.yaml, ..        captions, as SwinBERT's
     bert/config.json, vocab.txt     a small BERT to be trained from scratch
     triples.json, manifest.json     what each clip shows; what was done
 
@@ -33,6 +33,7 @@ from scripts.demo_corpus.frame_texts import (
     answer_words,
     write_action_questions,
     write_caption_questions,
+    write_captions,
     write_open_questions,
     write_pretraining,
     write_retrieval,
@@ -79,6 +80,7 @@ def write_texts(plans: Sequence[VideoPlan], output: Path, seed: int) -> None:
     write_caption_questions(output / "txt_demo-mc.json", plans, seed)
     write_action_questions(output / "txt_demo-action.json", plans, seed)
     write_open_questions(output / "txt_demo-qa.json", plans)
+    write_captions(output / "caption", plans)
     write_bert_folder(output / "bert", {*caption_words(), *PROMPT_WORDS, *answer_words()}, SHORT_BERT)
 
 

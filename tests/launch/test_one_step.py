@@ -24,14 +24,20 @@ from mmpt.launch.graph import stages
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import Job, expand_project, is_project
 from mmpt.models.fairseq_model import FairseqMMModel
+from mmpt.store.frame_writer import FrameStoreWriter
+from mmpt.store.images import encode_jpeg
+from mmpt.store.visual_tokens import new_shard
 from mmpt.tasks.task import Task, config_task
 from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.config import read_yaml
 from mmpt.utils.files import read_json
 from mmpt_cli.predict import predict
 from scripts.demo_corpus import generate as demo_corpus
+from scripts.demo_corpus import rendering
+from scripts.demo_corpus.generate_short import write_texts
+from scripts.demo_corpus.short_clips import ShortCounts, plan_short_clips
 from scripts.text_token_extractor import dedup, pretokenization
-from scripts.tiny_data.frame_files import TINY_SIDE
+from scripts.tiny_data.frame_files import TINY_GRID, TINY_SIDE
 from scripts.tiny_data.generate import generate
 from scripts.tiny_data.retrieval_files import save_feature
 from scripts.video_feature_extractor import shard_feature
@@ -64,7 +70,9 @@ ON_TINY_FRAMES = (
 )
 #: Projects on the demo corpus. Here its files have features drawn at random: nothing is rendered or encoded.
 DEMO = ("demo", "demo_vlm")
-OTHER = ("demo_data",)  # its jobs are scripts, and the first jobs of the two above
+#: The same for short clips and raw frames.
+DEMO_FRAMES = ("demo_violet", "demo_lavender")
+OTHER = ("demo_data", "demo_frames_data")  # their jobs are scripts, and the first jobs of the demos
 #: Sizes of a training batch are cut to these; none changes the network.
 _SMALL = {"dataset.subsampling": 4, "dataset.num_video_per_batch": 3, "dataset.clip_per_video": 4}
 #: Projects whose page is drawn, too: of those on frames one with all kinds of tasks, since drawing takes long.
@@ -104,7 +112,7 @@ def demo_data(tiny: Path) -> None:
     patch = pytest.MonkeyPatch()
     with patch.context() as inside:
         inside.chdir(tiny)
-        inside.setattr(demo_corpus, "render_all", lambda *arguments: {})
+        inside.setattr(rendering, "render_all", lambda *arguments: {})
         assert demo_corpus.main(["--output", "data/demo", "--seed", "1"]) == 0
         rng = np.random.default_rng(0)
         for name, segments in read_json("data/demo/triples.json").items():
@@ -117,6 +125,20 @@ def demo_data(tiny: Path) -> None:
                 assert script.main(argv[2:]) == 0
 
 
+@pytest.fixture(scope="module")
+def short_clips(tiny: Path) -> None:
+    """Write the texts of a few short clips, frames that show nothing, and visual tokens drawn at random."""
+    folder = tiny / "data" / "demo_frames"
+    plans = plan_short_clips(1, ShortCounts(8, 8, 6, 8))
+    write_texts(plans, folder, 1)
+    rng = np.random.default_rng(0)
+    black = encode_jpeg(np.zeros((TINY_SIDE, TINY_SIDE, 3), np.uint8))
+    with FrameStoreWriter(folder / "frames") as frames, new_shard(folder / "vq", TINY_GRID, {}) as tokens:
+        for plan in plans:
+            frames.append(plan.name, [black] * 4)
+            tokens.append(rng.integers(0, 64, (4, *TINY_GRID), dtype=np.uint16), plan.name)
+
+
 def shipped() -> set[str]:
     files = (path for pattern in ("*.yaml", "*/*.yaml") for path in (ROOT / "projects").glob(pattern))
     names = (str(path.relative_to(ROOT / "projects").with_suffix("")) for path in files if is_project(read_yaml(path)))
@@ -124,7 +146,7 @@ def shipped() -> set[str]:
 
 
 def test_no_shipped_project_is_forgotten() -> None:
-    assert shipped() == {*ON_TINY_DATA, *ON_TINY_FRAMES, *DEMO, *OTHER}
+    assert shipped() == {*ON_TINY_DATA, *ON_TINY_FRAMES, *DEMO, *DEMO_FRAMES, *OTHER}
 
 
 @pytest.mark.parametrize("name", ON_TINY_DATA)
@@ -156,6 +178,11 @@ def test_the_full_test_of_msrvtt_asks_every_caption_and_trains_on_none_of_its_vi
 
 @pytest.mark.parametrize("name", DEMO)
 def test_every_job_of_a_demo(name: str, demo_data: None) -> None:
+    run_jobs(name)
+
+
+@pytest.mark.parametrize("name", DEMO_FRAMES)
+def test_every_job_of_a_demo_on_raw_frames(name: str, short_clips: None) -> None:
     run_jobs(name)
 
 

@@ -112,12 +112,11 @@ class FusionRun:
         """Score the pairs of this process's videos, block by block, but for those of finished blocks."""
         place = {index: self._place[key] for index, key in enumerate(items.videos) if items.batch_of[index] in self.own}
         blocks = [block for block in plan.blocks() if items.batch_of[block.first] in self.own]
-        pairs = {block: plan.pairs_of(block) for block in blocks}
-        known = {block: finished.load(block, len(pairs[block][0])) for block in blocks}
+        known = {block: finished.load(block, plan.pairs_in(block)) for block in blocks}
         done = sum(len(scores) for scores in known.values() if scores is not None)
         if done:
             logger.info("%d pairs are scored already; the test goes on", done)
-        total = sum(len(texts) for texts, _ in pairs.values())
+        total = sum(map(plan.pairs_in, blocks))
         shown = None if is_main_process() else True
         scored = []
         with tqdm(total=total, initial=done, desc="pairs", unit="pair", disable=shown) as bar:
@@ -126,7 +125,7 @@ class FusionRun:
                 scores = known[block]
                 if scores is None:
                     scores = score_block(
-                        *(self.model, self.texts, self.videos, place, pairs[block]),
+                        *(self.model, self.texts, self.videos, place, plan.pairs_of(block)),
                         *(self.options.pairs_per_batch, self.device, bar.update),
                     )
                     finished.save(block, scores)

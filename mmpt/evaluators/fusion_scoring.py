@@ -8,7 +8,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,7 @@ class PairPlan:
     batch_of: Sequence[int]
     pairs_per_batch: int
     candidates: IntArray | None = None
+    _by_video: list[IntArray] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.candidates is None:
@@ -66,13 +67,17 @@ class PairPlan:
 
     def pairs_of(self, block: Block) -> tuple[IntArray, IntArray]:
         """Return texts and videos of the pairs of a block, int64 (P,) each: one video after another."""
-        texts: list[IntArray] = self._by_video[block.first : block.stop]  # type: ignore[attr-defined]
+        texts = self._by_video[block.first : block.stop]
         videos = np.repeat(np.arange(block.first, block.stop), [len(one) for one in texts])
         return np.concatenate(texts), videos
 
+    def pairs_in(self, block: Block) -> int:
+        """Return the number of pairs of a block."""
+        return sum(len(one) for one in self._by_video[block.first : block.stop])
+
     def blocks(self) -> list[Block]:
         """Return the blocks that have pairs, in order."""
-        counts = [len(one) for one in self._by_video]  # type: ignore[attr-defined]
+        counts = [len(one) for one in self._by_video]
         blocks = []
         for _, group in itertools.groupby(range(len(counts)), key=lambda video: self.batch_of[video]):
             videos = list(group)

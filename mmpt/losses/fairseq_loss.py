@@ -15,8 +15,8 @@ __all__ = ["MMCriterion"]
 
 logger = logging.getLogger(__name__)
 
-# What a multi-task training logs of each member: the sum of the losses of its batches, and their number.
-_MEMBER_LOSS, _MEMBER_BATCHES = "member_loss/", "member_batches/"
+# What is logged beside the loss: the sum over the batches that have it, and their number.
+_TOTAL, _BATCHES = "total/", "batches/"
 
 
 @register_criterion("mmloss")
@@ -44,9 +44,9 @@ class MMCriterion(FairseqCriterion):
             "ntokens": outputs["max_len"] * outputs["batch_size"],
             "sample_size": sample_size,
         }
-        # Every output has all members: fairseq adds the outputs of the workers up key by key.
-        for name, (loss, batches) in outputs.get("member_losses", {}).items():
-            logging_output |= {f"{_MEMBER_LOSS}{name}": loss, f"{_MEMBER_BATCHES}{name}": batches}
+        # Every output has all of them: fairseq adds the outputs of the workers up key by key.
+        for name, (value, counts) in outputs.get("measures", {}).items():
+            logging_output |= {f"{_TOTAL}{name}": value, f"{_BATCHES}{name}": counts}
         scale = self.learned_scale()
         if scale is not None:
             logging_output["logit_scale"] = scale * sample_size
@@ -84,20 +84,19 @@ class MMCriterion(FairseqCriterion):
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Average the loss, in nats, over the workers that count, and tell the scale of a learned temperature.
 
-        In a multi-task training ``<member>_loss`` is the mean over the batches of each member that had one.
+        What a loss measures, and in a multi-task training ``<member>_loss``, is the mean over the batches that have it.
         """
         workers = sum(output.get("sample_size", 0) for output in logging_outputs)
         for key in ("loss", "logit_scale"):
             if key == "loss" or any(key in output for output in logging_outputs):
                 total = sum(output.get(key, 0.0) for output in logging_outputs)
                 metrics.log_scalar(key, total / max(workers, 1), workers, round=3)
-        for name in (
-            key.removeprefix(_MEMBER_BATCHES) for key in logging_outputs[0] if key.startswith(_MEMBER_BATCHES)
-        ):
-            batches = sum(output.get(_MEMBER_BATCHES + name, 0) for output in logging_outputs)
+        keys = {key: None for output in logging_outputs for key in output if key.startswith(_BATCHES)}
+        for name in (key.removeprefix(_BATCHES) for key in keys):
+            batches = sum(output.get(_BATCHES + name, 0) for output in logging_outputs)
             if batches:
-                total = sum(output.get(_MEMBER_LOSS + name, 0.0) for output in logging_outputs)
-                metrics.log_scalar(f"{name}_loss", total / batches, batches, round=3)
+                total = sum(output.get(_TOTAL + name, 0.0) for output in logging_outputs)
+                metrics.log_scalar(name, total / batches, batches, round=3)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

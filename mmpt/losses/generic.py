@@ -13,7 +13,28 @@ from torch.nn import functional as F
 
 from mmpt.modules.masking import IGNORED
 
-__all__ = ["BCE", "L1", "MSE", "ArgmaxCrossEntropy", "CrossEntropy", "ElementwiseLoss", "NLGLoss", "SmoothL1"]
+__all__ = [
+    "BCE",
+    "L1",
+    "MSE",
+    "ArgmaxCrossEntropy",
+    "CrossEntropy",
+    "ElementwiseLoss",
+    "NLGLoss",
+    "SmoothL1",
+    "accuracy",
+]
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of rows (.., C) whose largest logit is that of their target, float32; NaN where none counts.
+
+    Label -100 does not count. What a loss returns by ``measures`` is logged: the mean over the batches that have one.
+    """
+    labels = targets.reshape(-1)
+    counts = labels != IGNORED
+    right = (logits.reshape(-1, logits.shape[-1]).argmax(-1) == labels) & counts
+    return right.sum().float() / counts.sum()
 
 
 class CrossEntropy:
@@ -32,6 +53,10 @@ class CrossEntropy:
         with torch.autocast(rows.device.type, enabled=False):
             return F.cross_entropy(rows.float(), labels, ignore_index=IGNORED, reduction="sum") / count
 
+    def measures(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: ``accuracy`` in [0, 1]."""
+        return {"accuracy": accuracy(logits, targets)}
+
 
 class ArgmaxCrossEntropy(CrossEntropy):
     """Cross entropy of the class whose target is largest: one-hot or soft targets (.., C)."""
@@ -39,6 +64,10 @@ class ArgmaxCrossEntropy(CrossEntropy):
     def __call__(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
         """Return the scalar float32 loss of logits and targets, both (.., C)."""
         return super().__call__(logits, targets.argmax(dim=-1))
+
+    def measures(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """Return what is logged beside the loss, as :class:`CrossEntropy`."""
+        return super().measures(logits, targets.argmax(dim=-1))
 
 
 class NLGLoss(CrossEntropy):
@@ -55,6 +84,10 @@ class NLGLoss(CrossEntropy):
             ValueError: if there are more or fewer labelled positions than rows.
         """
         return super().__call__(logits, text_label[text_label != IGNORED])
+
+    def measures(self, logits: Tensor, text_label: Tensor, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return what is logged beside the loss: ``accuracy`` of the words."""
+        return super().measures(logits, text_label[text_label != IGNORED])
 
 
 class ElementwiseLoss:

@@ -41,3 +41,18 @@ class HeadsLoss(PairMatchingLoss):
         if logits is not None and text_label is not None:
             return _words(logits, text_label)
         raise ValueError("neither scores of pairs, nor logits with targets or text_label")
+
+    def measures(
+        self,
+        pair_scores: Tensor | None = None,
+        logits: Tensor | None = None,
+        targets: Tensor | None = None,
+        text_label: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: the ``accuracy`` of what the batch has."""
+        if pair_scores is not None:
+            return super().measures(pair_scores)
+        if logits is not None and targets is not None:
+            return _classes.measures(logits, targets)
+        return {} if logits is None or text_label is None else _words.measures(logits, text_label)

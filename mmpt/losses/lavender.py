@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmpt.losses.generic import CrossEntropy, NLGLoss
+from mmpt.losses.generic import CrossEntropy, NLGLoss, accuracy
 from mmpt.losses.matching import check_temperature
 from mmpt.losses.violet import VIOLETLossOptions
 
@@ -44,6 +44,19 @@ class LAVENDERLoss(NLGLoss):
             return loss
         return loss + _classes(match_logits, match_label)
 
+    def measures(  # type: ignore[override]
+        self, logits: Tensor, text_label: Tensor, match_scores: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: ``accuracy`` of the words, and in pre-training of the matching.
+
+        ``match_scores`` (B, O) are those of each video with its own text, column 0, and with others.
+        """
+        if match_scores is None:
+            matched = logits.new_full((), torch.nan)  # not left out: workers with other batches may have it
+        else:
+            matched = accuracy(match_scores, match_scores.new_zeros(len(match_scores), dtype=torch.long))
+        return {**super().measures(logits, text_label), "vtm_accuracy": matched}
+
 
 class LAVENDERTaskSpecificLoss(NLGLoss):
     """Pre-training of LAVENDER's baselines: masked words, plus finding the text of each video among some.
@@ -72,3 +85,10 @@ class LAVENDERTaskSpecificLoss(NLGLoss):
         """
         own = torch.zeros(len(matching_scores), dtype=torch.long, device=matching_scores.device)
         return super().__call__(logits, text_label) + _classes(matching_scores.float() / self.temperature, own)
+
+    def measures(  # type: ignore[override]
+        self, logits: Tensor, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: ``accuracy`` of the words, and of the matching."""
+        own = torch.zeros(len(matching_scores), dtype=torch.long, device=matching_scores.device)
+        return {**super().measures(logits, text_label), "vtm_accuracy": accuracy(matching_scores, own)}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.losses.generic import accuracy
 from mmpt.utils.errors import ConfigError
 
 __all__ = ["PairMatchingLoss", "PairMatchingOptions", "check_temperature"]
@@ -62,6 +63,11 @@ class PairMatchingLoss:
                 scores = scores.masked_fill(same, -torch.inf)
             loss = F.cross_entropy(scores.T, rows)
             return (loss + F.cross_entropy(scores, rows)) / 2 if self.symmetric else loss
+
+    def measures(self, pair_scores: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: how many videos find their text in the batch, in [0, 1]."""
+        rows = torch.arange(len(pair_scores), device=pair_scores.device)
+        return {"accuracy": accuracy(pair_scores.T, rows)}
 
 
 def check_temperature(value: float) -> float:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmpt.losses.generic import CrossEntropy
+from mmpt.losses.generic import CrossEntropy, accuracy
 from mmpt.losses.matching import check_temperature
 
 __all__ = ["VIOLETLoss", "VIOLETLossOptions"]
@@ -53,6 +53,15 @@ class VIOLETLoss:
             "mlm": self._mean(text_logits, text_targets),
             "mvm": self._mean(code_logits, code_targets),
             "vtm": self._mean(matching_scores.float() / self.temperature, own),
+        }
+
+    def measures(self, **outputs: Any) -> dict[str, Tensor]:
+        """Return what is logged beside the loss: the accuracy of each objective, in [0, 1]."""
+        own = torch.zeros_like(outputs["matching_scores"][:, 0], dtype=torch.long)
+        return {
+            "mlm_accuracy": accuracy(outputs["text_logits"], outputs["text_targets"]),
+            "mvm_accuracy": accuracy(outputs["code_logits"], outputs["code_targets"]),
+            "vtm_accuracy": accuracy(outputs["matching_scores"], own),
         }
 
     def __call__(self, **outputs: Any) -> Tensor:

@@ -151,7 +151,7 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         Returns:
             ``logits`` float32 (n, V), and, where the batch has none, ``text_label`` int64 (n,), the words that they
             should be. In pre-training also ``match_logits`` (B * O, V) and ``match_label`` int64 (B * O,), video by
-            video, its own text first.
+            video, its own text first, and ``match_scores`` (B, O), "true" over "false", to tell how many are right.
 
         Raises:
             DataError: if the batch lacks what its objective needs.
@@ -169,9 +169,7 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
             raise DataError(f"a batch of objective {kind!r} has no text_label: there is nothing to tell")
         if kind == "pretraining":
             return self._pretrain(video, text, labels, batch.get("negatives"))
-        length = labels.shape[1]
-        states = self.fuse(video, text, length if kind == "captioning" else None).last_hidden_state[:, -length:]
-        return {"logits": self.head(states[labels != IGNORED])}
+        return {"logits": self.tell_words(video, text, labels, from_left=kind == "captioning")}
 
     def score_aligned(self, text: States, video: States) -> Tensor:
         """Score row i of the texts, which end in a ``[MASK]``, with row i of the videos: float32 (N,).
@@ -245,9 +243,12 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         else:
             plain = States(text.values[:, -length:], text.mask[:, -length:])
             own = self.fuse(video, plain).last_hidden_state[:, -length:]
+        match_logits = self.head(states[:, -1])
+        true, false = match_logits[:, self._truth(states.device)].unbind(1)
         return {
             "logits": self.head(own[labels != IGNORED]),
-            "match_logits": self.head(states[:, -1]),
+            "match_logits": match_logits,
+            "match_scores": (true - false).detach().view(-1, count),
             "match_label": self._truth_label(videos == candidates.flatten()),
         }
 

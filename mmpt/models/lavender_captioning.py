@@ -20,6 +20,7 @@ from mmpt.models.embedding import evaluating
 from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode, read_decoding_options
 from mmpt.modules.kv_cache import KeyValueCache
 from mmpt.modules.lm_head import LMHead
+from mmpt.modules.masking import IGNORED
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.seeds import item_generator
 from mmpt.utils.tokenizers import special_ids
@@ -81,6 +82,19 @@ class LAVENDERCaptioning(CrossModalModel):
     def head(self) -> LMHead:
         """The head over the vocabulary."""
         return cast(LMHead, self.fc_mtm["predictions"])
+
+    def tell_words(self, video: States, text: States, labels: Tensor, from_left: bool = False) -> Tensor:
+        """Score the words that ``labels`` (B, X) tell, -100 where none is to be, of the last X text positions: (n, V).
+
+        Args:
+            video: of B videos.
+            text: of B texts, with what stands before them.
+            labels: int64.
+            from_left: whether a word sees only what is before it in the text, as it is generated.
+        """
+        length = labels.shape[1]
+        states = self.fuse(video, text, length if from_left else None).last_hidden_state[:, -length:]
+        return self.head(states[labels != IGNORED])
 
     def generate(
         self,

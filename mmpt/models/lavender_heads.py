@@ -7,17 +7,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmpt.models.cross_modal import CrossModalModel, FrameSequenceOptions, States, tiny_cross_modal_config
+from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.lavender_batches import objective_of, pretext_of
 from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
-from mmpt.models.lavender_weights import fit_tables, published_names
+from mmpt.models.lavender_task_specific import mask_missing_options
 from mmpt.models.violet import VIOLETMultipleChoice
-from mmpt.modules.masking import IGNORED
 from mmpt.modules.pair_head import MatchingHead
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.options import section_of
@@ -49,7 +47,7 @@ class LAVENDERMultiHeadOptions(LAVENDERCaptioningOptions):
     member: str | None = None
 
 
-class LAVENDERMultiHead(LAVENDERCaptioning, VIOLETMultipleChoice):
+class LAVENDERMultiHead(LAVENDERBase, LAVENDERCaptioning, VIOLETMultipleChoice):
     """Heads on the fused state of the text's ``[CLS]``, one for each member of a multi-task training; no pretext.
 
     Captions are told by the head over the vocabulary that all members share. ``member`` names the one whose head
@@ -60,7 +58,6 @@ class LAVENDERMultiHead(LAVENDERCaptioning, VIOLETMultipleChoice):
     """
 
     capabilities = frozenset({"fusion", "multiple_choice", "answering", "captioning"})
-    frame_order = True
     new_heads: ClassVar[tuple[str, ...]] = ("fc.*", "fc_*_*.*", "enc_img.emb_*", "enc_img.norm.*")
     allow_unexpected = (*CrossModalModel.allow_unexpected, "emb_task", "fc_*_*.*")
     config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": LAVENDERMultiHeadOptions}
@@ -87,20 +84,13 @@ class LAVENDERMultiHead(LAVENDERCaptioning, VIOLETMultipleChoice):
         }
         return tiny_cross_modal_config(cls.__name__, model={"heads": heads, "member": "clips"})
 
-    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring published weights to the names and the table sizes of this model."""
-        return fit_tables(published_names(state), self.state_dict())
-
     def encode_text(self, caps: Tensor, cmasks: Tensor, **pretext: Tensor | None) -> States:
         """Embed token ids (B, X), with masks.
 
         Raises:
             ConfigError: if there is a prompt or a task token.
         """
-        if any(value is not None for value in pretext.values()):
-            raise ConfigError(
-                "dataset.prompt, dataset.task_token: LAVENDERMultiHead knows a task by its head; unset them"
-            )
+        _refuse(pretext)
         return super().encode_text(caps, cmasks)
 
     def classify(self, text: States, video: States) -> Tensor:
@@ -129,14 +119,7 @@ class LAVENDERMultiHead(LAVENDERCaptioning, VIOLETMultipleChoice):
         if self._head()[0].type != "qamc":
             return super().option_scores(caps, cmasks, vfeats, vmasks, option_mask)
         scores = self.answer_scores(caps, cmasks, vfeats, vmasks)
-        if option_mask is None:
-            return scores
-        mask = option_mask.bool().view(len(scores), -1)
-        if mask.shape[1] > scores.shape[1]:
-            raise ConfigError(
-                f"model.heads.{self.member}.outputs: {scores.shape[1]}, but questions have {mask.shape[1]} options"
-            )
-        return scores.masked_fill(~F.pad(mask, (0, scores.shape[1] - mask.shape[1])), -torch.inf)
+        return mask_missing_options(scores, option_mask, f"model.heads.{self.member}.outputs")
 
     def answer_scores(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **kwargs: Any) -> Tensor:
         """Score the answers to the question about each video, (B, C)."""
@@ -173,9 +156,11 @@ class LAVENDERMultiHead(LAVENDERCaptioning, VIOLETMultipleChoice):
         if member is not None:
             self.member = member[0]
         if objective_of(batch.get("objective")) == "captioning":
-            return self._tell(
-                self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks), batch.get("text_label")
-            )
+            labels = batch.get("text_label")
+            if labels is None:
+                raise DataError("a batch of captions has no text_label: there is nothing to tell")
+            text, video = self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks)
+            return {"logits": self.tell_words(video, text, labels, from_left=True)}
         kind = self._head()[0].type
         if kind == "retrieval":
             return {"pair_scores": self.score_pairs(self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks))}
@@ -183,12 +168,6 @@ class LAVENDERMultiHead(LAVENDERCaptioning, VIOLETMultipleChoice):
             raise DataError(f"a batch of member {self.member!r}, of type {kind}, has no answers")
         score = self.answer_scores if kind == "qaoe" else self.option_scores
         return {"logits": score(caps, cmasks, vfeats, vmasks, **batch), "targets": answers.reshape(-1)}
-
-    def _tell(self, text: States, video: States, labels: Tensor | None) -> dict[str, Tensor]:
-        if labels is None:
-            raise DataError("a batch of captions has no text_label: there is nothing to tell")
-        states = self.fuse(video, text, labels.shape[1]).last_hidden_state[:, -labels.shape[1] :]
-        return {"logits": self.head(states[labels != IGNORED])}
 
     def _head(self) -> tuple[HeadOptions, MatchingHead]:
         """Return what the head of ``member`` is, and itself; ConfigError if there is none."""

@@ -32,6 +32,7 @@ __all__ = [
     "LAVENDERTaskSpecificOptions",
     "LAVENDERTaskSpecificPretraining",
     "LAVENDERTaskSpecificRetrieval",
+    "mask_missing_options",
 ]
 
 # What pre-training, LAVENDER itself and its variants with a head per task have beside.
@@ -124,13 +125,7 @@ class LAVENDERTaskSpecificChoice(LAVENDERBase, VIOLETMultipleChoice):
             ConfigError: if questions have more options than ``model.num_options``.
         """
         scores = self.classify(self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks))
-        if option_mask is None:
-            return scores
-        if option_mask.shape[1] > scores.shape[1]:
-            raise ConfigError(
-                f"model.num_options: {scores.shape[1]}, but questions have {option_mask.shape[1]} options"
-            )
-        return scores[:, : option_mask.shape[1]].masked_fill(~option_mask.bool(), -torch.inf)
+        return mask_missing_options(scores, option_mask, "model.num_options")
 
 
 class LAVENDERTaskSpecificOpenEnded(LAVENDERBase, VIOLETOpenEnded):
@@ -204,3 +199,22 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
             "logits": cast(LMHead, self.fc_mtm["predictions"])(own[text_label != IGNORED]),
             "matching_scores": self.fc(fused[:, length])[:, 0].view(texts.shape),
         }
+
+
+def mask_missing_options(scores: Tensor, option_mask: Tensor | None, key: str) -> Tensor:
+    """Return the scores of the options that questions have, -inf where one has fewer.
+
+    Args:
+        scores: (B, C), of as many options as a head has outputs.
+        option_mask: bool (B, O), true for those that there are; None: all C.
+        key: of the config, that says C.
+
+    Raises:
+        ConfigError: if O is more than C.
+    """
+    if option_mask is None:
+        return scores
+    mask = option_mask.bool().view(len(scores), -1)
+    if mask.shape[1] > scores.shape[1]:
+        raise ConfigError(f"{key}: {scores.shape[1]}, but questions have {mask.shape[1]} options")
+    return scores[:, : mask.shape[1]].masked_fill(~mask, -torch.inf)

@@ -1,4 +1,4 @@
-"""The record beside a folder of features: what was extracted, from what, with which settings.
+"""The record beside a folder of features or frames: what was extracted, from what, with which settings.
 
 ``manifest.json`` holds the settings once and one entry per video. While a run is under way each
 finished video is appended to ``manifest.journal``, so that a killed run loses nothing and a corpus
@@ -111,7 +111,7 @@ class Manifest:
         if differing:
             told = "; ".join(f"{key} {stored.get(key)!r}, now {self.provenance.get(key)!r}" for key in differing)
             raise DataError(
-                f"{self.path.parent}: its features were made with other settings ({told}). "
+                f"{self.path.parent}: what it holds was made with other settings ({told}). "
                 "Use another output folder, or remove this one"
             )
 

@@ -18,6 +18,7 @@ from mmpt.store.decode import DecodeReport, Picture, decoder_version, stream_fra
 from mmpt.store.decode_pool import Piece, PoolOptions
 from mmpt.store.extraction_job import ExtractionJob, ExtractionSummary, is_unchanged, source_of
 from mmpt.store.extraction_manifest import Manifest
+from mmpt.store.frame_seeking import sought_frames
 from mmpt.store.frame_selection import ChosenFrames, middle_frames
 from mmpt.store.frame_writer import VIDEOS_PER_SHARD, FrameStoreWriter
 from mmpt.store.images import QUALITY, encode_jpeg
@@ -35,6 +36,8 @@ class FrameExtractionOptions:
     ``frames``: so many, in the middle of as many even steps (:mod:`mmpt.store.frame_selection`), as published; unless
     ``fps`` is set: so many per second, the picture on screen in the middle of each interval. ``short_side``: scale the
     shorter side down to so many pixels; None keeps the stored size, as published. ``quality``: of the JPEGs, 1 to 95.
+    ``seek``: with ``frames``, decode whole videos from the key frame before each chosen frame only
+    (:mod:`mmpt.store.frame_seeking`): the same frames of intact files, sooner the longer they are.
     ``videos_per_shard``: a killed run loses at most so many. ``force``: also extract again what is there. ``workers``
     and ``timeout_seconds``: see :class:`mmpt.store.decode_pool.PoolOptions`.
 
@@ -46,6 +49,7 @@ class FrameExtractionOptions:
     fps: float | None = None
     short_side: int | None = None
     quality: int = QUALITY
+    seek: bool = False
     videos_per_shard: int = VIDEOS_PER_SHARD
     force: bool = False
     workers: int = 1
@@ -133,7 +137,10 @@ class _FrameJob(ExtractionJob):
         def encode(frame: Any) -> bytes:
             return encode_jpeg(picture(frame), self.options.quality)
 
-        yield from middle_frames(item.path, self.options.frames, encode, report, item.start, item.end)
+        if self.options.seek and not item.start and item.end is None:
+            yield from sought_frames(item.path, self.options.frames, encode, report)
+        else:
+            yield from middle_frames(item.path, self.options.frames, encode, report, item.start, item.end)
 
     def _decode_steadily(
         self, item: VideoItem, fps: float, report: DecodeReport

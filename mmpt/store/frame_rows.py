@@ -89,9 +89,10 @@ def pickle_rows(path: str | os.PathLike[str]) -> Iterator[FrameRow]:
     if found and all(isinstance(value, int) for value in found.values()):
         raise DataError(f"{path}: holds the offsets of rows, no frames; name the TSV that it belongs to")
     for video_id, frames in found.items():
+        is_id = isinstance(video_id, str | int) and not isinstance(video_id, bool)
         row = FrameRow(video_id if isinstance(video_id, str) else shown(video_id), f"{path}, video {shown(video_id)}")
-        if not isinstance(video_id, str) or not video_id:
-            row.error = "its id is no text"
+        if not is_id or not row.video_id:
+            row.error = "its id is no text and no whole number"
         elif isinstance(frames, list | tuple | str | bytes):
             row.images, row.error = _images([frames] if isinstance(frames, str | bytes) else frames)
         else:

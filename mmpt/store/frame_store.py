@@ -258,7 +258,7 @@ class FrameStore:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_frames, (os.fspath(self.path),)
+        return open_frames, (os.path.abspath(self.path),)
 
 
 _HOW_TO_MAKE = "scripts/frame_extractor makes one from videos or from published frame files."

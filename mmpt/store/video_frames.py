@@ -16,7 +16,7 @@ from typing import Any
 from mmpt.store.video_info import open_video, stated_duration
 from mmpt.utils.extras import require
 
-__all__ = ["DecodeReport", "count_frames", "decoded_frames", "judge_end", "timed_frames"]
+__all__ = ["DecodeReport", "clock_zero", "count_frames", "decoded_frames", "judge_end", "timed_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +104,7 @@ def _from(container: Any, stream: Any, start: Fraction, report: DecodeReport) ->
     stamp = None if first is None else _Stamps(container)(first)
     if first is None or stamp is None:
         return Fraction(0), frames if first is None else itertools.chain([first], frames)
-    origin = stamp if container.start_time is None else Fraction(container.start_time, 1_000_000)
-    if stamp - origin < _LEAD:
-        origin = stamp
+    origin = clock_zero(container, stamp)
     if start < 2:
         return origin, itertools.chain([first], frames)
     try:
@@ -120,6 +118,12 @@ def _from(container: Any, stream: Any, start: Fraction, report: DecodeReport) ->
     except av.FFmpegError as error:
         logger.debug("%s: seeking failed (%s)", container.name, error)
     return origin, decoded_frames(container, stream, report)
+
+
+def clock_zero(container: Any, first: Fraction) -> Fraction:
+    """Return where the clock of a file begins, in seconds on its own clock, given the time of the first picture."""
+    origin = first if container.start_time is None else Fraction(container.start_time, 1_000_000)
+    return first if first - origin < _LEAD else origin
 
 
 class _Stamps:
@@ -175,10 +179,13 @@ def count_frames(path: str | os.PathLike[str], start: float = 0.0, end: float | 
         for packet in _packets(container, stream, report):
             if not packet.size or packet.is_discard:
                 continue
-            stamp, decoded = ((None if t is None else t * stream.time_base - origin) for t in (packet.pts, packet.dts))
+            shown, decoded = (
+                None if stamp is None or stream.time_base is None else stamp * stream.time_base - origin
+                for stamp in (packet.pts, packet.dts)
+            )
             if end is not None and decoded is not None and decoded > end + _REORDERED:
                 break
-            count += stamp is None or (start <= stamp and (end is None or stamp < end))
+            count += shown is None or ((start == 0 or start <= shown) and (end is None or shown < end))
     return count
 
 

@@ -106,17 +106,15 @@ class MultiTask(Task):
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
         """Compute the loss of a batch of one member, as :class:`Task`.
 
-        Returns also ``member_losses``: for every member the loss and the number of batches, zero but for this one's.
+        Its ``measures`` have ``<member>_loss`` for every member, (0, 0) but for this one's.
         """
         own, counts = batch[MEMBER][0], not batch.get(PADDING_STEP, False)
         outputs = super().__call__(model, batch)
         # Tensors for all: workers add these up, and those that are on the device apart from plain numbers.
         zero = torch.zeros_like(outputs["loss_scalar"])
         losses = {name: (outputs["loss_scalar"] if name == own else zero) for name in self.member_names()}
-        return {
-            **outputs,
-            "member_losses": {name: (loss, int(counts and name == own)) for name, loss in losses.items()},
-        }
+        members = {f"{name}_loss": (loss, zero + int(counts and name == own)) for name, loss in losses.items()}
+        return {**outputs, "measures": {**outputs["measures"], **members}}
 
     def member_names(self) -> list[str]:
         """Return the names of the members, in the order of the config."""

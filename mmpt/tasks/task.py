@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.losses.scoring import ScoringLoss
@@ -223,12 +224,14 @@ class Task:
 
         Returns ``loss`` (scalar tensor with gradient), ``loss_scalar``, ``batch_size`` (samples),
         ``max_len`` (text length) and ``sample_size`` 1: the loss is already a mean; in a padding step they are zero,
-        but for ``max_len``.
+        but for ``max_len``. ``measures`` are those of a loss that has any: name -> (value, 1), or (0, 0) where this
+        batch has none.
         """
         batch = dict(self.flat_subsample(batch))
         padding = {PADDING_STEP: True} if batch.pop(PADDING_STEP, False) else {}
         outputs = model(**batch)
-        loss = self.loss_fn(**{**batch, **outputs, **padding})
+        inputs = {**batch, **outputs, **padding}
+        loss = self.loss_fn(**inputs)
         if padding:
             loss = loss * 0
         return {
@@ -237,7 +240,18 @@ class Task:
             "max_len": batch["caps"].size(1),
             "batch_size": 0 if padding else batch["caps"].size(0),
             "sample_size": 0 if padding else 1,
+            "measures": self._measures(inputs, loss),
         }
+
+    def _measures(self, inputs: dict[str, Any], loss: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        if not hasattr(self.loss_fn, "measures"):
+            return {}
+        found = {}
+        with torch.no_grad():
+            for name, value in self.loss_fn.measures(**inputs).items():
+                counts = value.isfinite() & (PADDING_STEP not in inputs)
+                found[name] = (value.nan_to_num(0) * counts, counts.to(loss.dtype))
+        return found
 
 
 def _declares(config: DictConfig, key: str) -> bool:

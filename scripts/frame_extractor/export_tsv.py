@@ -1,6 +1,6 @@
 """Write a frame store as the TSV that the published code of VIOLET or LAVENDER reads.
 
-    python scripts/frame_extractor/export_tsv.py --store data/frames/msrvtt --output img_msrvtt.tsv --layout lavender
+    python scripts/frame_extractor/export_tsv.py --store data/msrvtt/frames --output img_msrvtt.tsv --layout lavender
 
 Beside the TSV stands its index: .lineidx, and for LAVENDER .id2lineidx.pkl too. Exit code 2 for an error, 130 if
 interrupted.

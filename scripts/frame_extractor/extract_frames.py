@@ -1,6 +1,6 @@
 """Take a few frames of each video, as JPEGs in a frame store.
 
-    python scripts/frame_extractor/extract_frames.py --videos my_videos/ --store data/frames/mine --frames 5
+    python scripts/frame_extractor/extract_frames.py --videos my_videos/ --store data/mine/frames --frames 5
 
 Every video is decoded once. A second run goes on where the first stopped. Exit code 1 if more than --max-failed of the
 videos failed, 2 for any other error, 130 if interrupted.
@@ -47,6 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--quality", type=int, default=default.quality, help=f"of the JPEGs, 1 to 95 ({default.quality})")
     add(
+        "--seek",
+        action="store_true",
+        help="decode from the key frame before each of --frames only: sooner for long videos, blind to damage between",
+    )
+    add(
         "--videos-per-shard",
         type=int,
         default=default.videos_per_shard,
@@ -66,11 +71,14 @@ def _run(args: argparse.Namespace) -> int:
     check_arguments(args)
     if args.frames is not None and args.fps is not None:
         raise MMPTError("give --frames or --fps, not both")
+    if args.seek and args.fps is not None:
+        raise MMPTError("--seek goes with --frames: --fps needs every frame")
     options = FrameExtractionOptions(
         frames=FrameExtractionOptions.frames if args.frames is None else args.frames,
         fps=args.fps,
         short_side=args.short_side,
         quality=args.quality,
+        seek=args.seek,
         videos_per_shard=args.videos_per_shard,
         force=args.force,
         workers=args.workers,

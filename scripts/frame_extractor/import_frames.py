@@ -1,8 +1,8 @@
 """Read published frame files (VIOLET, LAVENDER, SwinBERT) into a frame store.
 
-    python scripts/frame_extractor/import_frames.py --input _data/img_msrvtt.pkl --store data/frames/msrvtt
+    python scripts/frame_extractor/import_frames.py --input _data/img_msrvtt.pkl --store data/msrvtt/frames
     python scripts/frame_extractor/import_frames.py --input img_webvid_train_0.tsv img_webvid_train_1.tsv \\
-        --store data/frames/webvid
+        --store data/webvid/frames
 
 Files: .pkl (dict of id to base64 images; never executed) and TSVs of base64 images, with or without their .lineidx or
 .id2lineidx.pkl. A second run goes on where the first stopped. Exit code 1 if more than --max-failed of the videos

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.losses.generic import ArgmaxCrossEntropy, CrossEntropy, NLGLoss
+from mmpt.losses.generic import ArgmaxCrossEntropy, CrossEntropy, NLGLoss, accuracy
 from mmpt.utils.registry import build
 
 CLASSES = 4
@@ -114,3 +114,13 @@ def test_any_number_of_classes() -> None:
         assert CrossEntropy()(torch.zeros(3, classes), torch.tensor([0, 1, classes - 1])).item() == pytest.approx(
             math.log(classes), abs=1e-5
         )
+
+
+def test_accuracy_counts_what_is_labelled_alone() -> None:
+    scores = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [5.0, 0.0]])
+    assert accuracy(scores, torch.tensor([0, 0, -100, 0])) == pytest.approx(2 / 3)
+    assert accuracy(scores[:0], torch.tensor([], dtype=torch.long)).isnan()
+    assert CrossEntropy().measures(scores, torch.tensor([0, 1, 0, 0])) == {"accuracy": 1.0}
+    label = torch.tensor([[-100, 1, -100], [0, -100, 0]])
+    assert NLGLoss().measures(scores[:3], label)["accuracy"] == pytest.approx(1 / 3)
+    assert ArgmaxCrossEntropy().measures(scores[:2], torch.tensor([[0.9, 0.1], [0.7, 0.3]]))["accuracy"] == 0.5

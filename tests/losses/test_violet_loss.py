@@ -41,6 +41,20 @@ def test_a_batch_without_masks_has_a_loss_and_a_gradient_of_zeros() -> None:
     assert given["text_logits"].grad.shape == (0, 9)
 
 
+def test_what_is_measured_is_how_many_are_right() -> None:
+    outputs = {
+        "text_logits": torch.eye(3)[:2],
+        "text_targets": torch.tensor([0, 2]),
+        "code_logits": torch.zeros(0, 5),
+        "code_targets": torch.zeros(0, dtype=torch.long),
+        "matching_scores": torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [1.0, 0.5]]),
+    }
+    measures = VIOLETLoss().measures(**outputs)
+    assert measures["mlm_accuracy"] == 0.5 and measures["mvm_accuracy"].isnan() and measures["vtm_accuracy"] == 0.75
+    scores = torch.tensor([[3.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 5.0, 4.0]])
+    assert PairMatchingLoss().measures(scores)["accuracy"] == pytest.approx(2 / 3)
+
+
 def test_matching_looks_for_the_text_of_each_video() -> None:
     scores = torch.tensor([[0.10, 0.02, 0.00], [0.05, 0.07, -0.03], [0.01, 0.04, 0.06]])  # texts by videos
     published = (

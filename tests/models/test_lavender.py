@@ -20,8 +20,11 @@ from mmpt.optim.parameters import prepare_parameters, scales_of
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.tokenizers import load_tokenizer
 
-# The published groups of parameters, in the keys of the section optim.
-WEIGHT_DECAY = {"*": 1.0, "*bias*": 0.0, "*LayerNorm.weight": 0.0}
+# The published groups of parameters, in the keys of the section optim: from nothing, and on top of what decays anyway.
+WEIGHT_DECAY = (
+    {"*": 1.0, "*bias*": 0.0, "*LayerNorm.weight": 0.0},
+    {"enc_img.swin.*norm*.weight": 1.0, "enc_img.norm.weight": 1.0, "*relative_position_bias_table": 0.0},
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +113,9 @@ def test_state_dict_keys_are_the_published_ones(published) -> None:
     assert own["emb_task"].shape == (listed["emb_task"][0], 64)
 
 
-def test_groups_of_parameters_are_the_published_ones(published) -> None:
-    prepare_parameters(published, OptimOptions(weight_decay_multipliers=WEIGHT_DECAY), "mmadamw")
+@pytest.mark.parametrize("multipliers", WEIGHT_DECAY)
+def test_groups_of_parameters_are_the_published_ones(published, multipliers) -> None:
+    prepare_parameters(published, OptimOptions(weight_decay_multipliers=multipliers), "mmadamw")
     groups = json.loads(str(frame_golden("lavender")["recipes"]))["opt_groups"]
     decays = {name: group["wd"] for group in groups for name in group["names"]}
     own = {name: 1e-3 * scales_of(parameter)[1] for name, parameter in published.named_parameters()}

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.swin_weights import inflate, load_swin
-from mmpt.modules.video_swin import SWIN_SIZES, SwinOptions, VideoSwin, WindowAttention, swin_options
+from mmpt.modules.swin_windows import WindowAttention
+from mmpt.modules.video_swin import SWIN_SIZES, SwinOptions, VideoSwin, swin_options
 from mmpt.utils.errors import CheckpointError, ConfigError
 
 SMALL = SwinOptions(8, (2, 2), (1, 2), (2, 4, 4), drop_path=0.0)

@@ -64,6 +64,7 @@ def test_failures_and_mistakes(videos: Path, tmp_path: Path, capsys: pytest.Capt
         (["--frames", "0"], "--frames 0"),
         (["--fps", "-1"], "--fps -1"),
         (["--fps", "1", "--frames", "3"], "not both"),
+        (["--fps", "1", "--seek"], "--seek"),
         (["--quality", "100"], "--quality 100"),
         (["--max-failed", "2"], "--max-failed 2"),
         (["--frames", "4"], "frames 5, now 4"),

@@ -146,10 +146,19 @@ def test_damaged_rows_are_counted_with_line_and_reason(tmp_path: Path) -> None:
 def test_a_pickle(tmp_path: Path) -> None:
     content = {video_id: list(map(text, images)) for video_id, images in VIDEOS.items()}
     content |= {"raw": [jpeg(1)], "bytes": [text(jpeg(2)).encode()], "one": text(jpeg(3))}
-    file = write(tmp_path / "img.pkl", pickle.dumps({**content, "bad": 3, 7: ["x"], "empty": []}))
+    file = write(
+        tmp_path / "img.pkl",
+        pickle.dumps({**content, "bad": 3, 7: ["x"], "empty": [], 1.5: [text(jpeg(1))], 8: [text(jpeg(8))]}),
+    )
     summary = import_frames([file], tmp_path / "out")
-    assert stored(tmp_path / "out") == {**VIDEOS, "raw": [jpeg(1)], "bytes": [jpeg(2)], "one": [jpeg(3)]}
-    assert {video for video, _ in summary.failures} == {"bad", "7", "empty"}
+    assert stored(tmp_path / "out") == {
+        **VIDEOS,
+        "raw": [jpeg(1)],
+        "bytes": [jpeg(2)],
+        "one": [jpeg(3)],
+        "8": [jpeg(8)],
+    }
+    assert {video for video, _ in summary.failures} == {"bad", "7", "empty", "1.5"}
 
 
 class Evil:

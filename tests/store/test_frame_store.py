@@ -200,7 +200,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=STEPS)
 def test_replacing_and_removing_leaves_what_a_dict_would(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, ...]]

@@ -10,7 +10,7 @@ pytest.importorskip("fairseq")
 
 from fairseq_fakes import FakeTrainer, Position, checkpoints, safe, save
 
-from mmpt.tasks.fairseq_checkpoints import save_last
+from mmpt.tasks.fairseq_checkpoints import _read, save_last
 from mmpt.utils import checkpoint_files
 from mmpt.utils.checkpoint import load_state_dict_file, save_safetensors
 from mmpt.utils.checkpoint_files import damage_of
@@ -92,3 +92,18 @@ def test_the_last_checkpoint_alone_is_saved_whatever_is_configured(tmp_path: Pat
     save(trainer, cfg, 6)
     assert weights_in(tmp_path) == {"checkpoint_1_6": 6, "checkpoint_last": 4}
     assert not save_last(checkpoints(tmp_path, no_save=True), FakeTrainer(), Position())
+
+
+def test_a_flat_file_of_weights_is_a_training_not_begun(tmp_path: Path) -> None:
+    """As VIOLET and LAVENDER have published theirs; fairseq's own files are left to fairseq."""
+    torch.save({"fc.3.weight": torch.ones(2), "w": torch.zeros(1)}, tmp_path / "lavender.pt")
+    torch.save({"model": {"w": torch.ones(1)}, "extra_state": {"epoch": 3}}, tmp_path / "checkpoint_best.pt")
+
+    def theirs(path: str) -> dict[str, object]:
+        return torch.load(path, weights_only=True)
+
+    state = _read(theirs, str(tmp_path / "lavender.pt"))
+    assert sorted(state["model"]) == ["mmmodel.fc.3.weight", "mmmodel.w"] and not state["optimizer_history"]
+    assert state["extra_state"]["train_iterator"]["epoch"] == 1
+    whole = _read(theirs, str(tmp_path / "checkpoint_best.pt"))
+    assert whole["extra_state"] == {"epoch": 3} and whole["criterion"] == {}

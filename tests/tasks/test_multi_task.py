@@ -113,7 +113,7 @@ def test_the_other_splits_have_every_item_once_in_order(split: str) -> None:
 
 @pytest.fixture
 def config(pretraining_config: dict[str, Any], tiny_corpus: Path) -> dict[str, Any]:
-    """Two members: the narration, 9 batches of 2 videos with 3 clips each, and 18 captioned clips, 6 batches."""
+    """Two members: the narration, 6 batches of 3 videos with 3 clips each, and 18 captioned clips, 3 batches."""
     config = plain(pretraining_config)
     dataset = config["dataset"]
     narration = {
@@ -129,13 +129,13 @@ def config(pretraining_config: dict[str, Any], tiny_corpus: Path) -> dict[str, A
         "aligner": "DSAligner",
         "train_path": str(tiny_corpus / "train.csv"),
         "json_path": str(tiny_corpus / "captions_vtt.json"),
-        "batch_size": 3,
+        "batch_size": 6,
         "video_processor": "VideoProcessor",
         "vfeat_dir": str(tiny_corpus / "features"),
     }
     dataset["members"] = {"narration": narration, "captions": captions}
     config["task"] = "MultiTask"
-    config["fairseq"]["dataset"]["batch_size"] = 6
+    config["fairseq"]["dataset"]["batch_size"] = 9
     config["fairseq"]["optimization"]["max_epoch"] = 1
     return config
 
@@ -148,17 +148,17 @@ def test_a_config_of_members(config: dict[str, Any]) -> None:
     task.build_dataset()
     assert isinstance(task.train_data, MemberDatasets)
     sizes = {name: (len(member.dataset), member.batch_size) for name, member in task.train_data.members.items()}
-    assert sizes == {"narration": (18, 2), "captions": (18, 3)}
+    assert sizes == {"narration": (18, 3), "captions": (18, 6)}
     assert isinstance(task.val_data, MemberDatasets) and list(task.val_data.members) == ["narration"]
     task.build_loss()
     model = task.build_model()
     batch = task.train_data.collater([task.train_data[index] for index in (20, 21)])
     assert batch[MEMBER] == ["captions"] * 2
     outputs = task(model, batch)
-    assert outputs["member_losses"]["captions"] == (outputs["loss_scalar"], 1)
-    assert outputs["member_losses"]["narration"] == (0, 0)
+    assert outputs["measures"]["captions_loss"] == (outputs["loss_scalar"], 1)
+    assert outputs["measures"]["narration_loss"] == (0, 0)
     padded = task(model, {**batch, PADDING_STEP: True})
-    assert padded["member_losses"] == {"narration": (0, 0), "captions": (0, 0)}
+    assert all(measure == (0, 0) for measure in padded["measures"].values())
 
 
 @pytest.mark.parametrize(
@@ -211,23 +211,23 @@ def test_members_that_cannot_be_trained(config: dict[str, Any], path: str, value
 
 @pytest.mark.slow
 def test_a_training_that_is_cut_goes_on_with_the_same_tasks(config: dict[str, Any], tmp_path: Path) -> None:
-    """15 updates, of which the seventh is cut off; without data workers before, with two of them after."""
+    """9 updates, of which the fifth is cut off; without data workers before, with two of them after."""
     pytest.importorskip("fairseq")
     from fairseq_runs import KILLED, assert_same, final, run
 
     def in_folder(name: str, workers: int) -> dict[str, Any]:
         made = copy.deepcopy(config)
-        made["fairseq"]["checkpoint"] |= {"save_dir": str(tmp_path / name), "save_interval_updates": 4}
+        made["fairseq"]["checkpoint"] |= {"save_dir": str(tmp_path / name), "save_interval_updates": 3}
         made["fairseq"]["dataset"]["num_workers"] = workers
         return made
 
     codes, output = run(in_folder("whole", 0), tmp_path)
     assert codes == [0], output
-    assert final(tmp_path / "whole")["updates"] == 15
+    assert final(tmp_path / "whole")["updates"] == 9
     for key in ("train_narration_loss", "train_captions_loss", "valid_narration_loss"):
         assert f'"{key}"' in output
     assert '"valid_captions_loss"' not in output
-    codes, output = run(in_folder("cut", 0), tmp_path, fault=("before_update", 7))
+    codes, output = run(in_folder("cut", 0), tmp_path, fault=("before_update", 5))
     assert codes == [KILLED], output
     codes, output = run(in_folder("cut", 2), tmp_path)
     assert codes == [0] and "Loaded checkpoint" in output, output
@@ -236,7 +236,7 @@ def test_a_training_that_is_cut_goes_on_with_the_same_tasks(config: dict[str, An
 
 @pytest.mark.slow
 def test_two_processes_share_the_tasks(config: dict[str, Any], tmp_path: Path) -> None:
-    """Eight updates for 15 batches, so that one process has none once; validation is of one member."""
+    """Five updates for 9 batches, so that one process has none once; validation is of one member."""
     pytest.importorskip("fairseq")
     from fairseq_runs import final, run
 
@@ -244,7 +244,7 @@ def test_two_processes_share_the_tasks(config: dict[str, Any], tmp_path: Path) -
     codes, output = run(config, tmp_path, ranks=2)
     assert codes == [0, 0], output
     found = final(Path(config["fairseq"]["checkpoint"]["save_dir"]))
-    assert found["updates"] == 8 and all(torch.isfinite(one).all() for one in found["model"].values())
+    assert found["updates"] == 5 and all(torch.isfinite(one).all() for one in found["model"].values())
     assert '"train_captions_loss"' in output and '"valid_narration_loss"' in output
 
 

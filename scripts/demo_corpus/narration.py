@@ -24,7 +24,7 @@ __all__ = [
     "read_step",
     "recognise",
 ]
-__all__ += ["synonyms"]
+__all__ += ["plain", "synonyms"]
 
 # For each meaning: the narrator's words, and words that belong to the retrieval captions.
 _COLOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -178,6 +178,11 @@ def read_step(sentence: str) -> Triple | None:
 def progressive(action: str) -> str:
     """Return the narrator's first word or words for an action, as after "is"."""
     return _ACTIONS[action][0][0][1]
+
+
+def plain(triple: Triple) -> str:
+    """Return the plainest sentence about a triple, always the same."""
+    return _STEP_SENTENCE.format(c=triple.colour, s=triple.shape, ing=progressive(triple.action))
 
 
 def finite(action: str) -> str:

@@ -4,6 +4,7 @@ A training takes one optimizer step from the checkpoint it names and leaves one;
 names. So a project's classes, files and checkpoints fit together.
 """
 
+import itertools
 import math
 from argparse import Namespace
 from collections.abc import Iterator
@@ -256,13 +257,16 @@ def make_frames_small(job: Job) -> None:
 
 
 def loss_of(task: Task, model: torch.nn.Module, split: str, job: Job) -> torch.Tensor:
-    """Compute the loss of the first batch of a split, as fairseq's task would; of several members, of each."""
+    """Compute the loss of a batch of a split, as fairseq's task would; of several members, of one of each."""
     data: Any = getattr(task, split)
-    size = min(_ITEMS, OmegaConf.select(job.config, "fairseq.dataset.batch_size"), len(data))
+    most = min(_ITEMS, OmegaConf.select(job.config, "fairseq.dataset.batch_size"))
     data.set_epoch(1)
     losses = []
-    for start in data.starts[:-1].tolist() if isinstance(data, MemberDatasets) else [0]:
-        output = task(model, data.collater([data[start + index] for index in range(size)]))
+    starts = data.starts.tolist() if isinstance(data, MemberDatasets) else [0, len(data)]
+    for start, end in itertools.pairwise(starts):
+        size = min(most, end - start)
+        # spread over the split: the first items may be captions of one video, which are not compared with each other
+        output = task(model, data.collater([data[start + index * (end - start) // size] for index in range(size)]))
         assert math.isfinite(output["loss_scalar"]), f"{split}: loss {output['loss_scalar']}"
         assert output["sample_size"] >= 1
         losses.append(output["loss"])

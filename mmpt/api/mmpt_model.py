@@ -64,6 +64,8 @@ class MMPTModel(nn.Module):
         self.model: Any = model
         self.video_encoder = video_encoder
         self.l2_normalize = l2_normalize
+        #: What stands before each text where a call gives nothing else: LAVENDER's, as the job says.
+        self.pretext: dict[str, Tensor] = {}
         #: What was loaded from the checkpoint and what was not, by :meth:`from_pretrained`.
         self.load_report: LoadReport | None = None
 
@@ -114,6 +116,8 @@ class MMPTModel(nn.Module):
         )
         built = cls(settings, model, video_encoder, l2_normalize)
         built.load_report = report
+        if hasattr(aligner, "pretext"):
+            built.pretext = aligner.pretext()
         text = read_options(settings.dataset, AlignerOptions)
         return built.eval(), load_tokenizer(text.bert_name, text.use_fast), aligner
 
@@ -143,7 +147,7 @@ class MMPTModel(nn.Module):
             cmasks: (B, L).
             return_score: whether to return scores in place of the model's outputs.
             vmasks: (B, T), true where a second or frame is real, for videos of different lengths; all are by default.
-            pretext: LAVENDER: ``prompts`` or ``task_ids`` of the aligner's items.
+            pretext: LAVENDER: ``prompts`` or ``task_ids`` of the aligner's items; by default what the job sets.
 
         Returns:
             ``score`` (B,), the dot product of each video with its text; or what the model returns, ``pooled_video``
@@ -219,6 +223,7 @@ class MMPTModel(nn.Module):
             ConfigError: as :meth:`encode_video`.
         """
         device = self._device
+        pretext = pretext or {name: one.expand(len(caps), *one.shape) for name, one in self.pretext.items()}
         pretext = {name: value.to(device) for name, value in pretext.items()}
         return self.model.encode_text(caps.to(device), cmasks.to(device), **pretext)
 

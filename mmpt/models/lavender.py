@@ -25,7 +25,7 @@ from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
 from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
 from mmpt.modules.masking import IGNORED
-from mmpt.modules.pairing import in_batch_negatives
+from mmpt.modules.pairing import in_batch_negatives, of_same_video
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.tokenizers import load_tokenizer
 
@@ -146,7 +146,7 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
             objective: of :data:`mmpt.models.lavender_batches.OBJECTIVES`.
             batch: what the table names; ``prompts`` or ``task_ids`` as :meth:`encode_text`; in pre-training
                 ``negatives`` int64 (B, O - 1), the rows of the texts that each video is compared with, by default
-                those of the next rows.
+                those of the next rows. Texts of the same video by ``video_key`` belong to it there, too.
 
         Returns:
             ``logits`` float32 (n, V), and, where the batch has none, ``text_label`` int64 (n,), the words that they
@@ -168,7 +168,7 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         if labels is None:
             raise DataError(f"a batch of objective {kind!r} has no text_label: there is nothing to tell")
         if kind == "pretraining":
-            return self._pretrain(video, text, labels, batch.get("negatives"))
+            return self._pretrain(video, text, labels, batch.get("negatives"), batch.get("video_key"))
         return {"logits": self.tell_words(video, text, labels, from_left=kind == "captioning")}
 
     def score_aligned(self, text: States, video: States) -> Tensor:
@@ -226,7 +226,9 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         # Without a place for the answer (its blank was cut off) any will do: the item counts as wrong.
         return states[torch.arange(len(states), device=states.device), position.view(-1).clamp(min=0)]
 
-    def _pretrain(self, video: States, text: States, labels: Tensor, negatives: Tensor | None) -> dict[str, Tensor]:
+    def _pretrain(
+        self, video: States, text: States, labels: Tensor, negatives: Tensor | None, video_key: Tensor | None
+    ) -> dict[str, Tensor]:
         """Fuse each video with its own text, the first of O, whose masked words are told, and with others.
 
         The words are told without the pretext, which speaks of the other task; without one, both take one fusion.
@@ -245,11 +247,12 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
             own = self.fuse(video, plain).last_hidden_state[:, -length:]
         match_logits = self.head(states[:, -1])
         true, false = match_logits[:, self._truth(states.device)].unbind(1)
+        same = of_same_video(negatives, video_key)
         return {
             "logits": self.head(own[labels != IGNORED]),
             "match_logits": match_logits,
-            "match_scores": (true - false).detach().view(-1, count),
-            "match_label": self._truth_label(videos == candidates.flatten()),
+            "match_scores": (true - false).detach().view(-1, count).masked_fill(same, -torch.inf),
+            "match_label": self._truth_label((videos == candidates.flatten()) | same.flatten()),
         }
 
     def _match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.violet import VIOLETMultipleChoice, VIOLETOpenEnded, VIOLETRetrieval
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking import IGNORED
-from mmpt.modules.pairing import in_batch_negatives
+from mmpt.modules.pairing import in_batch_negatives, of_same_video
 from mmpt.utils.errors import ConfigError
 
 __all__ = [
@@ -171,6 +171,7 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
         vmasks: Tensor,
         text_label: Tensor,
         negatives: Tensor | None = None,
+        video_key: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
         """Tell masked words, and score each video with its text and with others.
@@ -181,10 +182,11 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
             text_label: int64 (B, X), -100 where nothing is to be told.
             negatives: int64 (B, O - 1), rows of the texts that each video is compared with beside its own; by default
                 the next ones, as many as ``model.matching_texts`` and the batch allow.
+            video_key: int64 (B,), equal for items of the same video, whose texts are no negatives of each other.
 
         Returns:
             ``logits`` float32 (labelled positions, V), and ``matching_scores`` (B, O), of which column 0 is the
-            video's own text.
+            video's own text; -inf for another of the same video.
         """
         video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks)
         rows = torch.arange(len(caps), device=caps.device)
@@ -195,9 +197,10 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
         fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
         length = video.values.shape[1]
         own = fused[:: texts.shape[1], length:]
+        scores = self.fc(fused[:, length])[:, 0].view(texts.shape)
         return {
             "logits": cast(LMHead, self.fc_mtm["predictions"])(own[text_label != IGNORED]),
-            "matching_scores": self.fc(fused[:, length])[:, 0].view(texts.shape),
+            "matching_scores": scores.masked_fill(of_same_video(negatives, video_key), -torch.inf),
         }
 
 

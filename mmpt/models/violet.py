@@ -24,7 +24,7 @@ from mmpt.models.violet_masking import Masks, choose_masks
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking_visual import hide_squares
 from mmpt.modules.pair_head import MatchingHead
-from mmpt.modules.pairing import in_batch_negatives
+from mmpt.modules.pairing import in_batch_negatives, of_same_video
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.tokenizers import special_ids
 
@@ -213,6 +213,7 @@ class VIOLETPretraining(VIOLETRetrieval):
         attended: Tensor | None = None,
         selection_noise: Tensor | None = None,
         negatives: Tensor | None = None,
+        video_key: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
         """Mask the batch, and tell what was masked and which text belongs to each video.
@@ -227,10 +228,12 @@ class VIOLETPretraining(VIOLETRetrieval):
             selection_noise: (B, T * P + X), by which that choice is random.
             negatives: int64 (B, O - 1), rows of the texts that each video is matched with beside its own; by default
                 the next ones, as many as ``model.matching_texts`` and the batch allow.
+            video_key: int64 (B,), equal for items of the same video, whose texts are no negatives of each other.
 
         Returns:
             ``text_logits`` (masked words, V) with ``text_targets``, ``code_logits`` (masked squares, codes) with
-            ``code_targets``, and ``matching_scores`` (B, O), of which column 0 is the video's own text.
+            ``code_targets``, and ``matching_scores`` (B, O), of which column 0 is the video's own text; another
+            of the same video scores -inf.
 
         Raises:
             DataError: if there is not one visual token for each patch of a frame.
@@ -249,12 +252,13 @@ class VIOLETPretraining(VIOLETRetrieval):
         fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
         length, own = video.values.shape[1], fused[: len(caps)]
         squares = own[:, :length].unflatten(1, (vfeats.shape[1], -1))[:, :, 1:][chosen.squares.flatten(2)]
+        scores = self.fc(fused[:, length])[:, 0].view(texts.shape).T
         return {
             "text_logits": cast(LMHead, self.fc_mtm["predictions"])(own[:, length:][chosen.words]),
             "text_targets": caps[chosen.words],
             "code_logits": self.fc_mvm(squares),
             "code_targets": visual_codes[chosen.squares],
-            "matching_scores": self.fc(fused[:, length])[:, 0].view(texts.shape).T,
+            "matching_scores": scores.masked_fill(of_same_video(negatives, video_key), -torch.inf),
         }
 
     def _check_grid(self, vfeats: Tensor, visual_codes: Tensor) -> None:

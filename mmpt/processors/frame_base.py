@@ -18,6 +18,7 @@ from mmpt.processors.base import (
     flat_ids,
     video_name,
 )
+from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_sampling import nearest_frame, sample_frames
 from mmpt.processors.frame_transforms import FrameTransform, refuse_oblong
 from mmpt.store.frame_store import StoredFrames, open_frames
@@ -132,6 +133,7 @@ class FrameAligner:
         self.bert_name = options.bert_name
         self.special_ids: SpecialIds = special_ids(options.bert_name, options.use_fast)
         self.vocab_size = len(load_tokenizer(options.bert_name, options.use_fast))
+        self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")
 
     def __call__(
         self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None
@@ -158,6 +160,7 @@ class FrameAligner:
             item["caps"], item["cmasks"] = self.text(text_feature)
         except DataError as error:
             raise DataError(f"video {item['video_id']}: {error}") from error
+        self.count_cut(item["video_id"], len(flat_ids(text_feature)) - (self.max_text_len - 2))
         text = getattr(text_feature, "text", None)
         return {**item, "text": text} if self.split == "test" and text is not None else item
 
@@ -210,6 +213,10 @@ class FrameAligner:
     def text(self, words: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``caps`` int64 (X,) and ``cmasks`` bool (X,) of word-piece ids; those that do not fit are cut off."""
         return lay_out_words(words, self.max_text_len, self.special_ids)
+
+    def count_cut(self, name: str, over: int) -> None:
+        """Count a text about a video, and whether word pieces of it, ``over`` if positive, are cut off."""
+        self.cut.add(over > 0, f"video {name}, {over} word pieces too many")
 
     def _build_text_seq(self, text_feature: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Lay out one text under the name that the published snippet calls, of every system's aligner."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from mmpt.modules.masking import hide_tokens, maskable
 from mmpt.processors import lavender_layouts as layouts
 from mmpt.processors.base import flat_ids
-from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_base import FrameAligner, FrameAlignerOptions
 from mmpt.processors.lavender_layouts import Layout
 from mmpt.processors.msrvtt_qa import Choice, OptionsAligner
@@ -93,7 +92,6 @@ class LAVENDERAligner(FrameAligner):
                 f"{nearest(self.options.mask_pos, layouts.MASK_POSITIONS)}"
             )
         self._prompts: dict[str, Tensor] = {}
-        self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")
 
     def pretext(self, options: int = 0) -> dict[str, Tensor]:
         """Return ``task_ids`` int64 (), or ``prompts`` int64 (Lp,), or nothing, as the config says.
@@ -116,9 +114,9 @@ class LAVENDERAligner(FrameAligner):
         tokenizer = load_tokenizer(self.bert_name, self.options.use_fast)
         return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
-    def count_cut(self, name: str, layout: Layout) -> Layout:
+    def counted(self, name: str, layout: Layout) -> Layout:
         """Count a text, and whether it was cut; return it."""
-        self.cut.add(layout.cut > 0, f"video {name}, {layout.cut} word pieces too many")
+        self.count_cut(name, layout.cut)
         return layout
 
 
@@ -136,6 +134,16 @@ class LAVENDERMatchingAligner(LAVENDERAligner):
     def __init__(self, config: Any, masked: bool = False, matched: bool = True) -> None:
         super().__init__(config)
         self.masked, self.matched = masked, matched
+
+    def lay_out(self, words: Sequence[int]) -> Layout:
+        """Lay out one text: with the ``[MASK]``, or plainly."""
+        lay_out = layouts.match if self.matched else layouts.plain
+        return lay_out(words, self.max_text_len, self.special_ids)
+
+    def text(self, words: Any) -> tuple[Tensor, Tensor]:
+        """Return ids and mask (X,) of one text, as those of an item: a model scores it at its ``[MASK]``."""
+        text = self.lay_out(flat_ids(words).tolist())
+        return torch.from_numpy(text.caps), torch.from_numpy(text.cmasks)
 
     def __call__(
         self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
@@ -158,9 +166,7 @@ class LAVENDERMatchingAligner(LAVENDERAligner):
             DataError: if the ids are not a flat list; names the video.
         """
         item = self.video(video_id, stored, rng)
-        lay_out = layouts.match if self.matched else layouts.plain
-        words = words_of(text_feature, item["video_id"])
-        text = self.count_cut(item["video_id"], lay_out(words, self.max_text_len, self.special_ids))
+        text = self.counted(item["video_id"], self.lay_out(words_of(text_feature, item["video_id"])))
         item |= {**layout_tensors(text), **self.pretext(), "objective": "pretraining" if self.masked else "retrieval"}
         if self.masked:
             rng = np.random.default_rng() if rng is None else rng
@@ -186,6 +192,10 @@ class LAVENDEROptionsAligner(OptionsAligner, LAVENDERAligner):
         text = layouts.match(words, self.max_text_len, self.special_ids)
         return torch.from_numpy(text.caps), torch.from_numpy(text.cmasks)
 
+    def text(self, words: Any) -> tuple[Tensor, Tensor]:
+        """Return ids and mask (X,) of one text, as those of an option: a model scores it at its ``[MASK]``."""
+        return self.lay_out(flat_ids(words).tolist())
+
     def __call__(
         self, video_id: Any, stored: Any, text_feature: Any, rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
@@ -205,9 +215,7 @@ class LAVENDEROptionsAligner(OptionsAligner, LAVENDERAligner):
             DataError: if the right option is none of them, or the ids are not flat lists; names the video.
         """
         item = {**self.question_item(video_id, text_feature), **self.video(video_id, stored, rng)}
-        choice = Choice(*text_feature)
-        over = len(choice.question or []) + max(map(len, choice.options)) - self.max_words
-        self.cut.add(over > 0, f"video {item['video_id']}, {over} word pieces too many")
+        self.count_cut(item["video_id"], self.too_many(Choice(*text_feature)))
         rows = len(item["caps"])
         # As many leading dimensions as caps: what merges those of a batch must take the two for alike.
         pretext = {key: value.expand(rows, *value.shape).clone() for key, value in self.pretext().items()}

@@ -43,7 +43,7 @@ class LAVENDERCaptioningAligner(LAVENDERAligner):
         ids, reference = text_feature
         item = self.video(video_id, stored, rng)
         words = words_of(ids, item["video_id"])
-        text = self.count_cut(item["video_id"], layouts.plain(words, self.max_text_len, self.special_ids))
+        text = self.counted(item["video_id"], layouts.plain(words, self.max_text_len, self.special_ids))
         item |= {**layout_tensors(text), **self.pretext(), "ref": reference, "objective": "captioning"}
         if self.split != "test":
             rng = np.random.default_rng() if rng is None else rng

@@ -69,7 +69,7 @@ class LAVENDERChoiceAligner(LAVENDERAligner):
         item = self.video(video_id, stored, rng)
         words = layouts.join_options(choice.question or [], choice.options, self._option_heads(slots), self.special_ids)
         text = layouts.ask_choice(words, self.max_text_len, self.special_ids, self.mask_pos)
-        item |= {**layout_tensors(self.count_cut(item["video_id"], text)), **self.pretext(slots)}
+        item |= {**layout_tensors(self.counted(item["video_id"], text)), **self.pretext(slots)}
         item |= {"answers": torch.tensor([choice.answer]), "option_mask": torch.arange(slots) < number}
         if self.mask_pos is not None:
             item |= _answer(text, self._number(choice.answer))
@@ -125,7 +125,7 @@ class LAVENDERQuestionAligner(LAVENDERAligner):
             raise DataError(f"video {video_id}: {type(text_feature).__name__} is no open-ended question")
         item = self.video(video_id, stored, rng)
         name = item["video_id"]
-        text = self.count_cut(name, self.lay_out(words_of(text_feature.question, name), name))
+        text = self.counted(name, self.lay_out(words_of(text_feature.question, name), name))
         answer = self._piece(text_feature.answer_text)
         answer = IGNORED if text.answer < 0 else answer
         self.untold.add(answer == IGNORED, f"video {name}, {text_feature.texts[1:] or text_feature.answer_text}")

@@ -183,6 +183,10 @@ class OptionsAligner:
         """Return ids and mask (L,) of one text."""
         raise NotImplementedError
 
+    def too_many(self, choice: Choice) -> int:
+        """Return how many word pieces of a question and its longest option do not fit; 0 or less: none."""
+        return len(choice.question or []) + max(map(len, choice.options)) - self.max_words
+
     def question_item(self, video_id: Any, text_feature: Any) -> dict[str, Any]:
         """Return what an item holds of a question; see :class:`MSRVTTQAAligner`.
 

@@ -11,7 +11,7 @@ import torch
 
 from mmpt.modules.masking import IGNORED
 from mmpt.processors.frame_base import FrameAligner
-from mmpt.processors.msrvtt_qa import OptionsAligner
+from mmpt.processors.msrvtt_qa import Choice, OptionsAligner
 from mmpt.processors.open_questions import OpenQuestion
 from mmpt.store.frame_store import StoredFrames
 from mmpt.utils.errors import DataError
@@ -55,7 +55,9 @@ class VIOLETMultipleChoiceAligner(OptionsAligner, FrameAligner):
             DataError: if the right option is none of them, or the ids are not flat lists; names the video.
         """
         texts = self.question_item(video_id, text_feature)
-        return {**self.video(video_id, stored, rng), **texts}
+        item = {**self.video(video_id, stored, rng), **texts}
+        self.count_cut(item["video_id"], self.too_many(Choice(*text_feature)))
+        return item
 
 
 class VIOLETOpenEndedAligner(FrameAligner):

@@ -3,6 +3,7 @@
 Masks by attention need the model: the item brings the randomness of that choice, and the model's step makes it.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from mmpt.modules.masking_visual import mask_blocks, selection_noise
 from mmpt.processors.base import UnusableItemError, video_name
 from mmpt.processors.frame_base import FrameAligner, FrameAlignerOptions
 from mmpt.store.frame_store import StoredFrames
-from mmpt.store.visual_tokens import open_tokens
+from mmpt.store.visual_tokens import VisualTokenStore, open_tokens
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
@@ -47,7 +48,7 @@ class VIOLETPretrainingAligner(FrameAligner):
     config_options: ClassVar[dict[str, type]] = {"dataset": VIOLETPretrainingAlignerOptions}
 
     def __init__(self, config: Any) -> None:
-        """Open the visual tokens.
+        """Open the visual tokens, unless they are of no use: a test has this aligner for the layout of texts alone.
 
         Raises:
             ConfigError: if ``vq_path`` is not set, ``image_transform`` is another than that of the tokens, or a
@@ -64,16 +65,20 @@ class VIOLETPretrainingAligner(FrameAligner):
         for key in ("mask_probability", "attended_share"):
             if not 0 <= getattr(options, key) <= 1:
                 raise ConfigError(f"dataset.{key}: {getattr(options, key)} is not in [0, 1]")
-        if not options.vq_path:
-            raise ConfigError("dataset.vq_path: not set; it names the folder of visual tokens (scripts/visual_tokens)")
         self.mask_probability, self.attended_share = options.mask_probability, options.attended_share
         self.vq_path = options.vq_path
-        self.tokens = open_tokens(resolve_path(options.vq_path))
-        if any(self.image_size % side for side in self.tokens.grid):
+        if self.split != "test" and any(self.image_size % side for side in self.tokens.grid):
             raise DataError(
                 f"dataset.vq_path: {self.vq_path} has {self.tokens.grid} tokens a frame, which dataset.image_size: "
                 f"{self.image_size} is no multiple of"
             )
+
+    @functools.cached_property
+    def tokens(self) -> VisualTokenStore:
+        """The visual tokens; ConfigError if ``vq_path`` is not set, DataError if there are none."""
+        if not self.vq_path:
+            raise ConfigError("dataset.vq_path: not set; it names the folder of visual tokens (scripts/visual_tokens)")
+        return open_tokens(resolve_path(self.vq_path))
 
     def __call__(
         self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None

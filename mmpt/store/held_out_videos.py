@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from mmpt.store.swinbert_files import (
     CaptionFiles,
@@ -21,6 +22,7 @@ from mmpt.store.swinbert_files import (
     read_linelist,
     video_id_of_key,
 )
+from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import atomic_open, read_json, write_json
 
@@ -102,7 +104,8 @@ def _caption_files(root: Path, pattern: str | None) -> dict[str, CaptionFiles]:
 
 def _read_task(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("train", []), list):
+    splits = [content.get(split) or [] for split in ("train", *_TESTED)] if isinstance(content, dict) else [None]
+    if not all(isinstance(items, list) for items in splits):
         raise DataError(f"{path}: expected the splits of a task, each a list of items")
     return content
 
@@ -157,7 +160,7 @@ def _write_captions(
     linelist = target.with_suffix(".linelist.tsv")
     with atomic_open(linelist) as file:
         file.writelines(f"{line}\t{number}\n" for line, number in kept)
-    content = yaml.safe_load(files.source.read_text(encoding="utf-8"))
+    content = {str(key): value for key, value in (OmegaConf.to_container(read_yaml(files.source)) or {}).items()}  # type: ignore[union-attr]
     source = files.source.parent.resolve()
     named = {key: value for key, value in content.items() if isinstance(value, str) and (source / value).is_file()}
     moved = {key: os.path.relpath(source / value, target.parent.resolve()) for key, value in named.items()}

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args(arguments)
     figures: dict[str, dict[str, dict[str, float]]] = {}
-    print(f"{'':<32}{'clips/cpu s':>12}{'speed':>8}{'peak GiB':>10}{'step GiB':>10}{'of plain':>10}")
+    print(f"{'':<40}{'clips/cpu s':>12}{'speed':>8}{'peak GiB':>10}{'step GiB':>10}{'of plain':>10}")
     for size in options.sizes:
         clips, rounds = options.clips or _CLIPS[size], options.rounds or _ROUNDS[size]
         clips_per_second = _in_a_process(speeds, size, clips, rounds, options.threads)
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
             one["speed"], one["memory"] = clips_per_second[way] / clips_per_second["plain"], one["step"] / plain["step"]
             numbers = (one["speed"], one["peak"], one["step"], one["memory"])
             row = "".join(f"{number:>{width}.2f}" for number, width in zip(numbers, (8, 10, 10, 10), strict=True))
-            print(f"{size + ', ' + str(clips) + ' clips, ' + way:<32}{one['clips_per_second']:>12.3f}{row}", flush=True)
+            print(f"{size + ', ' + str(clips) + ' clips, ' + way:<40}{one['clips_per_second']:>12.3f}{row}", flush=True)
     if options.json:
         write_json(options.json, {"threads": options.threads, "sizes": figures})
     return 0

@@ -61,6 +61,19 @@ def test_the_snippet_scores_pairs_of_frames_and_texts(system: str, tmp_path: Pat
     assert together.std() > 0
 
 
+@pytest.mark.parametrize("key", ["prompt", "task_token"])
+@torch.no_grad()
+def test_texts_have_before_them_what_the_job_says(key: str, tmp_path: Path) -> None:
+    path = job("LAVENDER", tmp_path)
+    model, tokenizer, aligner = MMPTModel.from_pretrained(path, overrides=[f"dataset.{key}=true"])
+    frames, (caps, cmasks) = frames_of(2, 2), texts_of(tokenizer, aligner, "w5 w6", "w7")
+    score = model(frames, caps, cmasks, return_score=True)["score"]
+    given = {name: torch.stack([one, one]) for name, one in aligner.pretext().items()}
+    torch.testing.assert_close(model(frames, caps, cmasks, return_score=True, **given)["score"], score)
+    plain = MMPTModel.from_pretrained(path)[0](frames, caps, cmasks, return_score=True)["score"]
+    assert not torch.allclose(plain, score)
+
+
 def test_frames_are_sampled_and_squared_as_in_a_test() -> None:
     transform = FrameTransform("pad_resize", 16)
     video = torch.zeros(2, 5, 32, 64, 3, dtype=torch.uint8)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clip_records import CLIP_RECORDS
 from frame_records import FRAME_RECORDS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,6 +161,7 @@ RECORDS: dict[str, tuple[str, Any, tuple[str, ...], Callable[[Path, Path], Any]]
     "arrays": ("t.npz", arrays, (), lambda file, _: load_arrays(file, ("text", "ids"))),
     "training log": ("t.txt", LOG, (), lambda file, _: read_training_log(file)),
     **FRAME_RECORDS,
+    **CLIP_RECORDS,
 }  # fmt: skip
 #: Besides the file itself, what an error may name.
 BESIDE = ("clips.txt", "database.json", "i.faiss", "i.ids.json", "train_0", "manifest.json", "captions", "t.tsv")

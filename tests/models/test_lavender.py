@@ -202,6 +202,16 @@ def test_pretraining_trains_as_each_word_and_each_pair_by_itself(tiny) -> None:
     assert_same_training(tiny, batch, torch.stack(words).mean() + torch.stack(matches).mean())
 
 
+@torch.no_grad()
+def test_pretraining_knows_two_texts_of_a_video(tiny) -> None:
+    label = torch.full_like(pairs(3)["caps"], IGNORED)
+    batch = pairs(3) | {"text_label": label, "objective": ["pretraining"] * 3, "video_key": torch.tensor([7, 8, 7])}
+    true, false = ids(tiny, "true", "false")
+    found = tiny(**batch)
+    assert found["match_label"].tolist() == [true, false, true, true, false, false, true, true, false]
+    assert found["match_scores"].isneginf().flatten().nonzero().flatten().tolist() == [2, 7]
+
+
 def test_retrieval_trains_all_pairs_and_knows_two_texts_of_a_video(tiny) -> None:
     batch = pairs(3) | {"objective": ["retrieval"] * 3, "video_key": torch.tensor([7, 8, 7])}
     batch["vfeats"][2], batch["vmasks"][2] = batch["vfeats"][0], batch["vmasks"][0]

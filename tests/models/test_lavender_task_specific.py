@@ -76,6 +76,16 @@ def test_pretraining_is_each_word_and_each_video_by_itself() -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_another_text_of_the_same_video_is_no_negative() -> None:
+    model, batch = tiny(baselines.LAVENDERTaskSpecificPretraining, matching_texts=3), pairs(3)
+    batch["text_label"] = torch.full_like(batch["caps"], -100)
+    scores = model(**batch)["matching_scores"]
+    found = model(**batch, video_key=torch.tensor([7, 8, 7]))["matching_scores"]
+    same = torch.tensor([[False, False, True], [False] * 3, [False, True, False]])
+    torch.testing.assert_close(found, scores.masked_fill(same, -torch.inf))
+
+
 def test_choice_is_among_the_numbers_that_there_are() -> None:
     model, batch = tiny(baselines.LAVENDERTaskSpecificChoice), pairs(2)
     mask, answers = torch.tensor([[True, True, True], [True, True, False]]), torch.tensor([[2], [0]])

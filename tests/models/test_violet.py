@@ -293,6 +293,16 @@ def test_negatives_can_be_named() -> None:
     torch.testing.assert_close(named[:, 1], torch.stack([default[0, 2], default[1, 2], default[2, 1]]))
 
 
+@torch.no_grad()
+def test_another_text_of_the_same_video_is_no_negative() -> None:
+    model, batch = build(VIOLETPretraining), pretraining_batch()
+    scores = model(**batch)["matching_scores"]
+    same = torch.tensor([[False, True, False], [False, False, True], [False, False, False]])
+    found = model(**batch, video_key=torch.tensor([7, 7, 8]))
+    torch.testing.assert_close(found["matching_scores"], scores.masked_fill(same, -torch.inf))
+    assert VIOLETLoss()(**found).isfinite()
+
+
 def test_tokens_of_another_grid_are_refused() -> None:
     batch = pretraining_batch()
     batch["visual_codes"] = batch["visual_codes"][..., :4]

@@ -59,6 +59,16 @@ def test_retrieval_asks_after_the_caption(bert) -> None:
     assert item["video_key"] == other["video_key"]
 
 
+@pytest.mark.parametrize("name", ["Retrieval", "Options", "Pretraining", "TaskSpecificPretraining"])
+def test_a_text_without_a_clip_is_laid_out_as_in_an_item(name, bert) -> None:
+    text = Choice(0, ("a man runs", "a cat")) if name == "Options" else "a man runs"
+    item = aligned(f"LAVENDER{name}Aligner", bert, text, mask_probability=0.0)
+    aligner = build("aligner", f"LAVENDER{name}Aligner", settings(Path("/none"), bert_name=bert, max_text_len=10))
+    caps, cmasks = aligner._build_text_seq([VOCABULARY.index(one) for one in ("a", "man", "runs")])
+    of_item = [item[key][0] if name == "Options" else item[key] for key in ("caps", "cmasks")]
+    assert caps.tolist() == of_item[0].tolist() and cmasks.tolist() == of_item[1].tolist()
+
+
 def test_pretraining_hides_words_and_nothing_else(bert) -> None:
     text = "a dog runs on the red ball"
     whole = aligned("LAVENDERRetrievalAligner", bert, text)["caps"]

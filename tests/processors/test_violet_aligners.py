@@ -45,6 +45,20 @@ def test_options_are_never_cut_for_a_question(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "over"),
+    [
+        ("FrameAligner", "w1 w2 w3 w4 w5 w6 w7 w8", 2),
+        ("VIOLETOpenEndedAligner", OpenQuestion("w1 w2 w3 w4 w5 w6 w7", "w3", 7), 1),
+        ("VIOLETMultipleChoiceAligner", Choice(0, ("w1", "w2 w3"), "w8 w9 w10 w11 w12"), 1),
+    ],
+)
+def test_what_is_cut_off_is_told(tmp_path, caplog, name, text, over):
+    aligned(lambda section: build("aligner", name, section), tmp_path, text)
+    assert "1 of 1 texts so far are cut at their end: dataset.max_text_len" in caplog.text
+    assert f"the last: video v, {over} word pieces too many" in caplog.text
+
+
 def test_rows_that_fill_up_and_wrong_answers(tmp_path):
     item = aligned(VIOLETMultipleChoiceAligner, tmp_path, Choice(0, ("w1", "w2"), slots=3), "train")
     assert item["option_mask"].tolist() == [True, True, False]

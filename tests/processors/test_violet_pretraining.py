@@ -101,13 +101,18 @@ def test_what_does_not_fit_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.attended_share: 2"):
         aligner(folder, attended_share=2.0)
     with pytest.raises(ConfigError, match=r"dataset\.vq_path: not set"):
-        VIOLETPretrainingAligner(settings(folder))
+        VIOLETPretrainingAligner(settings(folder, "train"))
     with pytest.raises(DataError, match=r"dataset\.image_size: 15"):
         aligner(folder, image_size=15)
     with pytest.raises(UnusableItemError, match="video without: has no visual tokens"):
         item(folder, "without")
     with pytest.raises(DataError, match="video other: .* tokens of 4 frames"):
         item(folder, "other")
+
+
+def test_a_trained_model_is_used_without_the_tokens_of_its_training(folder: Path) -> None:
+    made = VIOLETPretrainingAligner(settings(folder, vq_path=str(folder / "moved away")))
+    assert made._build_text_seq(CAPTION)[0].tolist() == item(folder, "long")["caps"].tolist()
 
 
 def test_items_of_different_lengths_train_the_model_together(folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmpt.utils.distributed import all_gather_objects
-from mmpt.utils.errors import DataError
+from mmpt.utils.errors import DataError, shown
 
 __all__ = [
     "TEXT_KEYS",
@@ -71,6 +71,10 @@ class FusionItems:
         """The texts, (N,)."""
         return [text for batch in self.batches for text in batch.texts]
 
+    def told(self, text: int, video: int) -> str:
+        """Return which text and which video two numbers mean, for an error."""
+        return f"text {text} ({shown(self.texts[text])}) with video {shown(self.videos[video][0])}"
+
     def digest(self) -> str:
         """Return a hash of ids, frames, word pieces and their order."""
         content = hashlib.sha256()
@@ -104,7 +108,7 @@ def text_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a batch that texts are encoded from.
 
     Raises:
-        DataError: if the batch does not have one text (X,) and one video per row; names the shape.
+        DataError: if the batch does not have one text (X,) and one video per row, or no frames; says what it has.
     """
     caps, names = batch.get("caps"), batch.get("video_id")
     if not isinstance(caps, Tensor) or caps.dim() != 2 or names is None or len(names) != len(caps):
@@ -112,6 +116,11 @@ def text_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
         raise DataError(
             f"a batch has texts of shape {shape} and {len(names or ())} ids (video_id): retrieval by fusion needs one "
             "text (caps) and one video for each item; dataset.aligner must be one for retrieval"
+        )
+    if not all(isinstance(batch.get(name), Tensor) for name in ("vfeats", "vmasks")):
+        raise DataError(
+            f"a batch has no frames (vfeats, vmasks) of videos {', '.join(map(str, names[:3]))}, ..: set "
+            "dataset.video_processor and dataset.aligner to those of raw frames"
         )
     return {name: batch[name] for name in TEXT_KEYS if isinstance(batch.get(name), Tensor)}
 
@@ -131,12 +140,16 @@ def _frames_digest(vfeats: Tensor, vmasks: Tensor) -> str:
 
 
 def keys_of(batch: Mapping[str, Any], number: int, unique: bool) -> list[Key]:
-    """Return the key of the video of each row; where videos are not to be unique, each row is one of its own."""
+    """Return the key of the video of each row; where videos are not to be unique, each row is one of its own.
+
+    A key says the frames in either case: what was scored with other frames must not be taken up.
+    """
     names = [str(name) for name in batch["video_id"]]
-    if not unique:
-        return [(name, f"item {number} {row}") for row, name in enumerate(names)]
     pairs = zip(batch["vfeats"], batch["vmasks"], strict=True)
-    return [(name, _frames_digest(*pair)) for name, pair in zip(names, pairs, strict=True)]
+    keys = [(name, _frames_digest(*pair)) for name, pair in zip(names, pairs, strict=True)]
+    if unique:
+        return keys
+    return [(name, f"{frames} item {number} {row}") for row, (name, frames) in enumerate(keys)]
 
 
 def rows_to_encode(keys: Sequence[Key], new: Iterable[int]) -> list[int]:

@@ -68,6 +68,8 @@ class FusionRetrievalPredictor(Predictor):
             value = getattr(self.options, key)
             if value is not None and value < 1:
                 raise ConfigError(f"eval.{key}: must be at least 1, not {value}")
+        if self.options.cheap_score != POOLED and self.options.rerank_top_k is None:
+            raise ConfigError("eval.cheap_score: nothing is re-ranked; set eval.rerank_top_k, or leave it out")
         if self.options.states_dtype not in STATE_TYPES:
             raise ConfigError(f"eval.states_dtype: {self.options.states_dtype!r} is none of {', '.join(STATE_TYPES)}")
 

@@ -126,7 +126,7 @@ class FusionRun:
                 if scores is None:
                     scores = score_block(
                         *(self.model, self.texts, self.videos, place, plan.pairs_of(block)),
-                        *(self.options.pairs_per_batch, self.device, bar.update),
+                        *(self.options.pairs_per_batch, self.device, bar.update, items.told),
                     )
                     finished.save(block, scores)
                 scored.append((block, scores))

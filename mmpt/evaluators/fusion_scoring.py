@@ -98,7 +98,8 @@ def score_block(
     pairs: tuple[IntArray, IntArray],
     pairs_per_batch: int,
     device: torch.device,
-    advance: Callable[[int], Any] = lambda _: None,
+    advance: Callable[[int], Any],
+    told: Callable[[int, int], str],
 ) -> npt.NDArray[np.float32]:
     """Return ``model.score_aligned`` of the pairs, float32 (P,).
 
@@ -107,9 +108,10 @@ def score_block(
     Args:
         place: where in ``videos`` a video is.
         advance: is told after each batch how many pairs it had.
+        told: says which text and video two numbers mean.
 
     Raises:
-        DataError: if a score is not finite; names text and video by number.
+        DataError: if a score is not finite; names text and video.
     """
     scores = np.empty(len(pairs[0]), dtype=np.float32)
     lengths = [(videos.lengths[place[int(video)]], texts.lengths[text]) for text, video in zip(*pairs, strict=True)]
@@ -121,8 +123,9 @@ def score_block(
         if len(bad):
             which = rows[bad[0]]
             raise DataError(
-                f"{len(bad)} of {len(rows)} scores of a batch are not finite (first: text {pairs[0][which]}, video "
-                f"{pairs[1][which]}, counted from 0); the model or its data are damaged, ranks would mean nothing"
+                f"{len(bad)} of {len(rows)} scores of a batch are not finite (first: "
+                f"{told(int(pairs[0][which]), int(pairs[1][which]))}); the model or its data are damaged, ranks would "
+                "mean nothing: test another checkpoint, or extract the frames of this video again"
             )
         scores[rows] = scored
         advance(len(rows))

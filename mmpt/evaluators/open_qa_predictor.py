@@ -228,9 +228,10 @@ def read_open_answers(path: str | Path) -> list[dict[str, Any]]:
     """
     records = read_json(path)
     keys = {"video_id", "question", "answer", "prediction", "correct", "rank", "best"}
-    if not isinstance(records, list) or not records or not all(keys <= set(record) for record in records):
+    held = records if isinstance(records, list) else []
+    if not held or not all(isinstance(record, dict) and keys <= set(record) for record in held):
         raise DataError(f"{path}: holds no answers to open questions; run the test again")
-    return records
+    return held
 
 
 def _labels(dataloader: Any) -> list[str] | None:

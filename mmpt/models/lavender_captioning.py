@@ -18,14 +18,14 @@ from torch import Tensor
 from mmpt.models.cross_modal import CrossModalModel, CrossModalOptions, States
 from mmpt.models.embedding import evaluating
 from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode, read_decoding_options
-from mmpt.modules.kv_cache import KeyValueCache
+from mmpt.modules.kv_cache import KeyValueCache, TextState
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking import IGNORED
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.seeds import item_generator
 from mmpt.utils.tokenizers import special_ids
 
-__all__ = ["LAVENDERCaptioning", "LAVENDERCaptioningOptions", "TextState"]
+__all__ = ["LAVENDERCaptioning", "LAVENDERCaptioningOptions"]
 
 # Rows (videos times beams) that are decoded together: about 4 GB of keys and values at the base size.
 _ROWS = 256
@@ -36,28 +36,6 @@ class LAVENDERCaptioningOptions(CrossModalOptions):
     """Keys of ``model``. ``max_decode_length`` is the greatest length of a text, ``[CLS]`` and ``[SEP]`` included."""
 
     max_decode_length: int = 20
-
-
-class TextState:
-    """What is known of N videos, or of N texts begun about them, between two steps of generation.
-
-    ``seen``, bool (N, P), says which of the P positions before the text count. ``cache`` holds the keys and values of
-    these and, after them, of the words so far.
-    """
-
-    def __init__(self, seen: Tensor, cache: KeyValueCache) -> None:
-        self.seen = seen
-        self.cache = cache
-
-    @property
-    def words(self) -> int:
-        """Number of words so far, ``[CLS]`` among them."""
-        return self.cache.length - self.seen.shape[1]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep the rows of these indices (int64), in that order; one may be named several times."""
-        self.seen = self.seen.index_select(0, rows)
-        self.cache.select(rows)
 
 
 class LAVENDERCaptioning(CrossModalModel):

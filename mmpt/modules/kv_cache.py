@@ -1,12 +1,12 @@
 """Keys and values of the positions that an encoder has seen, for decoding one token at a time.
 
-Shapes: B batch, A heads, K positions so far, H hidden size.
+Shapes: B batch, A heads, K positions so far, H hidden size, N texts begun, P positions before a text.
 """
 
 import torch
 from torch import Tensor
 
-__all__ = ["KeyValueCache", "LayerCache"]
+__all__ = ["KeyValueCache", "LayerCache", "TextState"]
 
 
 class LayerCache:
@@ -66,3 +66,25 @@ class KeyValueCache:
         """Keep the examples ``rows`` (int64) of every layer, in that order: beams that go on, examples that repeat."""
         for layer in self.layers:
             layer.select(rows)
+
+
+class TextState:
+    """What is known of N videos, or of N texts begun about them, between two steps of generation.
+
+    ``seen``, bool (N, P), says which of the P positions before the text count: of the video, and of a prompt. ``cache``
+    holds the keys and values of these and, after them, of the words so far.
+    """
+
+    def __init__(self, seen: Tensor, cache: KeyValueCache) -> None:
+        self.seen = seen
+        self.cache = cache
+
+    @property
+    def words(self) -> int:
+        """Number of words so far, a ``[CLS]`` that begins the text among them."""
+        return self.cache.length - self.seen.shape[1]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of these indices (int64), in that order; one may be named several times."""
+        self.seen = self.seen.index_select(0, rows)
+        self.cache.select(rows)

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.bert import BertConfig
-from mmpt.modules.kv_cache import KeyValueCache
+from mmpt.modules.kv_cache import KeyValueCache, TextState
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.mmbert import MMBertForEncoder
 from mmpt.modules.transformer import initialise
 from mmpt.utils.checkpoint import load_into
 
 __all__ = [
-    "CaptionState",
     "MMBertForLM",
     "MMBertForMFMMLM",
     "MMBertForMTM",
@@ -129,28 +128,6 @@ class MMBertForTokenClassification(MMBertForEncoder):
         return self.classifier(states)
 
 
-class CaptionState:
-    """What is known of N videos, or of N texts begun about them, between two steps of generation.
-
-    ``seen``, bool (N, P), says which of the P positions of the video sequence count. ``cache`` holds the keys and
-    values of these and, after them, of the words so far.
-    """
-
-    def __init__(self, seen: Tensor, cache: KeyValueCache) -> None:
-        self.seen = seen
-        self.cache = cache
-
-    @property
-    def words(self) -> int:
-        """Number of words so far."""
-        return self.cache.length - self.seen.shape[1]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep the rows of these indices (int64), in that order; one may be named several times."""
-        self.seen = self.seen.index_select(0, rows)
-        self.cache.select(rows)
-
-
 class MMBertForNLG(MMBertForLM):
     """Encoder with a vocabulary head that writes text about a video from left to right (VLM's captioning).
 
@@ -162,13 +139,13 @@ class MMBertForNLG(MMBertForLM):
         """Score the words that may follow positions with these states (.., H): float32 (.., V)."""
         return self.head(hidden)
 
-    def begin(self, input_ids: Tensor, video_features: Tensor, mask: Tensor) -> CaptionState:
+    def begin(self, input_ids: Tensor, video_features: Tensor, mask: Tensor) -> TextState:
         """Encode videos: ids of ``[CLS] [SEP]`` (N, 2), features (N, M, D), valid positions (N, M + 2)."""
-        state = CaptionState(mask.bool(), KeyValueCache())
+        state = TextState(mask.bool(), KeyValueCache())
         self(input_ids, video_features, state.seen, cache=state.cache)
         return state
 
-    def next_word(self, tokens: Tensor, state: CaptionState) -> Tensor:
+    def next_word(self, tokens: Tensor, state: TextState) -> Tensor:
         """Add a word, int64 (N,), to every row; return the scores of the one that follows, float32 (N, V)."""
         # As in the joint sequence: the first word stands after [SEP], which has position max_video_len + 1.
         position = torch.tensor([self.config.max_video_len + 2 + state.words], device=tokens.device)

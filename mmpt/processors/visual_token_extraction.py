@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from mmpt.modules.dvae import DVAEEncoder
 from mmpt.modules.patch_codebook import PatchCodebook, fit_codebook
 from mmpt.modules.visual_tokenizer import token_image_size
 from mmpt.processors.frame_transforms import pad_resize, refuse_oblong
+from mmpt.store.extraction_job import ExtractionSummary
+from mmpt.store.extraction_manifest import Manifest
 from mmpt.store.frame_store import FrameStore
 from mmpt.store.images import decode_image
 from mmpt.store.visual_tokens import MOST_CODES, VisualTokenStore, new_shard, token_shards
@@ -29,11 +31,10 @@ from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
 from mmpt.utils.shardedtensor import ShardedTensorWriter
 
-__all__ = ["TokenOptions", "TokenSummary", "codebook_of_frames", "extract_tokens"]
+__all__ = ["TokenOptions", "codebook_of_frames", "extract_tokens"]
 
 # Videos whose frames are decoded together.
 _GROUP = 64
-_FEW = 5
 _COMPARED = ("tool", "tokenizer", "image_size")
 
 
@@ -56,42 +57,17 @@ class TokenOptions:
     device: str = "cpu"
 
 
-@dataclass
-class TokenSummary:
-    """What became of the videos: how many were done, how many were there already, and why others failed."""
-
-    done: int = 0
-    skipped: int = 0
-    frames: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def failed_fraction(self) -> float:
-        """Share of the videos that failed, 0 to 1."""
-        return len(self.failures) / max(1, self.done + self.skipped + len(self.failures))
-
-    def describe(self) -> str:
-        """Return the closing lines: counts, then the first reasons."""
-        lines = [
-            f"done {self.done} videos ({self.frames} frames), skipped {self.skipped} whose tokens are there, "
-            f"failed {len(self.failures)}"
-        ]
-        lines += [f"  failed {video_id}: {reason}" for video_id, reason in list(self.failures.items())[:_FEW]]
-        if len(self.failures) > _FEW:
-            lines.append(f"  failed: {len(self.failures) - _FEW} more")
-        return "\n".join(lines)
-
-
 def extract_tokens(
     frames: FrameStore,
     tokenizer: DVAEEncoder | PatchCodebook,
     folder: str | os.PathLike[str],
     options: TokenOptions | None = None,
     progress: bool = False,
-) -> TokenSummary:
+) -> ExtractionSummary:
     """Write the visual tokens of every stored frame, going on where an earlier run stopped.
 
-    A video that has as many tokens as frames is skipped. Frames that cannot be decoded make their video fail.
+    A video that has as many tokens as frames is skipped. Frames that cannot be decoded make their video fail;
+    ``manifest.json`` of the folder names all that failed in the last run.
 
     Raises:
         ConfigError: if the image size is no multiple of 32.
@@ -99,7 +75,7 @@ def extract_tokens(
             stored, or another run is writing there.
         StorageError: if the disk is full or the folder may not be written.
     """
-    options, summary = options or TokenOptions(), TokenSummary()
+    options, summary = options or TokenOptions(), ExtractionSummary("visual tokens", skipped_because="")
     size = token_image_size(options.image_size)
     if tokenizer.num_codes > MOST_CODES:
         raise DataError(f"{tokenizer.num_codes} codes, at most {MOST_CODES} can be stored")
@@ -113,6 +89,7 @@ def extract_tokens(
     tokenizer.to(options.device)
     with sole_writer(Path(folder) / ".lock"):
         wanted = _wanted(frames, folder, producer, summary)
+        manifest = Manifest(folder, {key: producer[key] for key in _COMPARED})
         grid = (size // 8, size // 8)
         with tqdm(total=len(wanted), unit="video", disable=not progress) as bar:
             for start in range(0, len(wanted), options.videos_per_shard):
@@ -124,6 +101,10 @@ def extract_tokens(
                         writer.append(codes, video_id)
                         summary.done += 1
                         summary.frames += len(codes)
+        manifest.entries = {}  # every run tries again what failed
+        for video_id, reason in summary.failures:
+            manifest.record(video_id, {"status": "failed", "reason": reason})
+        manifest.save()
     return summary
 
 
@@ -157,7 +138,7 @@ def _fingerprint(tokenizer: nn.Module) -> str:
 
 
 def _wanted(
-    frames: FrameStore, folder: str | os.PathLike[str], producer: dict[str, Any], summary: TokenSummary
+    frames: FrameStore, folder: str | os.PathLike[str], producer: dict[str, Any], summary: ExtractionSummary
 ) -> list[str]:
     """Return the videos that have no tokens yet."""
     if not token_shards(folder):
@@ -180,7 +161,7 @@ def _encode(
     tokenizer: DVAEEncoder | PatchCodebook,
     size: int,
     options: TokenOptions,
-    summary: TokenSummary,
+    summary: ExtractionSummary,
     bar: "tqdm[Any]",
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the tokens of one video after another, uint16 (frames, h, w)."""
@@ -192,7 +173,7 @@ def _encode(
                 group, pool.map(lambda id: _read(frames, id, size), group), strict=True
             ):
                 if images is None:
-                    summary.failures[video_id] = problem
+                    summary.failures.append((video_id, problem))
                 else:
                     read[video_id] = images
             bar.update(len(group))

@@ -99,14 +99,18 @@ def _caption_files(root: Path, pattern: str | None) -> dict[str, CaptionFiles]:
     found = {split: read_caption_yaml(path) for split, path in paths.items() if path.is_file()}
     if not found:
         raise DataError(f"{root}: there is no {pattern} of any split")
+    if absent := [str(paths[split]) for split in _TESTED if split not in found]:
+        logger.warning("no such file: %s: videos whose captions are tested there are not held out", ", ".join(absent))
     return found
 
 
 def _read_task(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    splits = [content.get(split) or [] for split in ("train", *_TESTED)] if isinstance(content, dict) else [None]
-    if not all(isinstance(items, list) for items in splits):
+    if not isinstance(content, dict):
         raise DataError(f"{path}: expected the splits of a task, each a list of items")
+    for split in ("train", *_TESTED):
+        if not isinstance(content.get(split) or [], list):
+            raise DataError(f"{path}: {split}: a {type(content[split]).__name__}, expected a list of items")
     return content
 
 

@@ -115,6 +115,11 @@ class VisualTokenStore:
         """Return what made the tokens of each shard."""
         return [dict((shard.index or {}).get("producer") or {}) for shard in self._shards]
 
+    def videos_of(self, key: str, value: Any) -> int:
+        """Return how many videos the shards have whose producer says so."""
+        made = zip(self._shards, self.producers(), strict=True)
+        return sum(len(shard) for shard, producer in made if producer.get(key) == value)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return open_tokens, (os.fspath(self.path),)
 
@@ -139,22 +144,22 @@ def open_tokens(path: str | os.PathLike[str]) -> VisualTokenStore:
 def import_tokens(
     path: str | os.PathLike[str], folder: str | os.PathLike[str], videos_per_shard: int = _VIDEOS_PER_SHARD
 ) -> int:
-    """Import a published ``vq_*.pkl``, without executing it; return the number of videos, 0 if it is there already.
+    """Import a published ``vq_*.pkl``, without executing it, going on where an earlier import of it was killed.
 
     Args:
         path: a pickled mapping from video ids to codes, an array (frames, h, w) or a list of arrays (h, w).
         folder: of the store, made if absent; its videos stay.
         videos_per_shard: a shard is closed after so many videos.
 
+    Returns:
+        The number of videos that were added, 0 if all of them are there.
+
     Raises:
-        DataError: if the file is damaged, asks to run code, or holds anything else; names file and video. Nothing is
-            written then.
+        DataError: if the file is damaged, asks to run code, holds anything else, or has another grid than the tokens
+            in the folder; names file and video. Nothing is written then.
     """
     source = {"tool": "import_vq", "file": Path(path).name, "sha256": file_sha256(path)}
-    if token_shards(folder):
-        known = VisualTokenStore(folder).producers()
-        if any(producer.get("sha256") == source["sha256"] for producer in known):
-            return 0
+    done, held_grid = _imported(folder, source["sha256"])
     content = safe_pickle.load(path)
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: a {type(content).__name__}, expected a mapping from video ids to their visual tokens")
@@ -162,11 +167,24 @@ def import_tokens(
     if len(grids) > 1:
         raise DataError(f"{path}: tokens of different grids ({', '.join(map(str, sorted(grids)))})")
     (grid,) = grids
-    for part in _parts(content.items(), videos_per_shard):
+    if held_grid not in (None, grid):
+        raise DataError(
+            f"{path}: {grid} tokens a frame, those in {folder} have {held_grid}: tokens of frames of one size belong in"
+            " one folder; name another"
+        )
+    for part in _parts(itertools.islice(content.items(), done, None), videos_per_shard):
         with new_shard(folder, grid, source) as writer:
             for video_id, value in part:
                 writer.append(_codes(path, video_id, value), str(video_id))
-    return len(content)
+    return len(content) - done
+
+
+def _imported(folder: str | os.PathLike[str], sha256: str) -> tuple[int, tuple[int, int] | None]:
+    """Return how many videos of a file, in its order, a folder has, and the grid of what it holds; None for nothing."""
+    if not token_shards(folder):
+        return 0, None
+    store = VisualTokenStore(folder)
+    return store.videos_of("sha256", sha256), store.grid
 
 
 def _parts(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -47,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _column(text: str) -> int | None:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor the number of a column")
     return None if text == "auto" else int(text)
 
 

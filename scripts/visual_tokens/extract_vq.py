@@ -8,7 +8,8 @@ alone are read and nothing is executed, or its state dict as .pt or .safetensors
 finds K typical patches in the store's own frames, which serve as codes; they are kept in ``<out>/codebook.safetensors``
 (give that file as ``--weights`` for further data sets), and ``model.visual_codes`` is then K.
 
-Writes shards ``<out>/tokens_<number>`` (``dataset.vq_path``). Run it again to resume.
+Writes shards ``<out>/tokens_<number>`` (``dataset.vq_path``). A second run goes on where the first stopped. Exit code 1
+if more than --max-failed of the videos failed, 2 for any other error, 130 if interrupted.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from mmpt.modules.visual_tokenizer import load_visual_tokenizer
 from mmpt.processors.visual_token_extraction import TokenOptions, codebook_of_frames, extract_tokens
 from mmpt.store.frame_store import FrameStore, open_frames
 from mmpt.utils.checkpoint import save_safetensors
-from mmpt.utils.errors import DataError, MMPTError
+from mmpt.utils.errors import DataError
+from mmpt_cli.extraction import check_arguments, exit_code, report
 
 __all__ = ["main"]
 
@@ -49,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where the network runs, cpu or cuda (default cpu)")
     add("--max-failed", type=float, default=0.1, metavar="FRACTION", help="share of the videos that may fail before"
         " the command does (default 0.1)")  # fmt: skip
+    add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
@@ -73,30 +76,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        if min(options.batch_size, options.shard_size, options.workers) < 1 or not 0 <= options.max_failed <= 1:
-            raise DataError("--batch-size, --shard-size and --workers must be at least 1, --max-failed between 0 and 1")
-        extraction = TokenOptions(
-            options.image_size, options.batch_size, options.shard_size, options.workers, options.device
-        )
-        frames = open_frames(options.frames)
-        tokenizer = _tokenizer(options, frames, extraction)
-        summary = extract_tokens(frames, tokenizer, options.out, extraction, progress=True)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (MMPTError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(summary.describe())
-    if summary.failed_fraction > options.max_failed:
-        print(
-            f"error: {summary.failed_fraction:.1%} of the videos failed, more than --max-failed"
-            f" {options.max_failed:.1%}",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    check_arguments(options)
+    if min(options.batch_size, options.shard_size, options.workers) < 1:
+        raise DataError("--batch-size, --shard-size and --workers must be at least 1")
+    extraction = TokenOptions(
+        options.image_size, options.batch_size, options.shard_size, options.workers, options.device
+    )
+    frames = open_frames(options.frames)
+    tokenizer = _tokenizer(options, frames, extraction)
+    summary = extract_tokens(frames, tokenizer, options.out, extraction, progress=not options.quiet)
+    return report(summary, options.max_failed)
 
 
 if __name__ == "__main__":

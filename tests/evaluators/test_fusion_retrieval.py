@@ -195,6 +195,15 @@ def test_a_killed_test_goes_on_with_the_same_scores(tmp_path, exact) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_scores_of_other_frames_are_not_taken_up_where_every_item_is_a_video(tmp_path) -> None:
+    interrupted(tmp_path, 30, unique_videos=False)
+    clips = Clips(NAMES, [0, 0, 1, 2, 0, 3, 4, 1, 7])
+    fused, outputs = fused_by_next(tmp_path, fusing(), clips, unique_videos=False)
+    assert fused == 81
+    assert np.array_equal(outputs, predicted(tmp_path / "whole", fusing(), clips, unique_videos=False)["outputs"])
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("change", ["weights", "texts", "frames", "order", "states_dtype", "rerank_top_k"])
 def test_scores_of_something_else_are_not_taken_up(tmp_path, change) -> None:
     interrupted(tmp_path, 30)
@@ -287,11 +296,15 @@ def test_what_cannot_be_scored_is_named(tmp_path) -> None:
     model = fusing()
     with torch.no_grad():
         model.fc.bias.fill_(float("nan"))
-    with pytest.raises(DataError, match=r"scores of a batch are not finite \(first: text 0, video 0"):
+    with pytest.raises(DataError, match=r"not finite \(first: text 0 \('text 0'\) with video 'a'\)"):
         predicted(tmp_path, model, Clips(NAMES))
     batch = next(iter(loader_of(Clips(NAMES))))
     with pytest.raises(DataError, match=r"texts of shape \(4, 1, 8\)"):
         predicted(tmp_path, fusing(), [{**batch, "caps": batch["caps"][:, None]}])
+    with pytest.raises(DataError, match=r"no frames \(vfeats, vmasks\) of videos a, a, b"):
+        predicted(tmp_path, fusing(), [{key: value for key, value in batch.items() if key != "vmasks"}])
+    with pytest.raises(ConfigError, match=r"eval\.cheap_score: nothing is re-ranked"):
+        FusionRetrievalPredictor(config_of(tmp_path, cheap_score="merged.npy"))
     for key, value in {"pairs_per_batch": 0, "rerank_top_k": -1, "states_dtype": "float8"}.items():
         with pytest.raises(ConfigError, match=f"eval.{key}"):
             FusionRetrievalPredictor(config_of(tmp_path, **{key: value}))

@@ -15,7 +15,7 @@ from mmpt.datasets.mmdataset import MMDataset
 from mmpt.evaluators import Evaluator
 from mmpt.evaluators.metrics import wilson_interval
 from mmpt.evaluators.open_qa_metrics import OpenQAMetric
-from mmpt.evaluators.open_qa_predictor import OpenQAPredictor, question_type
+from mmpt.evaluators.open_qa_predictor import OpenQAPredictor, question_type, read_open_answers
 from mmpt.evaluators.report import build_report, render
 from mmpt.evaluators.results import Result
 from mmpt.evaluators.task_views import OpenQAView
@@ -207,3 +207,11 @@ def test_what_cannot_be_answered_is_named(tmp_path, scores) -> None:
     scores[1, 2] = np.nan
     with pytest.raises(DataError, match="video v1: a score is not finite"):
         answered(tmp_path, Questions(scores, [0, 1]))
+
+
+@pytest.mark.parametrize("content", ["[5]", "[]", "{}", '[{"video_id": "a"}]'])
+def test_damaged_answers_are_named(tmp_path, content) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"predictions\.json: holds no answers to open questions"):
+        read_open_answers(path)

@@ -19,6 +19,7 @@ from mmpt.store.images import decode_image, encode_jpeg
 from mmpt.store.visual_tokens import VisualTokenStore, token_shards
 from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.files import read_json
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "visual_tokens"
 VIDEOS = {"a": 3, "b": 1, "c": 2, "d": 4, "e": 1}
@@ -64,7 +65,7 @@ def arguments(frames: Path, weights: Path, *more: str) -> list[str]:
 
 def test_tokens_are_of_the_whole_frame_in_a_square(frames: Path, weights: Path, capsys) -> None:
     assert extract(arguments(frames, weights, "--shard-size", "2", "--batch-size", "3")) == 0
-    assert "done 5 videos (11 frames), skipped 0 whose tokens are there, failed 0" in capsys.readouterr().out
+    assert "done 5, skipped 0, failed 0" in capsys.readouterr().out
     store, tokenizer = VisualTokenStore(frames.parent / "vq"), load_visual_tokenizer(weights)
     assert store.grid == (2, 2) and len(token_shards(frames.parent / "vq")) == 3
     for video, count in VIDEOS.items():
@@ -85,11 +86,11 @@ def test_a_second_run_does_what_is_left(frames: Path, weights: Path, capsys) -> 
         writer.append("b", [encode_jpeg(picture("b", frame)) for frame in range(2)])  # has another frame now
     before = VisualTokenStore(frames.parent / "vq")["a"].copy()
     assert extract(arguments(frames, weights)) == 0
-    assert "done 2 videos (3 frames), skipped 4" in capsys.readouterr().out
+    assert "done 2, skipped 4" in capsys.readouterr().out
     store = VisualTokenStore(frames.parent / "vq")
     assert len(store["b"]) == 2 and len(store) == 6 and np.array_equal(store["a"], before)
     assert extract(arguments(frames, weights)) == 0
-    assert "done 0 videos (0 frames), skipped 6" in capsys.readouterr().out
+    assert "done 0, skipped 6" in capsys.readouterr().out
 
 
 def test_other_weights_or_sizes_need_another_folder(frames: Path, weights: Path, tmp_path: Path, capsys) -> None:
@@ -107,9 +108,15 @@ def test_damaged_frames_are_counted(frames: Path, weights: Path, capsys) -> None
         writer.append("bad", [encode_jpeg(picture("bad", 0)), b"\xff\xd8\xff no image"])
     assert extract(arguments(frames, weights)) == 1
     printed = capsys.readouterr()
-    assert "failed 1" in printed.out and "failed bad: frame 1 of 2" in printed.out and "16.7%" in printed.err
+    assert "failed 1" in printed.out and "failed: bad: frame 1 of 2" in printed.out and "17% of the" in printed.err
     assert len(VisualTokenStore(frames.parent / "vq")) == 5
-    assert extract(arguments(frames, weights, "--max-failed", "0.5")) == 0
+    kept = read_json(frames.parent / "vq" / "manifest.json")["videos"]
+    assert list(kept) == ["bad"] and kept["bad"]["reason"].startswith("frame 1 of 2")
+    assert extract(arguments(frames, weights, "--max-failed", "0.5", "--quiet")) == 0
+    with FrameStoreWriter(frames) as writer:
+        writer.append("bad", [encode_jpeg(picture("bad", 0))])
+    assert extract(arguments(frames, weights, "--quiet")) == 0
+    assert not read_json(frames.parent / "vq" / "manifest.json")["videos"]
 
 
 def test_a_codebook_of_the_frames_serves_without_weights(frames: Path, capsys) -> None:

@@ -84,3 +84,21 @@ def test_errors(root: Path, flags: list[str], message: str, capsys: Any, monkeyp
     assert filter_test_videos.main([*flags, "--data-root", str(root)]) == 2
     assert message in capsys.readouterr().err
     assert not (root / "multi_task").exists()
+
+
+@pytest.mark.parametrize("value", ["5", '{"v1": ["a caption"]}', '"v1"'])
+def test_a_split_that_is_no_list_is_named(root: Path, value: str, capsys: Any) -> None:
+    (root / "txt_vtt-wrong.json").write_text(f'{{"train": [], "test": {value}}}')
+    assert filter_test_videos.main(["--dataset", "vtt", "--data-root", str(root)]) == 2
+    told = capsys.readouterr().err
+    assert "txt_vtt-wrong.json: test: a " in told and "expected a list of items" in told
+
+
+def test_caption_files_that_hold_nothing_out_are_told(root: Path, caplog: Any) -> None:
+    write_captions(root, "train", ["v1", "v10"])
+    write_captions(root, "val", ["v3"])
+    flags = ["--dataset", "vtt", "--data-root", str(root), "--caption-yaml", "V2/{split}_32frames.yaml"]
+    assert filter_test_videos.main(flags) == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "test_32frames.yaml: videos whose captions are tested there are not held out" in warning
+    assert "val_32frames.yaml" not in warning

@@ -73,6 +73,33 @@ def test_published_files_of_both_kinds_are_imported(tmp_path: Path) -> None:
         assert store[name].dtype == np.uint16 and np.array_equal(store[name], codes(name, frames))
 
 
+def test_a_killed_import_goes_on_with_the_videos_that_are_left(tmp_path: Path, monkeypatch) -> None:
+    file = dump(tmp_path / "vq.pkl", {name: codes(name, 2) for name in "dcba"})
+    opened: list[Path] = []
+
+    def killed_at_the_third(folder: Path, *rest: Any) -> Any:
+        opened.append(folder)
+        if len(opened) == 3:
+            raise KeyboardInterrupt
+        return new_shard(folder, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("mmpt.store.visual_tokens.new_shard", killed_at_the_third)
+        import_tokens(file, tmp_path / "vq", videos_per_shard=1)
+    assert list(VisualTokenStore(tmp_path / "vq")) == ["d", "c"]
+    assert import_tokens(file, tmp_path / "vq", videos_per_shard=1) == 2
+    assert list(VisualTokenStore(tmp_path / "vq")) == ["d", "c", "b", "a"]
+    assert import_tokens(file, tmp_path / "vq") == 0
+
+
+def test_another_grid_is_refused_before_it_makes_the_folder_unreadable(tmp_path: Path) -> None:
+    write(tmp_path / "vq", a=2)
+    file = dump(tmp_path / "vq.pkl", {"b": codes("b", 2, side=12)})
+    with pytest.raises(DataError, match=r"vq\.pkl: \(12, 12\) tokens a frame, those in .*vq have \(7, 7\)"):
+        import_tokens(file, tmp_path / "vq")
+    assert list(VisualTokenStore(tmp_path / "vq")) == ["a"]
+
+
 class Exploit:
     def __init__(self, made: Path) -> None:
         self.made = made

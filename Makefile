@@ -1,7 +1,7 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-vlm test test-fast test-slurm lint format typecheck bench clean python slurm-packages
+.PHONY: help install demo demo-vlm demo-violet demo-lavender test test-fast test-slurm lint format typecheck bench clean python slurm-packages
 
 # The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
 USABLE := import ensurepip, os, sys, sysconfig; \
@@ -14,7 +14,7 @@ DEMO_REPORT := runs/demo/report.html
 SLURM_PACKAGES := slurmctld slurmd slurm-client munge
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | while IFS=: read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | while IFS=: read -r target text; do printf '  make %-13s %s\n' "$$target" "$$text"; done
 
 install:  ## create .venv with the pinned requirements; does nothing if that is done
 	@if [ -z '$(PYTHON)' ]; then \
@@ -29,6 +29,14 @@ demo: install  ## from generated videos to a table of results, on the CPU
 demo-vlm: install  ## VLM on the same generated videos, on the CPU
 	@$(BIN)/python locallaunch.py projects/demo_vlm.yaml
 	@echo "The report: $(CURDIR)/runs/demo_vlm/report.html"
+
+demo-violet: install  ## VIOLET on short clips that it generates, on the CPU
+	@$(BIN)/python locallaunch.py projects/demo_violet.yaml
+	@echo "The report: $(CURDIR)/runs/demo_violet/report.html"
+
+demo-lavender: install  ## LAVENDER on the same short clips, on the CPU
+	@$(BIN)/python locallaunch.py projects/demo_lavender.yaml
+	@echo "The report: $(CURDIR)/runs/demo_lavender/report.html"
 
 test: install  ## every test, the slow ones too, but those of test-slurm
 	@$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile --no-loadscope-reorder

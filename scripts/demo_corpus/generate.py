@@ -19,31 +19,26 @@ A second run renders only what is missing.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.utils.errors import ConfigError, MMPTError
+from mmpt.utils.errors import MMPTError
 from mmpt.utils.extras import require
-from mmpt.utils.files import atomic_open, read_json, write_json
+from mmpt.utils.files import atomic_open, write_json
 from scripts.demo_corpus.annotations import write_coin, write_crosstask, write_questions, write_youcook
 from scripts.demo_corpus.plan import Counts, VideoPlan, plan_corpus
-from scripts.demo_corpus.scenes import render
+from scripts.demo_corpus.rendering import render_corpus
 
-__all__ = ["main"]
+__all__ = ["BERT", "main", "write_bert_folder", "write_triples"]
 
 #: Sizes of the small BERT; the vocabulary is that of the corpus.
 BERT = {
@@ -89,69 +84,17 @@ def generate(output: Path, seed: int, counts: Counts, workers: int) -> int:
     """
     require("av", "video")
     plans = plan_corpus(seed, counts)
-    settings = {"seed": seed, **asdict(counts), "plan": hashlib.sha256(repr(plans).encode()).hexdigest()}
-    manifest = output / "manifest.json"
-    if manifest.exists() and read_json(manifest).get("settings") != settings:
-        raise ConfigError(
-            f"{output} holds another corpus: of other settings, or of another version of this script."
-            " Remove it or choose another --output"
-        )
-    write_json(manifest, {"settings": settings, "videos": {}})
-    videos = output / "videos"
-    videos.mkdir(parents=True, exist_ok=True)
-    missing = [plan for plan in plans if not (videos / plan.file_name).exists()]
-    failed = render_all(missing, videos, workers)
-    write_texts(plans, output)
-    write_questions(output / "vtt_qa_test.csv", [plan for plan in plans if plan.split == "clips_test"], seed)
-    steps = [plan for plan in plans if plan.split.startswith("steps")]
-    write_coin(output / "coin" / "COIN.json", steps)
-    write_crosstask(output / "crosstask", steps)
-    write_youcook(output / "youcook", steps)
-    write_bert(plans, output / "bert")
-    state = {plan.name: failed.get(plan.name, "done") for plan in plans}
-    write_json(manifest, {"settings": settings, "videos": state})
-    minutes = sum(plan.seconds for plan in plans) / 60
-    print(
-        f"done {len(missing) - len(failed)}, skipped {len(plans) - len(missing)} (rendered before),"
-        f" failed {len(failed)}; {len(plans)} videos, {minutes:.0f} minutes in {output}"
-    )
-    for reason, number in Counter(failed.values()).most_common():
-        print(f"  failed {number}: {reason}")
-    return 1 if failed else 0
 
+    def write() -> None:
+        write_texts(plans, output)
+        write_questions(output / "vtt_qa_test.csv", [plan for plan in plans if plan.split == "clips_test"], seed)
+        steps = [plan for plan in plans if plan.split.startswith("steps")]
+        write_coin(output / "coin" / "COIN.json", steps)
+        write_crosstask(output / "crosstask", steps)
+        write_youcook(output / "youcook", steps)
+        write_bert(plans, output / "bert")
 
-def render_all(plans: Sequence[VideoPlan], folder: Path, workers: int) -> dict[str, str]:
-    """Render videos in ``workers`` processes; return video name -> reason of those that failed."""
-    failed = {}
-    with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(render_video, plan, folder / plan.file_name): plan for plan in plans}
-        for future in tqdm(as_completed(futures), total=len(futures), desc="render", unit="video"):
-            error = future.exception()
-            if error is not None:
-                failed[futures[future].name] = f"{type(error).__name__}: {error}"
-    return failed
-
-
-def render_video(plan: VideoPlan, path: Path) -> None:
-    """Encode one video; the file appears only when it is whole."""
-    import av
-
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        with av.open(str(temporary), "w") as container:
-            # x264's macroblock tree gives other bytes, and other pixels, from one call to the next.
-            x264 = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
-            options = x264 if plan.codec == "libx264" else {"qscale": "3"}
-            stream = container.add_stream(plan.codec, rate=plan.fps, options=options)
-            stream.width, stream.height, stream.pix_fmt = plan.width, plan.height, "yuv420p"
-            stream.thread_count = 1
-            rng = np.random.default_rng(plan.seed)
-            for image_HW3 in render(list(plan.segments), plan.width, plan.height, plan.fps, rng, plan.seconds):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HW3, format="rgb24")))
-            container.mux(stream.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return render_corpus(plans, output, {"seed": seed, **asdict(counts)}, workers, write)
 
 
 def write_texts(plans: Sequence[VideoPlan], output: Path) -> None:
@@ -178,11 +121,16 @@ def write_texts(plans: Sequence[VideoPlan], output: Path) -> None:
     train = [plan for plan in plans if plan.split == "clips_train"]
     sentences = [{"video_id": plan.name, "caption": caption} for plan in train for caption in plan.captions]
     write_json(output / "vtt_data.json", {"sentences": sentences}, indent=None)
+    write_triples(output / "triples.json", plans)
+
+
+def write_triples(path: Path, plans: Sequence[VideoPlan]) -> None:
+    """Write video -> ``[start, end, colour, shape, action]`` of each segment."""
     triples = {
         plan.name: [[s.start, s.end, s.triple.colour, s.triple.shape, s.triple.action] for s in plan.segments]
         for plan in plans
     }
-    write_json(output / "triples.json", triples, indent=None)
+    write_json(path, triples, indent=None)
 
 
 def _write_csv(path: Path, plans: Sequence[VideoPlan], sentences: bool) -> None:
@@ -197,13 +145,18 @@ def write_bert(plans: Sequence[VideoPlan], folder: Path) -> None:
     """Write a BERT folder without weights: the training words as whole pieces, single letters for the rest."""
     said = [line.text for plan in plans for line in plan.lines]
     said += [caption for plan in plans if plan.split == "clips_train" for caption in plan.captions]
+    write_bert_folder(folder, {word for text in said for word in text.split()}, BERT)
+
+
+def write_bert_folder(folder: Path, words: Iterable[str], sizes: Mapping[str, Any]) -> None:
+    """Write config.json and vocab.txt: ``words`` are whole pieces, anything else is spelled with single letters."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = sorted({word for text in said for word in text.split()} - set(letters))
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
+    whole = sorted(set(words) - set(letters))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *whole]
     with atomic_open(folder / "vocab.txt") as file:
         file.writelines(f"{piece}\n" for piece in pieces)
     with atomic_open(folder / "config.json") as file:
-        file.write(json.dumps({**BERT, "vocab_size": len(pieces)}, indent=2) + "\n")
+        file.write(json.dumps({**sizes, "vocab_size": len(pieces)}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

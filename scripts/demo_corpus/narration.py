@@ -13,7 +13,18 @@ import numpy as np
 from scripts.demo_corpus.scenes import Segment
 from scripts.demo_corpus.splits import Triple
 
-__all__ = ["CaptionLine", "describe", "describe_step", "narrate", "progressive", "read_step", "recognise", "synonyms"]
+__all__ = [
+    "CaptionLine",
+    "caption_words",
+    "describe",
+    "describe_step",
+    "finite",
+    "narrate",
+    "progressive",
+    "read_step",
+    "recognise",
+]
+__all__ += ["plain", "synonyms"]
 
 # For each meaning: the narrator's words, and words that belong to the retrieval captions.
 _COLOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -119,6 +130,14 @@ def synonyms() -> set[str]:
     return {word for phrase in phrases for word in phrase.split()}
 
 
+def caption_words() -> set[str]:
+    """Return every word that a caption may have."""
+    phrases = [word for table in (_COLOURS, _SHAPES) for words in table.values() for part in words for word in part]
+    phrases += [form for words in _ACTIONS.values() for part in words for forms in part for form in forms]
+    phrases += [template.format(c="", s="", a="", ing="") for template in _CAPTIONS]
+    return {word for phrase in phrases for word in phrase.split()}
+
+
 def _choose(options: tuple[tuple, tuple], rare: float, rng: np.random.Generator):  # type: ignore[no-untyped-def, type-arg]
     usual, unusual = options
     pool = unusual if unusual and rng.random() < rare else usual
@@ -159,6 +178,16 @@ def read_step(sentence: str) -> Triple | None:
 def progressive(action: str) -> str:
     """Return the narrator's first word or words for an action, as after "is"."""
     return _ACTIONS[action][0][0][1]
+
+
+def plain(triple: Triple) -> str:
+    """Return the plainest sentence about a triple, always the same."""
+    return _STEP_SENTENCE.format(c=triple.colour, s=triple.shape, ing=progressive(triple.action))
+
+
+def finite(action: str) -> str:
+    """Return the narrator's first word or words for an action, as after a subject."""
+    return _ACTIONS[action][0][0][0]
 
 
 def _utterance(triple: Triple, seconds: float, rng: np.random.Generator) -> list[str]:

@@ -8,6 +8,8 @@ Below the output folder come, under the names that the shipped project files exp
     data/how2/, data/feat/feat_how2_s3d_shard_small/    narrated videos, as shards of features and of tokens
     data/msrvtt/, data/msrvtt-qa/, data/youcook/, data/didemo/, data/coin/, data/crosstask/
     data/own/corpus.jsonl, data/own/feat/               a corpus of one's own (docs/own_corpus.md)
+    data/<corpus>/txt_<task>.json, frames/, vq/         texts, frames of 32 pixels and random visual tokens, for VIOLET
+                                                        and LAVENDER; data/msrvtt/MSRVTT-v2/, data/msvd/MSVD/: captions
     data/feat/feat_<corpus>_s3d/<id>.npy                made-up features of 512 numbers a second
     bert-base-uncased/                                  a BERT of 12 layers, 24 wide, with random weights
 
@@ -31,6 +33,7 @@ from mmpt_cli.run_folders import exit_code
 from scripts.text_token_extractor import dedup, pretokenization
 from scripts.tiny_data.bert import write_bert
 from scripts.tiny_data.concepts import World
+from scripts.tiny_data.frame_files import frame_words, write_frames
 from scripts.tiny_data.own_files import write_own
 from scripts.tiny_data.retrieval_files import vocabulary, write_didemo, write_how2, write_msrvtt, write_youcook
 from scripts.tiny_data.step_files import write_coin, write_crosstask
@@ -64,6 +67,7 @@ class Counts:
     own_train: int = 10
     own_valid: int = 2
     own_test: int = 6
+    framed: int = 6  # of each corpus of VIOLET and LAVENDER, for each split
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +101,7 @@ def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:
     if (output / "data").exists() or (output / BERT_NAME).exists():
         raise DataError(f"{output} holds data/ or {BERT_NAME}/ that are not of this script; choose another --output")
     data, world = output / "data", World(seed)
-    write_bert(output / BERT_NAME, vocabulary(), seed)
+    write_bert(output / BERT_NAME, vocabulary() | frame_words(), seed)
     write_how2(data, world, counts.how2_train, counts.how2_val)
     write_msrvtt(data, world, counts.msrvtt_train, counts.msrvtt_test)
     write_youcook(data, world, counts.youcook_train, counts.youcook_val)
@@ -106,6 +110,7 @@ def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:
     of_tasks = (counts.crosstask_tested, counts.crosstask_primary, counts.crosstask_related)
     write_crosstask(data, world, of_tasks, counts.crosstask_val)
     write_own(data, world, counts.own_train, counts.own_valid, counts.own_test)
+    write_frames(data, world, counts.framed)
     make_shards(output)
     write_json(marker, settings)
 

@@ -16,7 +16,7 @@ from mmpt.utils.config import read_yaml
 ROOT = Path(__file__).parents[2]
 YAMLS = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.yaml", "mtm/*.yaml", "retri/*.yaml", "task/*.yaml")
+    for pattern in ("*.yaml", "mlm/*.yaml", "mtm/*.yaml", "mvm/*.yaml", "retri/*.yaml", "task/*.yaml")
     for path in (ROOT / "projects").glob(pattern)
 )
 PROJECTS = [path for path in YAMLS if is_project(read_yaml(path))]
@@ -24,8 +24,8 @@ SCRIPTS = [path for path in YAMLS if read_yaml(path).get("script")]
 
 
 def test_the_lists_are_not_empty() -> None:
-    assert len(PROJECTS) >= 7
-    assert len(SCRIPTS) >= 6
+    assert len(PROJECTS) >= 16
+    assert len(SCRIPTS) >= 9
 
 
 @pytest.mark.parametrize("path", PROJECTS, ids=str)
@@ -87,11 +87,41 @@ def test_variants_of_a_pretraining_differ_in_what_they_vary_alone() -> None:
         assert clip_level.dataset[key] == videoclip.dataset[key]
 
 
-def test_the_demo_projects_share_the_jobs_that_make_their_data() -> None:
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [(("demo_data", "demo", "demo_vlm"), 5), (("demo_frames_data", "demo_violet", "demo_lavender"), 3)],
+)
+def test_the_demo_projects_share_the_jobs_that_make_their_data(names: tuple[str, ...], count: int) -> None:
     """So whichever runs second finds them done: same folder, same settings."""
     shared = []
-    for name in ("demo_data", "demo", "demo_vlm"):
+    for name in names:
         jobs = [job for job in expand_project(f"projects/{name}.yaml").jobs if job.kind == "script"]
         shared.append({job.name: (job.run_dir, job.config) for job in jobs if job.name != "report.yaml"})
-    assert len(shared[0]) == 5
+    assert len(shared[0]) == count
     assert shared[0] == shared[1] == shared[2]
+
+
+@pytest.mark.parametrize(("project", "prefix"), [("mvm/violet", "violet_"), ("mlm/lavender", "lavender_")])
+def test_every_task_of_the_args_tables_is_tested_and_all_but_one_are_trained(project: str, prefix: str) -> None:
+    jobs = {Path(job.name).stem: job for job in expand_project(f"projects/{project}.yaml").jobs}
+    tests = {name.removeprefix(f"test_{prefix}") for name in jobs if name.startswith(f"test_{prefix}")}
+    zero_shot = {name for name in tests if name.endswith("_zs")}
+    trained = {name.removeprefix(prefix) for name in jobs if name.startswith(prefix)} - {"pretrain"}
+    assert tests - zero_shot - trained == {"msrvtt_mc"}  # which has no training set
+    assert trained < tests
+    assert len(tests - zero_shot) == {"violet_": 12, "lavender_": 14}[prefix]
+    for name in zero_shot:
+        pretrained, fine_tuned = jobs[f"test_{prefix}{name}"], jobs[f"test_{prefix}{name.removesuffix('_zs')}"]
+        assert pretrained.config.dataset == fine_tuned.config.dataset
+        assert pretrained.reads != fine_tuned.reads
+        assert str(pretrained.reads) == f"runs/{project}/checkpoint_best.pt"
+
+
+def test_what_decays_in_lavender_is_what_decayed_in_the_published_training() -> None:
+    """These patterns give the published groups of parameters: tests/models/test_lavender.py."""
+    for path in sorted((ROOT / "projects/mlm").glob("lavender*.yaml")):
+        for job in expand_project(path).jobs:
+            if job.kind == "train":
+                optim = job.config.optim.weight_decay_multipliers
+                assert optim == {"*": 1.0, "*bias*": 0.0, "*LayerNorm.weight": 0.0}, job.name
+                assert job.config.fairseq.optimization.optimizer == "mmadamw"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mmpt.utils.errors import ConfigError
-from scripts.demo_corpus import generate
+from scripts.demo_corpus import generate, rendering
 from scripts.demo_corpus.annotations import question_groups
 from scripts.demo_corpus.narration import describe, describe_step, narrate, read_step, recognise, synonyms
 from scripts.demo_corpus.plan import CAPTIONS_PER_CLIP, CLIP_SECONDS, Counts, VideoPlan, plan_corpus
@@ -476,7 +476,7 @@ def test_a_plan_has_the_same_pixels_every_time_it_is_rendered(plans, tmp_path):
         pixels = []
         for number in range(2):
             path = tmp_path / f"{number}{plan.ending}"
-            generate.render_video(plan, path)
+            rendering.render_video(plan, path)
             with av.open(str(path)) as container:
                 pixels.append([frame.to_ndarray() for frame in container.decode(video=0)])
         assert len(pixels[0]) == len(pixels[1])

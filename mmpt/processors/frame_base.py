@@ -233,7 +233,7 @@ def lay_out_words(words: Any, length: int, special: SpecialIds) -> tuple[torch.T
     Raises:
         DataError: if the ids are not a flat list.
     """
-    text = plain(flat_ids(words), length, special)
+    text = plain(flat_ids(words).tolist(), length, special)
     return torch.from_numpy(text.caps), torch.from_numpy(text.cmasks)
 
 

@@ -160,6 +160,7 @@ class MMPTModel(nn.Module):
         """
         vfeats, vmasks = self.encode_frames(video_frames, vmasks)
         if self.reads_frames:
+            self.model.check_texts(caps)
             text = self.encode_text(caps, cmasks, **pretext)
             if len(text.values) != len(vfeats):
                 raise DataError(f"{len(vfeats)} videos and {len(text.values)} texts have no pairwise scores")

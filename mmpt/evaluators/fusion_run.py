@@ -93,7 +93,10 @@ class FusionRun:
 
     def encode_texts(self, items: FusionItems) -> None:
         """Encode all texts, in their order."""
+        check_texts = getattr(self.model, "check_texts", None)
         for batch in items.batches:
+            if check_texts is not None:
+                check_texts(batch.tensors["caps"])
             for parts in zip(*(tensor.split(_TEXTS_AT_ONCE) for tensor in batch.tensors.values()), strict=True):
                 moved = (part.to(self.device) for part in parts)
                 states = self.model.encode_text(**dict(zip(batch.tensors, moved, strict=True)))

@@ -22,6 +22,7 @@ from mmpt.models.cross_modal_options import (
     swin_sizes,
     tiny_cross_modal_config,
 )
+from mmpt.models.cross_modal_tables import fit_tables
 from mmpt.modules.bert import BertConfig, BertEmbeddings, read_bert_config, read_bert_weights
 from mmpt.modules.frame_encoder import FrameEncoder
 from mmpt.modules.lm_head import untied_lm_head
@@ -118,6 +119,10 @@ class CrossModalModel(VideoTextModel):
         """Return a config of a 32-d encoder of small frames, randomly initialised, for tests."""
         return tiny_cross_modal_config(cls.__name__)
 
+    def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the tables of frames and patches of a file's weights to the sizes of this model."""
+        return fit_tables(state, self.state_dict())
+
     def encode_video(self, vfeats: Tensor, vmasks: Tensor | None = None) -> States:
         """Encode frames, uint8 or floats in [0, 1], (B, T, 3, S, S); ``vmasks`` (B, T) is true where one is real.
 
@@ -172,6 +177,26 @@ class CrossModalModel(VideoTextModel):
         if causal_text:
             mask = _seen_by_generated(mask, causal_text)
         return self.trsfr(values, mask, need_attention=need_attention)
+
+    def check_texts(self, caps: Tensor) -> None:
+        """Refuse token ids (.., X) in a layout that pairs cannot be scored in; here none are refused."""
+
+    def fuse_candidates(self, video: States, text: States, negatives: Tensor) -> Tensor:
+        """Fuse each video with its own text and with others.
+
+        Args:
+            video: (B, Lv, H).
+            text: (B, Lt, H); text i is of video i.
+            negatives: int64 (B, O - 1), rows of other texts for each video.
+
+        Returns:
+            States (B, O, Lv + Lt, H), the video's own text first.
+        """
+        rows = torch.arange(len(negatives), device=negatives.device)
+        texts = torch.cat([rows[:, None], negatives], dim=1)
+        videos = rows.repeat_interleave(texts.shape[1])
+        fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
+        return fused.unflatten(0, texts.shape)
 
     @abc.abstractmethod
     def score_aligned(self, text: States, video: States) -> Tensor:

@@ -27,7 +27,7 @@ from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioni
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.pairing import in_batch_negatives, of_same_video
 from mmpt.utils.errors import ConfigError, DataError, nearest
-from mmpt.utils.tokenizers import load_tokenizer
+from mmpt.utils.tokenizers import load_tokenizer, special_ids
 
 __all__ = ["LAVENDER", "TASK_TOKENS", "LAVENDEROptions"]
 
@@ -171,6 +171,20 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
             return self._pretrain(video, text, labels, batch.get("negatives"), batch.get("video_key"))
         return {"logits": self.tell_words(video, text, labels, from_left=kind == "captioning")}
 
+    def check_texts(self, caps: Tensor) -> None:
+        """Refuse token ids (.., X) that do not end in the ``[MASK]`` at which pairs are scored.
+
+        Raises:
+            ConfigError: names the aligners that lay texts out so.
+        """
+        mask = special_ids(self.sequence.bert_name, self.sequence.use_fast).mask
+        if bool((caps[..., -1] != mask).any()):
+            raise ConfigError(
+                f"model.model_cls: {type(self).__name__} scores a pair at the [MASK] that ends its text, and these "
+                "texts end in something else: set dataset.aligner: LAVENDERRetrievalAligner (or, for options, "
+                "LAVENDEROptionsAligner)"
+            )
+
     def score_aligned(self, text: States, video: States) -> Tensor:
         """Score row i of the texts, which end in a ``[MASK]``, with row i of the videos: float32 (N,).
 
@@ -200,6 +214,7 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         """
         mask = batch.get("option_mask")
         if objective_of(objective) == "options":
+            self.check_texts(caps)
             video, text = self._paired(caps, cmasks, vfeats, vmasks, batch)
             scores = self.score_aligned(text, video).view(len(vfeats), -1)
         elif mask is None:
@@ -233,26 +248,24 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
 
         The words are told without the pretext, which speaks of the other task; without one, both take one fusion.
         """
-        rows = torch.arange(len(labels), device=labels.device)
         if negatives is None:
             negatives = in_batch_negatives(len(labels), self.options.matching_texts, labels.device)
-        candidates = torch.cat([rows[:, None], negatives], dim=1)
-        count, length = candidates.shape[1], labels.shape[1]
-        videos = rows.repeat_interleave(count)
-        states = self.fuse(video.rows(videos), text.rows(candidates.flatten())).last_hidden_state
+        states, length = self.fuse_candidates(video, text, negatives), labels.shape[1]
         if text.values.shape[1] == length:
-            own = states[::count, -length:]
+            own = states[:, 0, -length:]
         else:
             plain = States(text.values[:, -length:], text.mask[:, -length:])
             own = self.fuse(video, plain).last_hidden_state[:, -length:]
-        match_logits = self.head(states[:, -1])
-        true, false = match_logits[:, self._truth(states.device)].unbind(1)
+        match_logits = self.head(states[:, :, -1])
+        true, false = match_logits[..., self._truth(states.device)].unbind(-1)
         same = of_same_video(negatives, video_key)
+        right = same.clone()
+        right[:, 0] = True
         return {
             "logits": self.head(own[labels != IGNORED]),
-            "match_logits": match_logits,
-            "match_scores": (true - false).detach().view(-1, count).masked_fill(same, -torch.inf),
-            "match_label": self._truth_label((videos == candidates.flatten()) | same.flatten()),
+            "match_logits": match_logits.flatten(0, 1),
+            "match_scores": (true - false).detach().masked_fill(same, -torch.inf),
+            "match_label": self._truth_label(right.flatten()),
         }
 
     def _match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from mmpt.models.cross_modal import CrossModalModel
-from mmpt.models.lavender_weights import fit_tables, published_names, warn_of_contradictions
+from mmpt.models.lavender_weights import published_names, warn_of_contradictions
 
 __all__ = ["LAVENDERBase"]
 
@@ -21,4 +21,4 @@ class LAVENDERBase(CrossModalModel):
 
     def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring published weights, also those of SwinBERT, to the names and the table sizes of this model."""
-        return fit_tables(published_names(state), self.state_dict())
+        return super().published_state(published_names(state))

@@ -189,15 +189,10 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
             video's own text; -inf for another of the same video.
         """
         video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks)
-        rows = torch.arange(len(caps), device=caps.device)
         if negatives is None:
             negatives = in_batch_negatives(len(caps), self.options.matching_texts, caps.device)
-        texts = torch.cat([rows[:, None], negatives], dim=1)
-        videos = rows.repeat_interleave(texts.shape[1])
-        fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
-        length = video.values.shape[1]
-        own = fused[:: texts.shape[1], length:]
-        scores = self.fc(fused[:, length])[:, 0].view(texts.shape)
+        fused, length = self.fuse_candidates(video, text, negatives), video.values.shape[1]
+        own, scores = fused[:, 0, length:], self.fc(fused[:, :, length])[..., 0]
         return {
             "logits": cast(LMHead, self.fc_mtm["predictions"])(own[text_label != IGNORED]),
             "matching_scores": scores.masked_fill(of_same_video(negatives, video_key), -torch.inf),

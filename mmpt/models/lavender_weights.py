@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmpt.utils.errors import CheckpointError, DataError
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import section_of
 
-__all__ = ["ARGS_FILE", "contradictions", "fit_tables", "published_names", "read_args", "warn_of_contradictions"]
+__all__ = ["ARGS_FILE", "contradictions", "published_names", "read_args", "warn_of_contradictions"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +32,6 @@ _SWINBERT = {
     "fc.": "enc_img.fc.",
 }
 _BIAS = "fc_mtm.predictions.bias"
-#: Tables with a row per frame, and per patch: name and the dimension of the rows.
-_TABLES = {"enc_img.emb_len": 1, "enc_img.emb_pos": 2}
 
 
 def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -65,35 +62,6 @@ def _join_projections(state: dict[str, Tensor]) -> None:
     second, second_bias = (state.pop(key) for key in outer)
     state[inner[0]] = (second.double() @ weight.double()).to(weight.dtype)
     state[inner[1]] = (second.double() @ bias.double() + second_bias).to(bias.dtype)
-
-
-def fit_tables(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring the tables of frames and patches to the numbers of rows that the model has, ``own``.
-
-    The rows that there are stay what they are, further ones are the model's. Patches count row by row of a frame, so
-    that frames with other numbers of columns than in pre-training find their patches at other rows, as published.
-
-    Returns:
-        ``state`` with these tables; as given where none differs.
-    """
-    fitted = dict(state)
-    for key, dimension in _TABLES.items():
-        given, wanted = state.get(key), own.get(key)
-        if given is None or wanted is None or given.dim() != wanted.dim() or given.shape == wanted.shape:
-            continue
-        if (
-            given.shape[:dimension] + given.shape[dimension + 1 :]
-            != wanted.shape[:dimension] + wanted.shape[dimension + 1 :]
-        ):
-            continue  # another width: refused with everything else that does not fit
-        rows, both = wanted.shape[dimension], min(given.shape[dimension], wanted.shape[dimension])
-        parts = (given.narrow(dimension, 0, both), wanted.narrow(dimension, both, rows - both).to(given))
-        fitted[key] = torch.cat(parts, dimension)
-        logger.warning(
-            "%s: %d rows in the file, %d in the model: %d are the file's, %d the model's own",
-            key, given.shape[dimension], rows, both, rows - both,
-        )  # fmt: skip
-    return fitted
 
 
 def read_args(checkpoint: str | Path) -> dict[str, Any]:

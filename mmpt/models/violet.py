@@ -72,6 +72,8 @@ class VIOLETOpenEndedOptions(VIOLETOptions):
 class VIOLETRetrieval(CrossModalModel):
     """VIOLET that scores how well a text fits a video, for retrieval; the head is that of pre-training's VTM."""
 
+    # A checkpoint of open-ended questions has a head of another width.
+    new_heads: ClassVar[tuple[str, ...]] = ("fc.3.*",)
     # Objectives of pre-training.
     allow_unexpected = (*CrossModalModel.allow_unexpected, "fc_mtm.*", "fc_mvm.*")
     config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": VIOLETOptions}
@@ -151,7 +153,6 @@ class VIOLETOpenEnded(VIOLETRetrieval):
     """
 
     capabilities = frozenset({"answering"})
-    new_heads = ("fc.3.*",)
     config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": VIOLETOpenEndedOptions}
 
     @classmethod
@@ -246,13 +247,10 @@ class VIOLETPretraining(VIOLETRetrieval):
         text = self.encode_text(caps.masked_fill(chosen.words, self.special_ids.mask), cmasks)
         if negatives is None:
             negatives = in_batch_negatives(len(caps), self.options.matching_texts, caps.device)
-        # The pairs themselves come first; the masked positions are read off them.
-        texts = torch.cat([torch.arange(len(caps), device=caps.device)[None], negatives.T])
-        videos = torch.arange(len(caps), device=caps.device).repeat(len(texts))
-        fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
-        length, own = video.values.shape[1], fused[: len(caps)]
+        fused = self.fuse_candidates(video, text, negatives)
+        length, own = video.values.shape[1], fused[:, 0]
         squares = own[:, :length].unflatten(1, (vfeats.shape[1], -1))[:, :, 1:][chosen.squares.flatten(2)]
-        scores = self.fc(fused[:, length])[:, 0].view(texts.shape).T
+        scores = self.fc(fused[:, :, length])[..., 0]
         return {
             "text_logits": cast(LMHead, self.fc_mtm["predictions"])(own[:, length:][chosen.words]),
             "text_targets": caps[chosen.words],

@@ -106,3 +106,17 @@ def test_unlike_numbers_of_frames_and_texts_are_refused(tmp_path: Path) -> None:
         model(frames_of(2, 2), *texts_of(tokenizer, aligner, "w5"), return_score=True)
     with pytest.raises(ConfigError, match="aligner"):
         MMPTModel.from_pretrained(tmp_path / "job.yaml", overrides=["dataset.aligner=NoSuchAligner"])
+
+
+def test_texts_that_do_not_end_in_the_mask_are_refused_by_lavender(tmp_path: Path) -> None:
+    config = job("LAVENDER", tmp_path)
+    model, tokenizer, aligner = MMPTModel.from_pretrained(config, overrides=["dataset.aligner=FrameAligner"])
+    with pytest.raises(ConfigError, match="LAVENDERRetrievalAligner"):
+        model(frames_of(1, 2), *texts_of(tokenizer, aligner, "w5"), return_score=True)
+
+
+def test_more_frames_than_in_training_keep_the_rows_that_there_are(tmp_path: Path) -> None:
+    config = job("VIOLETRetrieval", tmp_path)
+    same, _, _ = MMPTModel.from_pretrained(config)
+    more, _, _ = MMPTModel.from_pretrained(config, overrides=["model.max_frames=8", "dataset.num_frames=8"])
+    assert torch.equal(more.model.enc_img.emb_len[:, :6], same.model.enc_img.emb_len) and more.num_frames == 8

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmpt.models.cross_modal import tiny_cross_modal_config
+from mmpt.models.cross_modal_tables import fit_tables
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.lavender import LAVENDER
 from mmpt.models.lavender_task_specific import LAVENDERTaskSpecificOpenEnded, LAVENDERTaskSpecificRetrieval
-from mmpt.models.lavender_weights import contradictions, fit_tables, published_names, read_args
+from mmpt.models.lavender_weights import contradictions, published_names, read_args
 from mmpt.utils.checkpoint import load_checkpoint, load_into
 from mmpt.utils.errors import CheckpointError, DataError
 

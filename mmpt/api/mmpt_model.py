@@ -25,7 +25,7 @@ from mmpt.tasks.task import chosen_weights, config_task
 from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.files import resolve_path
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_options, read_section
 from mmpt.utils.registry import build, resolve_class
 from mmpt.utils.tokenizers import load_tokenizer
 
@@ -55,10 +55,10 @@ class MMPTModel(nn.Module):
         self, config: Any, model: nn.Module, video_encoder: nn.Module | None, l2_normalize: bool = True
     ) -> None:
         super().__init__()
-        self.max_video_len: int = read_options(section_of(config, "dataset"), AlignerOptions).max_video_len
+        self.max_video_len: int = read_section(config, "dataset", AlignerOptions).max_video_len
         self.reads_frames: bool = getattr(model, "reads_frames", False)
         if self.reads_frames:
-            frames = read_options(section_of(config, "dataset"), FrameAlignerOptions)
+            frames = read_section(config, "dataset", FrameAlignerOptions)
             self.num_frames = frames.num_frames
             self.transform = FrameTransform(frames.image_transform, frames.image_size)
         self.model: Any = model

@@ -17,7 +17,7 @@ from mmpt.utils.devices import pick_device
 from mmpt.utils.distributed import world
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import atomic_open
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section
 from mmpt.utils.process_group import failing_together
 
 __all__ = [
@@ -69,7 +69,7 @@ class Predictor(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.options = read_options(section_of(config, "eval"), EvalOptions)
+        self.options = read_section(config, "eval", EvalOptions)
         if not self.options.save_path:
             raise ConfigError("eval.save_path: a test needs a folder for its results")
         self.save_path = Path(self.options.save_path)
@@ -160,7 +160,7 @@ def decode_texts(config: Any, batch: Mapping[str, Any]) -> list[str]:
         return [str(text) for text in batch["text"]]
     from mmpt.utils.tokenizers import load_tokenizer
 
-    options = read_options(section_of(config, "dataset"), TextOptions)
+    options = read_section(config, "dataset", TextOptions)
     tokenizer = load_tokenizer(options.bert_name, options.use_fast)
     caps = batch["caps"]
     return list(tokenizer.batch_decode(caps.reshape(-1, caps.shape[-1]), skip_special_tokens=True))

@@ -22,7 +22,7 @@ from mmpt.evaluators.caption_tokenizers import (
 )
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.extras import require
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section
 
 __all__ = ["EMPTY_CAPTION", "METRICS", "CaptionMetricOptions", "NLGMetric", "meteor"]
 
@@ -63,7 +63,7 @@ class NLGMetric(Metric):
             ConfigError: if a metric or tokenizer is unknown, or needs Java and there is none.
         """
         super().__init__(config)
-        options = read_options(section_of(config, "eval"), CaptionMetricOptions)
+        options = read_section(config, "eval", CaptionMetricOptions)
         for name in options.caption_metrics:
             if name not in METRICS:
                 raise ConfigError(f"eval.caption_metrics: unknown metric {name!r}.{nearest(name, METRICS)}")

@@ -14,21 +14,18 @@ from mmpt.evaluators.base import EvalOptions
 from mmpt.evaluators.batch_predictor import BatchPredictor
 from mmpt.evaluators.caption_metrics import EMPTY_CAPTION
 from mmpt.evaluators.sharing import NEW_ROWS
+from mmpt.models.lavender_batches import PRETEXT_KEYS
 from mmpt.modules.decoding import DecodingOptions, read_decoding_options
 from mmpt.processors.base import TextOptions
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import atomic_open, read_json, write_json
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section, section_of
 from mmpt.utils.seeds import item_generator
 from mmpt.utils.tokenizers import load_tokenizer
 
 __all__ = ["CaptionOptions", "NLGPredictor"]
 
 logger = logging.getLogger(__name__)
-
-
-#: Keys of a batch that say what text is wanted, where a model takes such.
-_PRETEXT = ("prompts", "task_ids")
 
 
 @dataclass
@@ -79,9 +76,9 @@ class NLGPredictor(BatchPredictor):
             ConfigError: if a key of ``gen_param`` is unknown or has a wrong value; names it.
         """
         super().__init__(config)
-        self.options = read_options(section_of(config, "eval"), CaptionOptions)
+        self.options = read_section(config, "eval", CaptionOptions)
         self.decoding = read_decoding_options(section_of(config, "gen_param"))
-        text = read_options(section_of(config, "dataset"), TextOptions)
+        text = read_section(config, "dataset", TextOptions)
         self.bert_name, self.use_fast = text.bert_name, text.use_fast
 
     def batch_function(
@@ -144,7 +141,7 @@ class NLGPredictor(BatchPredictor):
     ) -> list[tuple[str, float]]:
         """Write about some rows of a batch; draws depend on their places in the test set."""
         vfeats, vmasks = (batch[name][list(rows)].to(device) for name in ("vfeats", "vmasks"))
-        pretext = {name: batch[name][list(rows)].to(device) for name in _PRETEXT if name in batch}
+        pretext = {name: batch[name][list(rows)].to(device) for name in PRETEXT_KEYS if name in batch}
         rngs = [item_generator(self.decoding.seed, 0, int(batch["idx"][row])) for row in rows]
         if hasattr(model, "generate_hypotheses"):
             written = model.generate_hypotheses(vfeats, vmasks, self.decoding, rngs, **pretext)

@@ -21,7 +21,7 @@ from mmpt.processors.base import Aligner, AlignerOptions, TextProcessor
 from mmpt.processors.windows import average_windows
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import write_json
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section, section_of
 
 __all__ = ["COINPredictor", "COINZSPredictor", "Rule", "ZeroShotOptions", "label_threshold"]
 
@@ -162,7 +162,7 @@ class COINZSPredictor(COINPredictor):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        given = read_options(section_of(config, "eval"), ZeroShotOptions).background_threshold
+        given = read_section(config, "eval", ZeroShotOptions).background_threshold
         self.threshold: float | None = None
         self.automatic = given == "auto"
         if given not in ("auto", "none"):

@@ -15,7 +15,7 @@ from mmpt.processors.annotations import AnnotationOptions, SkipReport
 from mmpt.processors.windows import average_windows
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import write_json
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section
 
 __all__ = ["CrossTaskPredictor", "LocatedSteps", "read_located_steps"]
 
@@ -65,7 +65,7 @@ class CrossTaskPredictor(BatchPredictor):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.max_missing = read_options(section_of(config, "dataset"), AnnotationOptions).max_missing
+        self.max_missing = read_section(config, "dataset", AnnotationOptions).max_missing
 
     def batch_function(
         self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mmpt.models.lavender_batches import PRETEXT_KEYS
 from mmpt.utils.distributed import all_gather_objects
 from mmpt.utils.errors import DataError, shown
 
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 #: Tensors of a batch that a text is encoded from: word pieces and, for LAVENDER, what stands before them.
-TEXT_KEYS = ("caps", "cmasks", "prompts", "task_ids")
+TEXT_KEYS = ("caps", "cmasks", *PRETEXT_KEYS)
 
 #: A video: its id, and what tells clips of one id apart.
 Key = tuple[str, str]

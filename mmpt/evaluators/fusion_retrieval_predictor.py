@@ -30,7 +30,7 @@ from mmpt.evaluators.sharing import Share
 from mmpt.models.embedding import evaluating
 from mmpt.utils.distributed import all_gather_objects, broadcast_object, gather_items, is_main_process
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section, section_of
 from mmpt.utils.process_group import failing_together
 
 __all__ = ["FusionRetrievalPredictor"]
@@ -63,11 +63,13 @@ class FusionRetrievalPredictor(Predictor):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.options = read_options(section_of(config, "eval"), FusionOptions)
+        self.options = read_section(config, "eval", FusionOptions)
         for key in ("pairs_per_batch", "rerank_top_k"):
             value = getattr(self.options, key)
             if value is not None and value < 1:
                 raise ConfigError(f"eval.{key}: must be at least 1, not {value}")
+        if not self.options.states_max_gb >= 0:
+            raise ConfigError(f"eval.states_max_gb: must be at least 0, not {self.options.states_max_gb}")
         if self.options.cheap_score != POOLED and self.options.rerank_top_k is None:
             raise ConfigError("eval.cheap_score: nothing is re-ranked; set eval.rerank_top_k, or leave it out")
         if self.options.states_dtype not in STATE_TYPES:

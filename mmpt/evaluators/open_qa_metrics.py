@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mmpt.evaluators.base import Metric
 from mmpt.evaluators.metrics import wilson_interval
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section
 
 __all__ = ["OpenQAMetric", "OpenQAMetricOptions"]
 
@@ -47,7 +47,7 @@ class OpenQAMetric(Metric):
             ConfigError: if ``eval.size_test`` is no number of questions.
         """
         super().__init__(config)
-        self.size_test = read_options(section_of(config, "eval"), OpenQAMetricOptions).size_test
+        self.size_test = read_section(config, "eval", OpenQAMetricOptions).size_test
         if self.size_test is not None and self.size_test < 1:
             raise ConfigError(f"eval.size_test: {self.size_test} is not a number of questions (1 or more)")
 

@@ -21,7 +21,7 @@ from mmpt.evaluators.batch_predictor import BatchPredictor, on_device
 from mmpt.processors.base import TextOptions
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section, section_of
 from mmpt.utils.registry import build
 from mmpt.utils.tokenizers import load_tokenizer
 
@@ -80,7 +80,7 @@ class OpenQAPredictor(BatchPredictor):
             ConfigError: if ``eval.answers`` is neither ``vocabulary`` nor ``corpus``.
         """
         super().__init__(config)
-        self.options = read_options(section_of(config, "eval"), OpenQAOptions)
+        self.options = read_section(config, "eval", OpenQAOptions)
         if self.options.answers not in ("vocabulary", "corpus"):
             raise ConfigError(f"eval.answers: {self.options.answers!r} is neither 'vocabulary' nor 'corpus'")
 
@@ -183,7 +183,7 @@ class OpenQAPredictor(BatchPredictor):
         return labels.__getitem__ if labels is not None and len(labels) == size else str
 
     def _tokenizer(self) -> Any:
-        options = read_options(section_of(self.config, "dataset"), TextOptions)
+        options = read_section(self.config, "dataset", TextOptions)
         return load_tokenizer(options.bert_name, options.use_fast)
 
     def _of_pieces(self, size: int, labels: Sequence[str] | None) -> bool:

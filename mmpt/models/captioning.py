@@ -7,7 +7,7 @@ Shapes: B batch, M seconds of video, D feature width, L text positions, S = M + 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -16,22 +16,19 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mmpt.models.base import valid_lengths
-from mmpt.models.embedding import evaluating
+from mmpt.models.caption_writer import CaptionWriter
 from mmpt.models.fusion import SequenceOptions, tiny_fusion_config
 from mmpt.models.single_encoder import SingleEncoderModel, SingleEncoderOptions, states_of_caps
 from mmpt.modules.attention_masks import text_generation_mask
-from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode, read_decoding_options
+from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode
 from mmpt.modules.masking import IGNORED
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.seeds import item_generator
 from mmpt.utils.tokenizers import special_ids
 
 __all__ = ["PROMPT_LENGTH", "CaptioningOptions", "MMFusionNLG"]
 
 #: ``[CLS] [SEP] [CLS]``: what stands before the first generated word.
 PROMPT_LENGTH = 3
-# Rows (videos times beams) that are decoded together: about 1 GB of keys and values at the size of BERT-base.
-ROWS = 256
 
 
 @dataclasses.dataclass
@@ -44,7 +41,7 @@ class CaptioningOptions(SingleEncoderOptions):
     max_decode_length: int | None = None
 
 
-class MMFusionNLG(SingleEncoderModel):
+class MMFusionNLG(CaptionWriter, SingleEncoderModel):
     """VLM for captioning.
 
     Starts from a checkpoint of :class:`~mmpt.models.vlm.MMFusionMTM`, whose head has no bias.
@@ -112,51 +109,18 @@ class MMFusionNLG(SingleEncoderModel):
         text = states_of_caps(states, vmasks.shape[1])
         return {"logits": cast(Any, self.mm_encoder).next_words(text[labelled])}
 
-    def generate(
-        self,
-        vfeats: Tensor,
-        vmasks: Tensor,
-        options: DecodingOptions | Mapping[str, Any] | None = None,
-        rngs: Sequence[np.random.Generator] | None = None,
-    ) -> list[list[int]]:
-        """Write a text about every video: word ids without special ones; as :meth:`generate_hypotheses`."""
-        return [hypothesis.ids for hypothesis in self.generate_hypotheses(vfeats, vmasks, options, rngs)]
-
-    def generate_hypotheses(
-        self,
-        vfeats: Tensor,
-        vmasks: Tensor,
-        options: DecodingOptions | Mapping[str, Any] | None = None,
-        rngs: Sequence[np.random.Generator] | None = None,
+    def write(  # type: ignore[override]
+        self, vfeats: Tensor, vmasks: Tensor, options: DecodingOptions, rngs: Sequence[np.random.Generator]
     ) -> list[Hypothesis]:
-        """Write a text about every video; without dropout and gradients, whatever the mode of the model.
-
-        Each video is encoded once, each word of each text once. A text has at most ``max_new_tokens`` tokens.
+        """Write texts of at most ``max_new_tokens`` tokens; each video is encoded once, each word of each text once.
 
         Args:
             vfeats: (B, M, D).
             vmasks: (B, M), true where a second is real; videos of a batch may differ in length.
-            options: the section ``gen_param``; None is greedy.
-            rngs: the randomness of each video, for sampling; by default of ``options.seed`` and its number.
-
-        Raises:
-            ConfigError: if a key of ``options`` is unknown or has a wrong value.
+            options: how to decode.
+            rngs: the randomness of each video.
         """
-        chosen = options if isinstance(options, DecodingOptions) else read_decoding_options(options)
-        if rngs is None:
-            rngs = [item_generator(chosen.seed, 0, row) for row in range(len(vfeats))]
         vfeats, vmasks = self.clean_video(vfeats, vmasks)
-        size = max(1, ROWS // chosen.num_beams)
-        texts: list[Hypothesis] = []
-        with evaluating(self), torch.inference_mode():
-            for start in range(0, len(vfeats), size):
-                rows = slice(start, start + size)
-                texts += self._generate(vfeats[rows], vmasks[rows], chosen, rngs[rows])
-        return texts
-
-    def _generate(
-        self, vfeats: Tensor, vmasks: Tensor, options: DecodingOptions, rngs: Sequence[np.random.Generator]
-    ) -> list[Hypothesis]:
         seconds = int(valid_lengths(vmasks).max())
         ids, specials = self._specials(vfeats, None, None)
         mask = torch.cat([specials[:, :1], vmasks[:, :seconds], specials[:, 1:]], dim=1)

@@ -30,7 +30,7 @@ from mmpt.modules.swin_weights import load_swin
 from mmpt.modules.transformer import EncoderOutput, TransformerEncoder, initialise
 from mmpt.utils.checkpoint import load_into
 from mmpt.utils.errors import DataError
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section
 
 __all__ = [
     "CrossModalModel",
@@ -89,8 +89,8 @@ class CrossModalModel(VideoTextModel):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.sequence: Any = read_options(section_of(config, "dataset"), self.config_options["dataset"])
-        self.options: Any = read_options(section_of(config, "model"), self.config_options["model"])
+        self.sequence: Any = read_section(config, "dataset", self.config_options["dataset"])
+        self.options: Any = read_section(config, "model", self.config_options["model"])
         options: Any = self.options
         check_cross_modal(self.sequence, options)
         bert = read_bert_config(self.sequence.bert_name, gradient_checkpointing=options.gradient_checkpointing)

@@ -14,8 +14,10 @@ from mmpt.modules.video_swin import SwinOptions, swin_options
 from mmpt.utils.errors import ConfigError
 
 __all__ = [
+    "AnswerOptions",
     "CrossModalOptions",
     "FrameSequenceOptions",
+    "MatchingOptions",
     "check_cross_modal",
     "swin_sizes",
     "tiny_cross_modal_config",
@@ -81,6 +83,25 @@ class CrossModalOptions:
     compile: bool | str = False
     pixel_mean: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_MEAN))
     pixel_std: list[float] = dataclasses.field(default_factory=lambda: list(IMAGENET_STD))
+
+
+@dataclasses.dataclass
+class AnswerOptions(CrossModalOptions):
+    """Keys of ``model``: ``num_labels`` is the number of answers, by default that of the data's vocabulary."""
+
+    num_labels: int | None = None
+
+
+@dataclasses.dataclass
+class MatchingOptions(CrossModalOptions):
+    """Keys of ``model``: ``matching_texts`` is how many texts a video is compared with in pre-training, its own too."""
+
+    matching_texts: int = 4
+
+    def check(self) -> None:
+        """Refuse less than the own text; ConfigError."""
+        if self.matching_texts < 1:
+            raise ConfigError(f"model.matching_texts: must be at least 1, not {self.matching_texts}")
 
 
 def tiny_cross_modal_config(model_cls: str, **sections: dict[str, Any]) -> DictConfig:

@@ -11,7 +11,7 @@ from mmpt.modules.compiling import compile_layers, compile_mode
 from mmpt.optim.options import OptimOptions
 from mmpt.optim.parameters import prepare_parameters
 from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, reconcile
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section, section_of
 
 __all__ = ["FairseqMMModel", "mmarch"]
 
@@ -25,7 +25,7 @@ class FairseqMMModel(BaseFairseqModel):
         """Wrap the model that the task has built from its config, after what the config says of its training."""
         model = task.mmtask.model
         config = getattr(task.mmtask, "config", None)
-        options = read_options(section_of(config, "optim"), OptimOptions)
+        options = read_section(config, "optim", OptimOptions)
         prepare_parameters(model, options, getattr(args, "optimizer", None))
         mode = compile_mode((section_of(config, "model") or {}).get("compile") or False)
         if mode is not None:

@@ -24,7 +24,7 @@ from mmpt.models.base import (
 )
 from mmpt.modules.bert import BertConfig, read_bert_config, read_bert_weights
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_section
 from mmpt.utils.tokenizers import special_ids
 
 __all__ = [
@@ -84,8 +84,8 @@ class FusionModel(VideoTextModel):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.sequence: Any = read_options(section_of(config, "dataset"), self.config_options["dataset"])
-        self.options: Any = read_options(section_of(config, "model"), self.config_options["model"])
+        self.sequence: Any = read_section(config, "dataset", self.config_options["dataset"])
+        self.options: Any = read_section(config, "model", self.config_options["model"])
         self.length_groups: int = self.options.length_groups
         self.grad_cache_rows: int | None = self.options.grad_cache_rows
 

@@ -7,7 +7,6 @@ trained on one task can do every other one.
 Shapes: B batch, T frames, S pixels of a side, X text positions, O options, Lp positions of a prompt, H hidden, V words.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,40 +21,18 @@ from mmpt.models.cross_modal import (
     tiny_cross_modal_config,
 )
 from mmpt.models.lavender_base import LAVENDERBase
-from mmpt.models.lavender_batches import objective_of, pretext_of, pretext_of_texts
-from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
-from mmpt.modules.masking import IGNORED
-from mmpt.modules.pairing import in_batch_negatives, of_same_video
-from mmpt.utils.errors import ConfigError, DataError, nearest
-from mmpt.utils.tokenizers import load_tokenizer, special_ids
+from mmpt.models.lavender_batches import objective_of, pretext_of
+from mmpt.models.lavender_matching import LAVENDERMatching, LAVENDERMatchingOptions
+from mmpt.models.option_texts import hide_missing_options
+from mmpt.utils.errors import DataError
 
-__all__ = ["LAVENDER", "TASK_TOKENS", "LAVENDEROptions"]
+__all__ = ["LAVENDER", "TASK_TOKENS"]
 
 #: Rows of ``emb_task``.
 TASK_TOKENS = 10
-_TRUE_SCORES = ("difference", "ratio")
 
 
-@dataclasses.dataclass
-class LAVENDEROptions(LAVENDERCaptioningOptions):
-    """Keys of ``model``.
-
-    Attributes:
-        matching_texts: pre-training: texts that each video is compared with at most, its own among them.
-        true_word: the word piece that says that text and video belong together.
-        false_word: the one that says that they do not.
-        true_score: how a pair is scored. ``difference`` of the two words' logits is the logarithm of the odds of
-            "true" where these two are the choice. ``ratio`` of the logits, true / (true + false), is the published
-            score: it ranks wrongly where logits are negative, and is there to compare with published numbers.
-    """
-
-    matching_texts: int = 4
-    true_word: str = "true"
-    false_word: str = "false"
-    true_score: str = "difference"
-
-
-class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
+class LAVENDER(LAVENDERBase, LAVENDERMatching):
     """One model and one head for pre-training, retrieval, multiple choice, open-ended questions and captioning.
 
     Raises:
@@ -68,17 +45,10 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
     new_heads: ClassVar[tuple[str, ...]] = ("emb_task", "enc_img.emb_*", "enc_img.norm.*")
     # Heads of the task-specific baseline and of its variants with a head per task.
     allow_unexpected: ClassVar[tuple[str, ...]] = (*CrossModalModel.allow_unexpected, "fc.*", "fc_*_*.*")
-    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": LAVENDEROptions}
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": LAVENDERMatchingOptions}
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        if self.options.true_score not in _TRUE_SCORES:
-            raise ConfigError(
-                f"model.true_score: {self.options.true_score!r} is neither {' nor '.join(_TRUE_SCORES)}."
-                f"{nearest(self.options.true_score, _TRUE_SCORES)}"
-            )
-        if self.options.matching_texts < 1:
-            raise ConfigError(f"model.matching_texts: must be at least 1, not {self.options.matching_texts}")
         self.emb_task = nn.Parameter(0.02 * torch.randn(TASK_TOKENS, self.hidden_size))
 
     @classmethod
@@ -158,41 +128,18 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         """
         kind = objective_of(objective)
         if kind == "options":
-            logits, label = self._match_options(caps, cmasks, vfeats, vmasks, batch)
+            logits, label = self.match_options(caps, cmasks, vfeats, vmasks, batch)
             return {"logits": logits, "text_label": label}
         video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks, **pretext_of(batch))
         if kind == "retrieval":
-            logits, label = self._match_all(video, text, batch.get("video_key"))
+            logits, label = self.match_all(video, text, batch.get("video_key"))
             return {"logits": logits, "text_label": label}
         labels = batch.get("text_label")
         if labels is None:
             raise DataError(f"a batch of objective {kind!r} has no text_label: there is nothing to tell")
         if kind == "pretraining":
-            return self._pretrain(video, text, labels, batch.get("negatives"), batch.get("video_key"))
+            return self.pretrain(video, text, labels, batch.get("negatives"), batch.get("video_key"))
         return {"logits": self.tell_words(video, text, labels, from_left=kind == "captioning")}
-
-    def check_texts(self, caps: Tensor) -> None:
-        """Refuse token ids (.., X) that do not end in the ``[MASK]`` at which pairs are scored.
-
-        Raises:
-            ConfigError: names the aligners that lay texts out so.
-        """
-        mask = special_ids(self.sequence.bert_name, self.sequence.use_fast).mask
-        if bool((caps[..., -1] != mask).any()):
-            raise ConfigError(
-                f"model.model_cls: {type(self).__name__} scores a pair at the [MASK] that ends its text, and these "
-                "texts end in something else: set dataset.aligner: LAVENDERRetrievalAligner (or, for options, "
-                "LAVENDEROptionsAligner)"
-            )
-
-    def score_aligned(self, text: States, video: States) -> Tensor:
-        """Score row i of the texts, which end in a ``[MASK]``, with row i of the videos: float32 (N,).
-
-        The greater, the rather they belong together; see ``model.true_score``.
-        """
-        states = self.fuse(video, text).last_hidden_state[:, -1]
-        true, false = self.head.score(self.head.transform(states), self._truth(states.device)).unbind(-1)
-        return true - false if self.options.true_score == "difference" else true / (true + false)
 
     def option_scores(
         self,
@@ -215,15 +162,15 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         mask = batch.get("option_mask")
         if objective_of(objective) == "options":
             self.check_texts(caps)
-            video, text = self._paired(caps, cmasks, vfeats, vmasks, batch)
+            video, text = self.pair_with_options(caps, cmasks, vfeats, vmasks, batch)
             scores = self.score_aligned(text, video).view(len(vfeats), -1)
         elif mask is None:
             raise DataError("a batch of questions has no option_mask: nothing says how many options there are")
         else:
-            numbers = self._ids([str(number) for number in range(mask.shape[-1])], "an option's number")
+            numbers = self.word_ids([str(number) for number in range(mask.shape[-1])], "an option's number")
             states = self._states_of_answers(caps, cmasks, vfeats, vmasks, batch)
             scores = self.head.score(self.head.transform(states), torch.tensor(numbers, device=states.device))
-        return scores if mask is None else scores.masked_fill(~mask.view(scores.shape).bool(), -torch.inf)
+        return hide_missing_options(scores, mask)
 
     def answer_scores(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch: Any) -> Tensor:
         """Score every word piece as the answer of a question, float32 (B, V), at ``answer_position`` (B,)."""
@@ -240,83 +187,3 @@ class LAVENDER(LAVENDERBase, LAVENDERCaptioning):
         states = self.fuse(self.encode_video(vfeats, vmasks), text).last_hidden_state[:, -caps.shape[1] :]
         # Without a place for the answer (its blank was cut off) any will do: the item counts as wrong.
         return states[torch.arange(len(states), device=states.device), position.view(-1).clamp(min=0)]
-
-    def _pretrain(
-        self, video: States, text: States, labels: Tensor, negatives: Tensor | None, video_key: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Fuse each video with its own text, the first of O, whose masked words are told, and with others.
-
-        The words are told without the pretext, which speaks of the other task; without one, both take one fusion.
-        """
-        if negatives is None:
-            negatives = in_batch_negatives(len(labels), self.options.matching_texts, labels.device)
-        states, length = self.fuse_candidates(video, text, negatives), labels.shape[1]
-        if text.values.shape[1] == length:
-            own = states[:, 0, -length:]
-        else:
-            plain = States(text.values[:, -length:], text.mask[:, -length:])
-            own = self.fuse(video, plain).last_hidden_state[:, -length:]
-        match_logits = self.head(states[:, :, -1])
-        true, false = match_logits[..., self._truth(states.device)].unbind(-1)
-        same = of_same_video(negatives, video_key)
-        right = same.clone()
-        right[:, 0] = True
-        return {
-            "logits": self.head(own[labels != IGNORED]),
-            "match_logits": match_logits.flatten(0, 1),
-            "match_scores": (true - false).detach().masked_fill(same, -torch.inf),
-            "match_label": self._truth_label(right.flatten()),
-        }
-
-    def _match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return logits and labels of every video with every text, video by video."""
-        rows = torch.arange(len(text.values), device=text.values.device)
-        videos, texts = rows.repeat_interleave(len(rows)), rows.repeat(len(rows))
-        same = videos == texts if video_key is None else video_key.view(-1)[videos] == video_key.view(-1)[texts]
-        states = self.fuse(video.rows(videos), text.rows(texts)).last_hidden_state[:, -1]
-        return self.head(states), self._truth_label(same)
-
-    def _match_options(
-        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Return logits and labels of every video with those of its options that there are."""
-        answers, mask = batch.get("answers"), batch.get("option_mask")
-        if answers is None:
-            raise DataError("a batch of objective 'options' has no answers")
-        video, text = self._paired(caps, cmasks, vfeats, vmasks, batch)
-        options = torch.arange(len(text.values) // len(vfeats), device=answers.device)
-        right = (options == answers.view(-1, 1)).flatten()
-        rows = slice(None) if mask is None else mask.flatten().bool()
-        states = self.fuse(video.rows(rows), text.rows(rows)).last_hidden_state[:, -1]
-        return self.head(states), self._truth_label(right[rows])
-
-    def _paired(
-        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]
-    ) -> tuple[States, States]:
-        """Encode B videos, each once, and their B * O texts; return them pair by pair."""
-        texts, masks = caps.flatten(0, -2), cmasks.flatten(0, -2)
-        options = len(texts) // len(vfeats)
-        if options * len(vfeats) != len(texts):
-            raise DataError(f"{len(texts)} texts of {len(vfeats)} videos: every video needs equally many options")
-        text = self.encode_text(texts, masks, **pretext_of_texts(pretext_of(batch), len(texts)))
-        rows = torch.arange(len(vfeats), device=vfeats.device).repeat_interleave(options)
-        return self.encode_video(vfeats, vmasks).rows(rows), text
-
-    def _truth_label(self, true: Tensor) -> Tensor:
-        """Return the ids of "true" and "false" for a bool tensor."""
-        ids = self._truth(true.device)
-        return torch.where(true, ids[0], ids[1])
-
-    def _truth(self, device: torch.device) -> Tensor:
-        """Return the ids of "true" and "false", int64 (2,)."""
-        words = [self.options.true_word, self.options.false_word]
-        return torch.tensor(self._ids(words, "model.true_word, model.false_word"), device=device)
-
-    def _ids(self, words: Sequence[str], what: str) -> list[int]:
-        """Return the ids of word pieces; ConfigError if the vocabulary lacks one."""
-        tokenizer = load_tokenizer(self.sequence.bert_name, self.sequence.use_fast)
-        ids = tokenizer.convert_tokens_to_ids(list(words))
-        for word, token in zip(words, ids, strict=True):
-            if token is None or token == tokenizer.unk_token_id:
-                raise ConfigError(f"{what}: {word!r} is no word piece of dataset.bert_name: {self.sequence.bert_name}")
-        return ids

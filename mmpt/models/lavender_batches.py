@@ -7,10 +7,12 @@ from torch import Tensor
 
 from mmpt.utils.errors import DataError
 
-__all__ = ["OBJECTIVES", "objective_of", "pretext_of", "pretext_of_texts"]
+__all__ = ["OBJECTIVES", "PRETEXT_KEYS", "objective_of", "pretext_of", "pretext_of_texts"]
 
 #: What ``objective`` of a batch may say; see :meth:`mmpt.models.lavender.LAVENDER.forward`.
 OBJECTIVES = ("words", "captioning", "pretraining", "retrieval", "options")
+#: Keys of a batch that say which task it is, where a model takes such: what stands before its texts.
+PRETEXT_KEYS = ("prompts", "task_ids")
 
 
 def objective_of(objective: str | Sequence[str] | None) -> str:
@@ -23,7 +25,7 @@ def objective_of(objective: str | Sequence[str] | None) -> str:
 
 def pretext_of(batch: Mapping[str, Any]) -> dict[str, Tensor | None]:
     """Return ``prompts`` and ``task_ids`` of a batch, None where it has none."""
-    return {"prompts": batch.get("prompts"), "task_ids": batch.get("task_ids")}
+    return {key: batch.get(key) for key in PRETEXT_KEYS}
 
 
 def pretext_of_texts(pretext: Mapping[str, Tensor | None], texts: int) -> dict[str, Tensor | None]:

@@ -8,27 +8,23 @@ Shapes: B videos, N texts begun about them, T frames, S pixels of a side, P posi
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.models.caption_writer import CaptionWriter
 from mmpt.models.cross_modal import CrossModalModel, CrossModalOptions, States
-from mmpt.models.embedding import evaluating
-from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode, read_decoding_options
+from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode
 from mmpt.modules.kv_cache import KeyValueCache, TextState
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking import IGNORED
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.seeds import item_generator
 from mmpt.utils.tokenizers import special_ids
 
 __all__ = ["LAVENDERCaptioning", "LAVENDERCaptioningOptions"]
-
-# Rows (videos times beams) that are decoded together: about 4 GB of keys and values at the base size.
-_ROWS = 256
 
 
 @dataclasses.dataclass
@@ -38,7 +34,7 @@ class LAVENDERCaptioningOptions(CrossModalOptions):
     max_decode_length: int = 20
 
 
-class LAVENDERCaptioning(CrossModalModel):
+class LAVENDERCaptioning(CaptionWriter, CrossModalModel):
     """A fusing model that writes texts by the head that tells masked words.
 
     Raises:
@@ -74,26 +70,15 @@ class LAVENDERCaptioning(CrossModalModel):
         states = self.fuse(video, text, length if from_left else None).last_hidden_state[:, -length:]
         return self.head(states[labels != IGNORED])
 
-    def generate(
+    def write(
         self,
         vfeats: Tensor,
         vmasks: Tensor,
-        options: DecodingOptions | Mapping[str, Any] | None = None,
-        rngs: Sequence[np.random.Generator] | None = None,
-        **pretext: Tensor | None,
-    ) -> list[list[int]]:
-        """Write a text about every video: word ids without special ones; as :meth:`generate_hypotheses`."""
-        return [hypothesis.ids for hypothesis in self.generate_hypotheses(vfeats, vmasks, options, rngs, **pretext)]
-
-    def generate_hypotheses(
-        self,
-        vfeats: Tensor,
-        vmasks: Tensor,
-        options: DecodingOptions | Mapping[str, Any] | None = None,
-        rngs: Sequence[np.random.Generator] | None = None,
+        options: DecodingOptions,
+        rngs: Sequence[np.random.Generator],
         **pretext: Tensor | None,
     ) -> list[Hypothesis]:
-        """Write a text about every video; without dropout and gradients, whatever the mode of the model.
+        """Write a text about every video.
 
         The score of a text is the mean log-probability of its words and the final ``[SEP]``, with
         ``length_penalty: 1``. A text that reaches ``model.max_decode_length`` ends in place of its last word, whose
@@ -102,24 +87,16 @@ class LAVENDERCaptioning(CrossModalModel):
         Args:
             vfeats: frames (B, T, 3, S, S).
             vmasks: (B, T), true where a frame is real.
-            options: the section ``gen_param``; None is greedy.
-            rngs: the randomness of each video, for sampling; by default of ``options.seed`` and its number.
+            options: how to decode.
+            rngs: the randomness of each video.
             pretext: ``prompts`` (B, Lp) or ``task_ids`` (B,), as in training.
-
-        Raises:
-            ConfigError: if a key of ``options`` is unknown or has a wrong value.
         """
-        chosen = options if isinstance(options, DecodingOptions) else read_decoding_options(options)
-        if rngs is None:
-            rngs = [item_generator(chosen.seed, 0, row) for row in range(len(vfeats))]
-        size = max(1, _ROWS // chosen.num_beams)
-        texts: list[Hypothesis] = []
-        with evaluating(self), torch.inference_mode():
-            for start in range(0, len(vfeats), size):
-                rows = slice(start, start + size)
-                own = {key: _rows_of(value, rows) for key, value in pretext.items()}
-                texts += self._generate(self.begin(vfeats[rows], vmasks[rows], **own), chosen, rngs[rows])
-        return texts
+        state = self.begin(vfeats, vmasks, **pretext)
+        ids = special_ids(self.sequence.bert_name, self.sequence.use_fast)
+        start = torch.full((len(state.seen),), ids.cls, device=state.seen.device)
+        length = self.options.max_decode_length - 1
+        texts = decode(self.next_word, state, start, options, end=ids.sep, max_tokens=length, rngs=rngs)
+        return [text if text.finished else _ended(text, options.length_penalty) for text in texts]
 
     def begin(self, vfeats: Tensor, vmasks: Tensor, **pretext: Tensor | None) -> TextState:
         """Encode videos, and what stands before their texts."""
@@ -144,22 +121,8 @@ class LAVENDERCaptioning(CrossModalModel):
         state.cache.drop_last(1)
         return self.head(states[:, 1])
 
-    def _generate(
-        self, state: TextState, options: DecodingOptions, rngs: Sequence[np.random.Generator]
-    ) -> list[Hypothesis]:
-        ids = special_ids(self.sequence.bert_name, self.sequence.use_fast)
-        start = torch.full((len(state.seen),), ids.cls, device=state.seen.device)
-        length = self.options.max_decode_length - 1
-        texts = decode(self.next_word, state, start, options, end=ids.sep, max_tokens=length, rngs=rngs)
-        return [text if text.finished else _ended(text, options.length_penalty) for text in texts]
-
 
 def _ended(text: Hypothesis, penalty: float) -> Hypothesis:
     """Put the end in place of the last word of a text that was cut: its length is that of its words then."""
     length = max(len(text.ids), 1)
     return text._replace(ids=text.ids[:-1], score=text.score * ((length + 1) / length) ** penalty)
-
-
-def _rows_of(value: Tensor | None, rows: slice) -> Tensor | None:
-    """Return the pretext of some rows; one that is for all stays."""
-    return value if value is None or len(value) == 1 else value[rows]

@@ -14,7 +14,6 @@ from mmpt.models.cross_modal import CrossModalModel, FrameSequenceOptions, State
 from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.lavender_batches import objective_of, pretext_of
 from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioningOptions
-from mmpt.models.lavender_task_specific import mask_missing_options
 from mmpt.models.violet import VIOLETMultipleChoice
 from mmpt.modules.pair_head import MatchingHead
 from mmpt.utils.errors import ConfigError, DataError, nearest
@@ -98,28 +97,10 @@ class LAVENDERMultiHead(LAVENDERBase, LAVENDERCaptioning, VIOLETMultipleChoice):
         fused = self.fuse(video, text).last_hidden_state
         return self._head()[1](fused[:, video.values.shape[1]])
 
-    def option_scores(
-        self,
-        caps: Tensor,
-        cmasks: Tensor,
-        vfeats: Tensor,
-        vmasks: Tensor,
-        option_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Score the options of each question: (B, O), or (B, C) where one text holds all of them.
-
-        Args:
-            caps: of type retmc as :meth:`VIOLETMultipleChoice.option_scores`, of type qamc int64 (B, X).
-            cmasks: as caps.
-            vfeats: one video for each question.
-            vmasks: bool (B, T).
-            option_mask: bool (B, O), false where a question has fewer options; these score -inf.
-        """
-        if self._head()[0].type != "qamc":
-            return super().option_scores(caps, cmasks, vfeats, vmasks, option_mask)
-        scores = self.answer_scores(caps, cmasks, vfeats, vmasks)
-        return mask_missing_options(scores, option_mask, f"model.heads.{self.member}.outputs")
+    @property
+    def joined_options(self) -> str | None:
+        """The config key that says how many options one text holds, of type qamc; None: each option has its own."""
+        return f"model.heads.{self.member}.outputs" if self._head()[0].type == "qamc" else None
 
     def answer_scores(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **kwargs: Any) -> Tensor:
         """Score the answers to the question about each video, (B, C)."""

@@ -19,6 +19,7 @@ from mmpt.models.cross_modal import (
     States,
     tiny_cross_modal_config,
 )
+from mmpt.models.cross_modal_options import AnswerOptions, MatchingOptions
 from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.violet import VIOLETMultipleChoice, VIOLETOpenEnded, VIOLETRetrieval
 from mmpt.modules.lm_head import LMHead
@@ -32,7 +33,6 @@ __all__ = [
     "LAVENDERTaskSpecificOptions",
     "LAVENDERTaskSpecificPretraining",
     "LAVENDERTaskSpecificRetrieval",
-    "mask_missing_options",
 ]
 
 # What pre-training, LAVENDER itself and its variants with a head per task have beside.
@@ -40,24 +40,10 @@ _OTHERS = (*CrossModalModel.allow_unexpected, "fc_*.*", "emb_task")
 
 
 @dataclasses.dataclass
-class AnswerOptions(CrossModalOptions):
-    """Keys of ``model``: ``num_labels`` is the number of answers, by default that of the data's vocabulary."""
-
-    num_labels: int | None = None
-
-
-@dataclasses.dataclass
 class ChoiceOptions(CrossModalOptions):
     """Keys of ``model``: ``num_options`` is how many options a question has at most."""
 
     num_options: int = 5
-
-
-@dataclasses.dataclass
-class PretrainingOptions(CrossModalOptions):
-    """Keys of ``model``: ``matching_texts`` is how many texts a video is compared with at most, its own among them."""
-
-    matching_texts: int = 4
 
 
 class LAVENDERTaskSpecificRetrieval(LAVENDERBase, VIOLETRetrieval):
@@ -105,27 +91,10 @@ class LAVENDERTaskSpecificChoice(LAVENDERBase, VIOLETMultipleChoice):
             "LAVENDERTaskSpecificRetrieval does"
         )
 
-    def option_scores(
-        self,
-        caps: Tensor,
-        cmasks: Tensor,
-        vfeats: Tensor,
-        vmasks: Tensor,
-        option_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Score the options of each question: (B, O).
-
-        Args:
-            caps: int64 (B, X), a question with its options, with ``cmasks``.
-            vfeats: uint8 or float in [0, 1], (B, T, 3, S, S), with ``vmasks``.
-            option_mask: bool (B, O), false where a question has fewer; these score -inf. O is up to ``num_options``.
-
-        Raises:
-            ConfigError: if questions have more options than ``model.num_options``.
-        """
-        scores = self.classify(self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks))
-        return mask_missing_options(scores, option_mask, "model.num_options")
+    @property
+    def joined_options(self) -> str:
+        """The config key that says how many options one text holds at most."""
+        return "model.num_options"
 
 
 class LAVENDERTaskSpecificOpenEnded(LAVENDERBase, VIOLETOpenEnded):
@@ -151,12 +120,11 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
     with_lm_head = True
     allow_unexpected = (*CrossModalModel.allow_unexpected, "fc_*_*.*", "emb_task")
     new_heads = ("fc.*",)
-    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": PretrainingOptions}
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameSequenceOptions, "model": MatchingOptions}
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        if self.options.matching_texts < 1:
-            raise ConfigError(f"model.matching_texts: must be at least 1, not {self.options.matching_texts}")
+        self.options.check()
 
     @classmethod
     def tiny_config(cls) -> DictConfig:
@@ -197,22 +165,3 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
             "logits": cast(LMHead, self.fc_mtm["predictions"])(own[text_label != IGNORED]),
             "matching_scores": scores.masked_fill(of_same_video(negatives, video_key), -torch.inf),
         }
-
-
-def mask_missing_options(scores: Tensor, option_mask: Tensor | None, key: str) -> Tensor:
-    """Return the scores of the options that questions have, -inf where one has fewer.
-
-    Args:
-        scores: (B, C), of as many options as a head has outputs.
-        option_mask: bool (B, O), true for those that there are; None: all C.
-        key: of the config, that says C.
-
-    Raises:
-        ConfigError: if O is more than C.
-    """
-    if option_mask is None:
-        return scores
-    mask = option_mask.bool().view(len(scores), -1)
-    if mask.shape[1] > scores.shape[1]:
-        raise ConfigError(f"{key}: {scores.shape[1]}, but questions have {mask.shape[1]} options")
-    return scores[:, : mask.shape[1]].masked_fill(~mask, -torch.inf)

@@ -20,6 +20,8 @@ from mmpt.models.cross_modal import (
     States,
     tiny_cross_modal_config,
 )
+from mmpt.models.cross_modal_options import AnswerOptions, MatchingOptions
+from mmpt.models.option_texts import hide_missing_options, pair_options, scores_of_listed_options
 from mmpt.models.violet_masking import Masks, choose_masks
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking_visual import hide_squares
@@ -55,18 +57,15 @@ class MaskedSequenceOptions(FrameSequenceOptions):
 
 
 @dataclasses.dataclass
-class VIOLETPretrainingOptions(VIOLETOptions):
+class VIOLETPretrainingOptions(VIOLETOptions, MatchingOptions):
     """Keys of ``model``: the size of the visual vocabulary, and how many texts a video is matched with at most."""
 
     visual_codes: int = 8192
-    matching_texts: int = 4
 
 
 @dataclasses.dataclass
-class VIOLETOpenEndedOptions(VIOLETOptions):
-    """Keys of ``model``: ``num_labels`` is the number of answers, by default that of the data's vocabulary."""
-
-    num_labels: int | None = None
+class VIOLETOpenEndedOptions(VIOLETOptions, AnswerOptions):
+    """Keys of ``model``, as :class:`AnswerOptions`."""
 
 
 class VIOLETRetrieval(CrossModalModel):
@@ -112,6 +111,11 @@ class VIOLETMultipleChoice(VIOLETRetrieval):
 
     capabilities = frozenset({"fusion", "multiple_choice"})
 
+    @property
+    def joined_options(self) -> str | None:
+        """The config key that says how many options one text holds at most; None: each option has a text of its own."""
+        return None
+
     def option_scores(
         self,
         caps: Tensor,
@@ -124,21 +128,19 @@ class VIOLETMultipleChoice(VIOLETRetrieval):
         """Score the options of each question: (B, O).
 
         Args:
-            caps: int64 (B, O, X) or (B * O, X), with ``cmasks``.
+            caps: int64 (B, O, X) or (B * O, X), or (B, X) where :attr:`joined_options`, with ``cmasks``.
             vfeats: one video for each question, as :meth:`forward`.
             option_mask: bool (B, O) or (B * O,), false where a question has fewer options; these score -inf.
 
         Raises:
-            DataError: if the questions have unlike numbers of options.
+            DataError: if each option has its text, and the questions have unlike numbers of them.
+            ConfigError: if questions have more options than the head has outputs.
         """
-        caps, cmasks, videos = caps.flatten(0, -2), cmasks.flatten(0, -2), len(vfeats)
-        if not videos or len(caps) % videos:
-            raise DataError(f"{len(caps)} options for {videos} questions: every question needs equally many")
-        options = len(caps) // videos
-        rows = torch.arange(videos, device=caps.device).repeat_interleave(options)
-        video = self.encode_video(vfeats, vmasks).rows(rows)
-        scores = self.score_aligned(self.encode_text(caps, cmasks), video).view(videos, options)
-        return scores if option_mask is None else scores.masked_fill(~option_mask.bool().view_as(scores), -torch.inf)
+        if self.joined_options is not None:
+            scores = self.classify(self.encode_text(caps, cmasks), self.encode_video(vfeats, vmasks))
+            return scores_of_listed_options(scores, option_mask, self.joined_options)
+        video, text = pair_options(self, caps, cmasks, vfeats, vmasks)
+        return hide_missing_options(self.score_aligned(text, video).view(len(vfeats), -1), option_mask)
 
     def forward(self, answers: Tensor | None = None, **batch: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return ``logits`` (B, O), and ``answers``, int64 (B,), as their ``targets``."""
@@ -190,8 +192,9 @@ class VIOLETPretraining(VIOLETRetrieval):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        if self.options.visual_codes < 1 or self.options.matching_texts < 1:
-            raise ConfigError("model.visual_codes, model.matching_texts: must be at least 1")
+        self.options.check()
+        if self.options.visual_codes < 1:
+            raise ConfigError(f"model.visual_codes: must be at least 1, not {self.options.visual_codes}")
         if not 0 <= self.sequence.mask_probability <= 1:
             raise ConfigError(f"dataset.mask_probability: {self.sequence.mask_probability} is not in [0, 1]")
         self.fc_mvm = MatchingHead(self.hidden_size, self.options.visual_codes)

@@ -100,4 +100,4 @@ def read_decoding_options(section: Any) -> DecodingOptions:
             raise ConfigError(f"gen_param.{key}: {DecodingOptions.refused[key]}. Keys are {supported}")
         if key not in known:
             raise ConfigError(f"gen_param.{key}: unknown key.{nearest(str(key), known)}")
-    return read_options(section, DecodingOptions)
+    return read_options(section, DecodingOptions, "gen_param")

@@ -21,6 +21,7 @@ from mmpt.processors.base import (
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_sampling import nearest_frame, sample_frames
 from mmpt.processors.frame_transforms import FrameTransform, refuse_oblong
+from mmpt.processors.text_layouts import plain
 from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.store.images import decode_image
 from mmpt.utils.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ class FrameVideoOptions:
     """Where the frames lie.
 
     Attributes:
-        frame_path: the frame store, a folder or the common beginning of its files' names.
+        frame_path: the folder of the frame store.
     """
 
     frame_path: str | None = None
@@ -202,7 +203,7 @@ class FrameAligner:
         images = []
         for number in numbers:
             try:
-                images.append(refuse_oblong(decode_image(stored[number])))
+                images.append(refuse_oblong(decode_image(stored.read(number))))
             except DataError as error:
                 raise UnusableItemError(f"video {name}: frame {number} of {len(stored)}: {error}") from error
         vfeats = np.zeros((self.num_frames, 3, self.image_size, self.image_size), dtype=np.uint8)
@@ -232,11 +233,8 @@ def lay_out_words(words: Any, length: int, special: SpecialIds) -> tuple[torch.T
     Raises:
         DataError: if the ids are not a flat list.
     """
-    kept = flat_ids(words)[: length - 2]
-    caps = np.full(length, special.pad, dtype=np.int64)
-    caps[0], caps[1 + len(kept)] = special.cls, special.sep
-    caps[1 : 1 + len(kept)] = kept
-    return torch.from_numpy(caps), torch.from_numpy(np.arange(length) < len(kept) + 2)
+    text = plain(flat_ids(words).tolist(), length, special)
+    return torch.from_numpy(text.caps), torch.from_numpy(text.cmasks)
 
 
 def _key(name: str) -> int:

@@ -16,8 +16,8 @@ from mmpt.modules.masking import hide_tokens, maskable
 from mmpt.processors import lavender_layouts as layouts
 from mmpt.processors.base import flat_ids
 from mmpt.processors.frame_base import FrameAligner, FrameAlignerOptions
-from mmpt.processors.lavender_layouts import Layout
 from mmpt.processors.msrvtt_qa import Choice, OptionsAligner
+from mmpt.processors.text_layouts import Layout, plain
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.options import read_options
 from mmpt.utils.tokenizers import load_tokenizer
@@ -137,7 +137,7 @@ class LAVENDERMatchingAligner(LAVENDERAligner):
 
     def lay_out(self, words: Sequence[int]) -> Layout:
         """Lay out one text: with the ``[MASK]``, or plainly."""
-        lay_out = layouts.match if self.matched else layouts.plain
+        lay_out = layouts.match if self.matched else plain
         return lay_out(words, self.max_text_len, self.special_ids)
 
     def text(self, words: Any) -> tuple[Tensor, Tensor]:
@@ -158,8 +158,9 @@ class LAVENDERMatchingAligner(LAVENDERAligner):
 
         Returns:
             The clip as :class:`FrameAligner`, ``caps`` int64 and ``cmasks`` bool (X,) as
-            :func:`mmpt.processors.lavender_layouts.match` or ``plain``, ``objective``, the pretext, and of masked
-            texts ``text_label`` int64 (X,), -100 where nothing is to be told. In the test split also ``text``.
+            :func:`mmpt.processors.lavender_layouts.match` or :func:`mmpt.processors.text_layouts.plain`,
+            ``objective``, the pretext, and of masked texts ``text_label`` int64 (X,), -100 where nothing is to be told.
+            In the test split also ``text``.
 
         Raises:
             UnusableItemError: as :class:`FrameAligner`.

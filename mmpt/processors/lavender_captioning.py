@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from mmpt.modules.masking import hide_tokens
-from mmpt.processors import lavender_layouts as layouts
 from mmpt.processors.lavender_aligners import LAVENDERAligner, layout_tensors, words_of
+from mmpt.processors.text_layouts import plain
 
 __all__ = ["LAVENDERCaptioningAligner"]
 
@@ -33,7 +33,7 @@ class LAVENDERCaptioningAligner(LAVENDERAligner):
 
         Returns:
             The clip as :class:`~mmpt.processors.frame_base.FrameAligner`; ``caps`` int64 and ``cmasks`` bool (X,), as
-            :func:`mmpt.processors.lavender_layouts.plain`; ``text_label`` int64 (X,), -100 where nothing is to be
+            :func:`mmpt.processors.text_layouts.plain`; ``text_label`` int64 (X,), -100 where nothing is to be
             told; ``ref``, the sentence or sentences; ``objective``; the pretext. In a test nothing is masked.
 
         Raises:
@@ -43,7 +43,7 @@ class LAVENDERCaptioningAligner(LAVENDERAligner):
         ids, reference = text_feature
         item = self.video(video_id, stored, rng)
         words = words_of(ids, item["video_id"])
-        text = self.counted(item["video_id"], layouts.plain(words, self.max_text_len, self.special_ids))
+        text = self.counted(item["video_id"], plain(words, self.max_text_len, self.special_ids))
         item |= {**layout_tensors(text), **self.pretext(), "ref": reference, "objective": "captioning"}
         if self.split != "test":
             rng = np.random.default_rng() if rng is None else rng

@@ -5,22 +5,20 @@ adds. Whether a position is padding is told by its id: none of these texts holds
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from mmpt.processors.text_layouts import Layout, laid_out, plain
 from mmpt.utils.tokenizers import SpecialIds
 
 __all__ = [
     "INSERT_AT",
     "MASK_POSITIONS",
-    "Layout",
     "ask_choice",
     "ask_openly",
     "fill_in",
     "join_options",
     "match",
-    "plain",
     "prompt_ids",
 ]
 
@@ -28,28 +26,6 @@ __all__ = [
 MASK_POSITIONS = ("append", "prepend", "insert", "replace")
 #: Index of the ``[MASK]`` that is inserted.
 INSERT_AT = 10
-
-
-class Layout(NamedTuple):
-    """One text laid out.
-
-    Attributes:
-        caps: int64 (X,).
-        cmasks: bool (X,), true where a position may be seen.
-        answer: index of the ``[MASK]`` that stands for the answer; -1 where there is none.
-        cut: word pieces that did not fit.
-    """
-
-    caps: np.ndarray
-    cmasks: np.ndarray
-    answer: int
-    cut: int
-
-
-def plain(words: Sequence[int], room: int, special: SpecialIds) -> Layout:
-    """Lay out ``[CLS] w.. [SEP] [PAD]..``, X = ``room``."""
-    kept = list(words[: room - 2])
-    return _laid_out([special.cls, *kept, special.sep], room, special, len(words) - len(kept))
 
 
 def match(words: Sequence[int], room: int, special: SpecialIds) -> Layout:
@@ -78,7 +54,7 @@ def ask_openly(words: Sequence[int], tail: Sequence[int], room: int, special: Sp
     kept = list(words[: room - 1])
     answer = 1 + len(kept) + len(tail)
     ids = [special.cls, *kept, *tail, special.mask, special.sep]
-    return _laid_out(ids, room + 3 + len(tail), special, len(words) - len(kept), answer)
+    return laid_out(ids, room + 3 + len(tail), special, len(words) - len(kept), answer)
 
 
 def join_options(
@@ -118,15 +94,9 @@ def ask_choice(words: Sequence[int], room: int, special: SpecialIds, mask_pos: s
     elif mask_pos is not None:
         ids.insert(answer, special.mask)
     length = room + (2 if mask_pos in ("replace", None) else 3)
-    return _laid_out(ids, length, special, len(words) - len(kept), answer)
+    return laid_out(ids, length, special, len(words) - len(kept), answer)
 
 
 def prompt_ids(words: Sequence[int], special: SpecialIds) -> np.ndarray:
     """Return a prompt, ``[CLS] w.. [SEP]``, int64."""
     return np.array([special.cls, *words, special.sep], dtype=np.int64)
-
-
-def _laid_out(ids: Sequence[int], length: int, special: SpecialIds, cut: int, answer: int = -1) -> Layout:
-    caps = np.full(length, special.pad, dtype=np.int64)
-    caps[: len(ids)] = ids
-    return Layout(caps, np.arange(length) < len(ids), answer, cut)

@@ -15,9 +15,9 @@ from mmpt.modules.masking import IGNORED
 from mmpt.processors import lavender_layouts as layouts
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.lavender_aligners import LAVENDERAligner, layout_tensors, words_of
-from mmpt.processors.lavender_layouts import Layout
 from mmpt.processors.msrvtt_qa import Choice
 from mmpt.processors.open_questions import OpenQuestion
+from mmpt.processors.text_layouts import Layout
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.tokenizers import load_tokenizer
 

@@ -31,8 +31,10 @@ from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
 from mmpt.utils.shardedtensor import ShardedTensorWriter
 
-__all__ = ["TokenOptions", "codebook_of_frames", "extract_tokens"]
+__all__ = ["LOCK", "TokenOptions", "codebook_of_frames", "extract_tokens"]
 
+#: Name of the file that whoever writes to a folder of tokens holds.
+LOCK = ".lock"
 # Videos whose frames are decoded together.
 _GROUP = 64
 _COMPARED = ("tool", "tokenizer", "image_size")
@@ -87,7 +89,7 @@ def extract_tokens(
         "frames": frames.producer(),
     }
     tokenizer.to(options.device)
-    with sole_writer(Path(folder) / ".lock"):
+    with sole_writer(Path(folder) / LOCK):
         wanted = _wanted(frames, folder, producer, summary)
         manifest = Manifest(folder, {key: producer[key] for key in _COMPARED})
         grid = (size // 8, size // 8)
@@ -189,7 +191,7 @@ def _read(frames: FrameStore, video_id: str, size: int) -> tuple[np.ndarray | No
     images = np.empty((len(stored), 3, size, size), np.uint8)
     for number in range(len(stored)):
         try:
-            images[number] = pad_resize(refuse_oblong(decode_image(stored[number])), size).transpose(2, 0, 1)
+            images[number] = pad_resize(refuse_oblong(decode_image(stored.read(number))), size).transpose(2, 0, 1)
         except DataError as error:
             return None, f"frame {number} of {len(stored)}: {error}"
     return images, ""

@@ -60,6 +60,8 @@ def import_frames(
     began = time.perf_counter()
     if options.column is not None and options.column < 1:
         raise DataError(f"--frames-from-column {options.column}: column 0 is the id; the first frame is in 1 or later")
+    if options.videos_per_shard < 1:
+        raise DataError(f"--videos-per-shard {options.videos_per_shard}: a shard holds at least 1 video")
     readers = [_reader(Path(file), options) for file in files]  # all are looked at before the first is read
     with sole_writer(Path(folder) / ".lock"):
         manifest = Manifest(folder, {"tool": "import_frames"})
@@ -168,7 +170,8 @@ class _Import:
             self.summary.skipped += 1
             return
         if row.error is not None:
-            self._fail(row.video_id, f"{row.place}: {row.error}")
+            told = row.error if row.video_id == row.place else f"{row.place}: {row.error}"  # its place, without an id
+            self._fail(row.video_id, told)
             return
         writer.append(row.video_id, row.images)
         self.summary.done += 1

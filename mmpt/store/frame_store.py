@@ -27,7 +27,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from mmpt.utils.errors import DataError, nearest, shown
+from mmpt.store.opened import OpenedOnce, not_among
+from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import read_json
 from mmpt.utils.shardedtensor import ShardedTensor
 
@@ -47,7 +48,6 @@ STORE_FILE = "frames.json"
 STORE_VERSION = 1
 
 _NAME = re.compile(r"shard_\d{5,}")
-_SUGGEST_BELOW = 10_000  # ids; looking for the nearest of more takes long
 
 
 @dataclass
@@ -106,6 +106,7 @@ class StoredFrames(Sequence[np.ndarray]):
         positions: where this video's are in it.
         seconds: as the attribute.
         numbers: as the attribute; None for all frames of a video.
+        video_id: whose frames they are, for errors; None where nobody knows.
     """
 
     def __init__(
@@ -114,8 +115,10 @@ class StoredFrames(Sequence[np.ndarray]):
         positions: range,
         seconds: np.ndarray,
         numbers: range | None = None,
+        video_id: str | None = None,
     ) -> None:
         self._images, self._positions = images, positions
+        self._video_id = video_id
         self.seconds = seconds
         self.numbers = range(len(positions)) if numbers is None else numbers
 
@@ -136,7 +139,16 @@ class StoredFrames(Sequence[np.ndarray]):
 
     def __getitem__(self, k: int | slice) -> "np.ndarray | StoredFrames":
         if isinstance(k, slice):
-            return StoredFrames(self._images, self._positions[k], self.seconds[k], self.numbers[k])
+            return StoredFrames(self._images, self._positions[k], self.seconds[k], self.numbers[k], self._video_id)
+        try:
+            return self.read(k)
+        except DataError as error:
+            if self._video_id is None:
+                raise
+            raise DataError(f"video {self._video_id!r}: frame {self.numbers[k]}: {error}") from error
+
+    def read(self, k: int) -> np.ndarray:
+        """Return frame ``k`` as ``frames[k]`` does, for callers whose own errors name the video."""
         return self._images[self._positions[k]]
 
     def between(self, start: float, end: float) -> "StoredFrames":
@@ -190,11 +202,12 @@ class FrameStore:
 
         Raises:
             DataError: if there are none; names the folder, and the nearest id or how many there are. Reading a frame
-                raises it if its bytes were changed since they were written.
+                raises it if its bytes were changed since they were written; names video and frame.
         """
         place = self._places.get(video_id)
         if place is None:
-            raise DataError(self._missing(video_id))
+            told = not_among(video_id, self._places, f"frame store {self.path}")
+            raise DataError(f"{told} Extract or import its frames, or take it off the list.")
         shard_number = bisect_right(self._firsts, place) - 1
         videos, frames = self._videos[shard_number], self._frames[shard_number]
         if frames is None:
@@ -202,7 +215,7 @@ class FrameStore:
         number = place - self._firsts[shard_number]
         first = videos.starts.item(number)
         seconds = videos[number]
-        return StoredFrames(frames, range(first, first + len(seconds)), seconds)
+        return StoredFrames(frames, range(first, first + len(seconds)), seconds, video_id=video_id)
 
     def verify(self) -> int:
         """Check every block of every shard against its checksum; return the number of blocks checked.
@@ -250,20 +263,22 @@ class FrameStore:
             return "no such folder"
         return f"its {STORE_FILE} names no shard" if (self.path / STORE_FILE).exists() else f"it has no {STORE_FILE}"
 
-    def _missing(self, video_id: str) -> str:
-        near = nearest(str(video_id), self._places) if len(self) < _SUGGEST_BELOW else ""
-        return (
-            f"video {shown(video_id)}: not among the {len(self)} videos of the frame store {self.path}."
-            f"{near} Extract or import its frames, or take it off the list."
-        )
-
     def __reduce__(self) -> tuple[Any, ...]:
         return open_frames, (os.path.abspath(self.path),)
 
 
 _HOW_TO_MAKE = "scripts/frame_extractor makes one from videos or from published frame files."
 
-_OPENED: dict[str, tuple[tuple[int, ...], FrameStore]] = {}
+
+def _state(folder: str) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(Path(folder) / STORE_FILE)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_opened = OpenedOnce(FrameStore, _state)
 
 
 def open_frames(path: str | os.PathLike[str]) -> FrameStore:
@@ -272,13 +287,4 @@ def open_frames(path: str | os.PathLike[str]) -> FrameStore:
     Raises:
         DataError: as :class:`FrameStore`.
     """
-    key = os.path.abspath(path)
-    try:
-        status = os.stat(Path(path) / STORE_FILE)
-    except OSError:
-        return FrameStore(path)  # says what is missing
-    current = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    known = _OPENED.get(key)
-    if known is None or known[0] != current:
-        known = _OPENED[key] = (current, FrameStore(path))
-    return known[1]
+    return _opened(path)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import mmpt
+from mmpt.store.opened import OpenedOnce, not_among
 from mmpt.utils import safe_pickle
-from mmpt.utils.errors import DataError, nearest, shown
+from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import file_sha256
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter
 
@@ -33,7 +34,6 @@ __all__ = [
 MOST_CODES = 1 << 16
 _VIDEOS_PER_SHARD = 16384
 _NAME = re.compile(r"tokens_(\d{5,})_index\.json")
-_SUGGEST_BELOW = 10_000  # ids; looking for the nearest of more takes long
 
 
 def token_shards(folder: str | os.PathLike[str]) -> list[Path]:
@@ -104,12 +104,12 @@ class VisualTokenStore:
         """
         place = self._places.get(video_id)
         if place is None:
-            near = nearest(str(video_id), self._places) if len(self) < _SUGGEST_BELOW else ""
-            raise DataError(
-                f"video {shown(video_id)}: not among the {len(self)} videos of the visual tokens {self.path}.{near} "
-                "Run scripts/visual_tokens/extract_vq.py again, or take it off the list."
-            )
-        return self._shards[place[0]][place[1]]
+            told = not_among(video_id, self._places, f"visual tokens {self.path}")
+            raise DataError(f"{told} Run scripts/visual_tokens/extract_vq.py again, or take it off the list.")
+        try:
+            return self._shards[place[0]][place[1]]
+        except DataError as error:
+            raise DataError(f"video {video_id!r}: {error}") from error
 
     def producers(self) -> list[dict[str, Any]]:
         """Return what made the tokens of each shard."""
@@ -124,7 +124,11 @@ class VisualTokenStore:
         return open_tokens, (os.fspath(self.path),)
 
 
-_OPENED: dict[str, tuple[Any, VisualTokenStore]] = {}
+def _state(folder: str) -> list[tuple[Path, int]] | None:
+    return [(prefix, os.stat(f"{prefix}_index.json").st_mtime_ns) for prefix in token_shards(folder)] or None
+
+
+_opened = OpenedOnce(VisualTokenStore, _state)
 
 
 def open_tokens(path: str | os.PathLike[str]) -> VisualTokenStore:
@@ -133,12 +137,7 @@ def open_tokens(path: str | os.PathLike[str]) -> VisualTokenStore:
     Raises:
         DataError: as :class:`VisualTokenStore`.
     """
-    key = os.path.abspath(path)
-    current = [(prefix, os.stat(f"{prefix}_index.json").st_mtime_ns) for prefix in token_shards(path)]
-    known = _OPENED.get(key)
-    if known is None or known[0] != current:
-        known = _OPENED[key] = (current, VisualTokenStore(path))
-    return known[1]
+    return _opened(path)
 
 
 def import_tokens(

@@ -14,7 +14,7 @@ from mmpt.processors.base import PATH_KEYS
 from mmpt.tasks.task import Task
 from mmpt.utils.config import training_batch_size
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_options, read_section, section_of
 
 __all__ = ["MultiTask", "MultiTaskOptions"]
 
@@ -48,7 +48,7 @@ class MultiTask(Task):
             ConfigError: if there are no members, or the section of one is none; names the key.
         """
         section = section_of(config, "dataset") or {}
-        members = read_options(section, MultiTaskOptions).members
+        members = read_options(section, MultiTaskOptions, "dataset").members
         if not members:
             raise ConfigError("dataset.members: not set; it names the tasks that are trained together")
         return {name: _member_config(config, name, given) for name, given in members.items()}
@@ -118,7 +118,7 @@ class MultiTask(Task):
 
     def member_names(self) -> list[str]:
         """Return the names of the members, in the order of the config."""
-        return list(read_options(section_of(self.config, "dataset"), MultiTaskOptions).members)
+        return list(read_section(self.config, "dataset", MultiTaskOptions).members)
 
     def known_data(self) -> Iterator[MMDataset]:
         """Yield the datasets of all members that are built."""

@@ -22,7 +22,7 @@ from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import broadcast_object, gather_items, is_main_process, synchronize, world
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, write_json
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_options, read_section, section_of
 from mmpt.utils.process_group import failing_together
 from mmpt.utils.registry import build
 from mmpt.utils.seeds import DEFAULT_SEED, item_generator
@@ -65,7 +65,7 @@ class VideoRetriTask(Task):
     def __init__(self, config: DictConfig, seed: int = DEFAULT_SEED) -> None:
         super().__init__(config, seed)
         self.options = read_options(config, RetriTaskOptions)
-        self.dataset_options = read_options(config.get("dataset"), RetriDatasetOptions)
+        self.dataset_options = read_section(config, "dataset", RetriDatasetOptions)
         self.stats: dict[str, Any] = {}
         batch_size = (config.get("fairseq") or {}).get("dataset", {}).get("batch_size")
         if batch_size not in (None, 1) and (config.get("dataset") or {}).get("split") != "test":

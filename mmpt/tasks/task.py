@@ -207,7 +207,7 @@ class Task:
         options = declared_options("loss", str(name)).get("loss")
         if isinstance(options, type):
             # Keys that are not set stay with the class, or with the preset of its registered name.
-            values = vars(read_options(section, options))
+            values = vars(read_options(section, options, "loss"))
             given = {key: value for key, value in values.items() if section.get(key) is not None}
         self.loss_fn = build("loss", str(name), **given)
         self._check_objective()

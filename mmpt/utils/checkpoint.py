@@ -5,6 +5,7 @@ import fnmatch
 import logging
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -305,7 +306,7 @@ def read_torch(file: Path) -> Any:
                 f"{file}: refused, because it would run code when loaded ({refused}). "
                 "Only tensors and plain containers are read; ask its author for a file of weights alone."
             ) from error
-        raise CheckpointError(f"{file}: damaged, or not a PyTorch checkpoint ({_first_line(error)})") from error
+        raise CheckpointError(f"{file}: damaged, or not a PyTorch checkpoint ({_fault(error)})") from error
     except Exception as error:  # what torch raises for cut or overwritten bytes depends on where they are
         raise CheckpointError(
             f"{file}: damaged or truncated ({_first_line(error)}). Fetch or save it again."
@@ -336,6 +337,12 @@ def _listed(keys: Iterable[str]) -> str:
     keys = list(keys)
     rest = len(keys) - SHOWN_KEYS
     return ", ".join(keys[:SHOWN_KEYS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _fault(error: BaseException) -> str:
+    """Return what PyTorch's restricted reader has met, without its advice to read the file unrestricted."""
+    found = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    return found[1].strip() if found else "its pickle cannot be read"
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.utils.errors import ConfigError
 
-__all__ = ["read_options", "section_of"]
+__all__ = ["read_options", "read_section", "section_of"]
 
 T = TypeVar("T")
 
@@ -29,11 +29,21 @@ def section_of(config: Any, name: str) -> Any:
     return config.get(name)
 
 
-def read_options(section: DictConfig | Mapping[str, Any] | None, options: type[T]) -> T:
+def read_section(config: Any, name: str, options: type[T]) -> T:
+    """Read options from section ``name`` of a config, as :func:`read_options`; errors name section and key."""
+    return read_options(section_of(config, name), options, name)
+
+
+def read_options(section: DictConfig | Mapping[str, Any] | None, options: type[T], name: str = "") -> T:
     """Read the fields of the dataclass ``options`` from a section; absent or null keys keep their default.
 
     Keys that are not fields are ignored here: other classes read them, and the schema
     check of the whole file has refused unknown ones.
+
+    Args:
+        section: the keys.
+        options: the dataclass.
+        name: of the section, for errors.
 
     Raises:
         ConfigError: if a value has the wrong type or a required key is missing; names the key.
@@ -51,4 +61,4 @@ def read_options(section: DictConfig | Mapping[str, Any] | None, options: type[T
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a required key"
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{name}{'.' if name else ''}{key}: {str(error).splitlines()[0]}") from error

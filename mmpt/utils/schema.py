@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.utils.errors import ConfigError, nearest
-from mmpt.utils.options import read_options, section_of
+from mmpt.utils.options import read_options, read_section, section_of
 from mmpt.utils.registry import known_names, resolve_class
 
 __all__ = ["CORE_KEYS", "NAMED_BY", "PROJECT_KEYS", "SHARED_KEYS", "schema_keys", "validate"]
@@ -172,14 +172,14 @@ def _validated(config: DictConfig, source: str) -> list[str]:
             for section, options in declared_options(kind, name).items():
                 if dataclasses.is_dataclass(options):
                     _check_refused(config, section, options)
-                    read_options(section_of(config, section), options)  # type: ignore[arg-type]
+                    read_section(config, section, options)  # type: ignore[arg-type]
         except ConfigError as error:
             raise ConfigError(f"{source}: {key}: {error}") from error
     for section, name in CORE_SECTIONS.items():
         given = section_of(config, section)
         try:
             if isinstance(given, DictConfig):  # anything else is refused below
-                read_options(given, resolve_class("section", name))
+                read_options(given, resolve_class("section", name), section)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from error
     unused = _check_keys(config, source)

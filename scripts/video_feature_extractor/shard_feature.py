@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.store.feature_shards import Outcome, shard_split, write_manifest, write_shard_map
 from mmpt.store.features import FeatureStore, read_id_list
-from mmpt.utils.errors import DataError, MMPTError
+from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
+from mmpt_cli.extraction import exit_code
 
 __all__ = ["main"]
 
@@ -96,24 +97,21 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        if options.shard_size < 1 or not 0 <= options.max_failed <= 1:
-            raise DataError("--shard-size must be at least 1, --max-failed between 0 and 1")
-        lists = {split: read_id_list(file, f"--split {split}") for split, file in _splits(options).items()}
-        store, dim, well = FeatureStore(options.fdir), options.dim, True
-        for split, video_ids in lists.items():
-            with sole_writer(Path(options.sdir) / f".{split}.lock"):
-                outcome = shard_split(
-                    store, options.sdir, split, video_ids, options.shard_size, options.dtype, dim, force=options.force
-                )
-                dim = outcome.dim
-                well = _finish_split(split, outcome, options) and well
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (MMPTError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.shard_size < 1 or not 0 <= options.max_failed <= 1:
+        raise DataError("--shard-size must be at least 1, --max-failed between 0 and 1")
+    lists = {split: read_id_list(file, f"--split {split}") for split, file in _splits(options).items()}
+    store, dim, well = FeatureStore(options.fdir), options.dim, True
+    for split, video_ids in lists.items():
+        with sole_writer(Path(options.sdir) / f".{split}.lock"):
+            outcome = shard_split(
+                store, options.sdir, split, video_ids, options.shard_size, options.dtype, dim, force=options.force
+            )
+            dim = outcome.dim
+            well = _finish_split(split, outcome, options) and well
     return 0 if well else 1
 
 

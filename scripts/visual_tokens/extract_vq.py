@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmpt.modules.dvae import DVAEEncoder
 from mmpt.modules.patch_codebook import PatchCodebook
 from mmpt.modules.visual_tokenizer import load_visual_tokenizer
-from mmpt.processors.visual_token_extraction import TokenOptions, codebook_of_frames, extract_tokens
+from mmpt.processors.visual_token_extraction import LOCK, TokenOptions, codebook_of_frames, extract_tokens
 from mmpt.store.frame_store import FrameStore, open_frames
 from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import DataError
+from mmpt.utils.files import sole_writer
 from mmpt_cli.extraction import check_arguments, exit_code, report
 
 __all__ = ["main"]
@@ -61,11 +62,12 @@ def _tokenizer(
     """Read the weights, or fit a codebook once and keep it beside the tokens."""
     if options.weights is not None:
         return load_visual_tokenizer(options.weights)
+    if options.fit_codebook < 1:
+        raise DataError(f"--fit-codebook {options.fit_codebook}: expected a number of codes")
     kept = Path(options.out) / CODEBOOK
-    if not kept.exists():
-        if options.fit_codebook < 1:
-            raise DataError(f"--fit-codebook {options.fit_codebook}: expected a number of codes")
-        save_safetensors(kept, codebook_of_frames(frames, options.fit_codebook, extraction).state_dict())
+    with sole_writer(kept.with_name(LOCK)):  # two runs with a codebook each would mix their codes
+        if not kept.exists():
+            save_safetensors(kept, codebook_of_frames(frames, options.fit_codebook, extraction).state_dict())
     found = load_visual_tokenizer(kept)
     if found.num_codes != options.fit_codebook:
         raise DataError(f"{kept}: holds {found.num_codes} codes, --fit-codebook says {options.fit_codebook}: delete it")

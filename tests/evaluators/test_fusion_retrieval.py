@@ -305,6 +305,6 @@ def test_what_cannot_be_scored_is_named(tmp_path) -> None:
         predicted(tmp_path, fusing(), [{key: value for key, value in batch.items() if key != "vmasks"}])
     with pytest.raises(ConfigError, match=r"eval\.cheap_score: nothing is re-ranked"):
         FusionRetrievalPredictor(config_of(tmp_path, cheap_score="merged.npy"))
-    for key, value in {"pairs_per_batch": 0, "rerank_top_k": -1, "states_dtype": "float8"}.items():
+    for key, value in {"pairs_per_batch": 0, "rerank_top_k": -1, "states_dtype": "float8", "states_max_gb": -1}.items():
         with pytest.raises(ConfigError, match=f"eval.{key}"):
             FusionRetrievalPredictor(config_of(tmp_path, **{key: value}))

@@ -195,7 +195,7 @@ def test_a_batch_of_videos_of_several_lengths_is_written_about_as_one_by_one(opt
             for row in range(5)
         ]
         assert together == alone
-    monkeypatch.setattr("mmpt.models.captioning.ROWS", 8)  # in parts
+    monkeypatch.setattr("mmpt.models.caption_writer._ROWS", 8)  # in parts
     assert model.generate(**given, options=options) == together
 
 

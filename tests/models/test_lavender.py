@@ -300,7 +300,7 @@ def test_what_a_batch_lacks_is_named(tiny) -> None:
     with pytest.raises(DataError, match="answer_position"):
         tiny.answer_scores(**batch)
     with pytest.raises(ConfigError, match="'301' is no word piece"):
-        tiny._ids(["301"], "x")
+        tiny.word_ids(["301"], "x")
 
 
 def test_wrong_options_are_refused() -> None:

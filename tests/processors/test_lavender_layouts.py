@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt.processors import lavender_layouts as layouts
+from mmpt.processors.text_layouts import plain
 from mmpt.utils.files import REPOSITORY
 from mmpt.utils.tokenizers import SpecialIds
 
@@ -68,7 +69,7 @@ def test_short_and_empty_texts() -> None:
 @given(st.lists(st.integers(200, 299), max_size=40), st.integers(3, 30), st.sampled_from(layouts.MASK_POSITIONS))
 def test_every_layout_has_its_length_and_says_what_it_lacks(words, room, where) -> None:
     for layout, length, fits in (
-        (layouts.plain(words, room, SPECIAL), room, room - 2),
+        (plain(words, room, SPECIAL), room, room - 2),
         (layouts.match(words, room, SPECIAL), room + 1, room - 2),
         (layouts.ask_openly(words, [5, 6], room, SPECIAL), room + 5, room - 1),
         (layouts.ask_choice(words, room, SPECIAL, where), room + (2 if where == "replace" else 3), room - 1),

@@ -12,14 +12,14 @@ from PIL import Image
 
 from mmpt.modules.dvae import DVAEEncoder
 from mmpt.modules.visual_tokenizer import load_visual_tokenizer
-from mmpt.processors.visual_token_extraction import TokenOptions, extract_tokens
+from mmpt.processors.visual_token_extraction import LOCK, TokenOptions, extract_tokens
 from mmpt.store.frame_store import open_frames
 from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.store.images import decode_image, encode_jpeg
 from mmpt.store.visual_tokens import VisualTokenStore, token_shards
 from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.files import read_json
+from mmpt.utils.files import read_json, sole_writer
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "visual_tokens"
 VIDEOS = {"a": 3, "b": 1, "c": 2, "d": 4, "e": 1}
@@ -131,6 +131,21 @@ def test_a_codebook_of_the_frames_serves_without_weights(frames: Path, capsys) -
     assert extract(given) == 0  # fits nothing again
     given[given.index("12")] = "13"
     assert extract(given) == 2 and "holds 12 codes, --fit-codebook says 13" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_run_writes_to_gets_no_codebook(frames: Path, capsys) -> None:
+    out = frames.parent / "vq"
+    with sole_writer(out / LOCK):
+        assert extract(["--frames", str(frames), "--out", str(out), "--fit-codebook", "12", "--image-size", "64"]) == 2
+        assert "another run is writing there" in capsys.readouterr().err
+        assert not (out / "codebook.safetensors").exists()
+
+
+def test_what_is_no_checkpoint_is_told_without_advice_to_execute_it(frames: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps({"a": 1}))
+    assert extract(arguments(frames, tmp_path / "encoder.pkl")) == 2
+    told = capsys.readouterr().err
+    assert "encoder.pkl: damaged, or not a PyTorch checkpoint" in told and "weights_only" not in told
 
 
 def test_published_files_are_imported_by_the_command(tmp_path: Path, capsys) -> None:

@@ -74,6 +74,8 @@ def test_failures_and_mistakes(videos: Path, tmp_path: Path, capsys: pytest.Capt
         assert message in capsys.readouterr().err
     assert import_frames.main(["--input", str(videos / "no.tsv"), "--store", str(tmp_path / "x")]) == 2
     assert "no.tsv: no such file" in capsys.readouterr().err
+    arguments = ["--input", str(videos / "no.tsv"), "--store", str(tmp_path / "x"), "--videos-per-shard", "0"]
+    assert import_frames.main(arguments) == 2 and "--videos-per-shard 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         import_frames.main(["--input", "x.tsv", "--store", "x", "--frames-from-column", "second"])
     assert "'second' is neither auto nor the number of a column" in capsys.readouterr().err

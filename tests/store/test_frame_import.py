@@ -134,6 +134,7 @@ def test_damaged_rows_are_counted_with_line_and_reason(tmp_path: Path) -> None:
     assert "line 3: it has no frame" in reasons["none"]
     assert "line 4: frame 0: neither JPEG nor PNG" in reasons["gif"]
     assert "line 5: frame 0: a JPEG that is cut" in reasons["first"]
+    assert all(summary.describe().count(f"{file}, line {line}") == 1 for line in (10, 11))  # once, as there is no id
     assert "is not UTF-8" in reasons[f"{file}, line 10"] and "has no id" in reasons[f"{file}, line 11"]
     entries = json.loads((tmp_path / "out" / "manifest.json").read_text())["videos"]
     assert entries["cut"]["status"] == "failed"

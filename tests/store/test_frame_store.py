@@ -109,8 +109,8 @@ def test_a_changed_byte_is_found_where_it_is_read(folder: Path) -> None:
     data.write_bytes(content)
     store = FrameStore(folder)
     assert read(store["-dash"]) == images("-dash", 3)
-    with pytest.raises(DataError, match=r"shard_00001.frames_data.npy: the bytes of block 0 .* were changed"):
-        store["last"][0]
+    with pytest.raises(DataError, match=r"video 'last': frame 1: .*shard_00001.frames_data.npy: the bytes .* changed"):
+        store["last"][1:][0]
     with pytest.raises(DataError, match="shard_00001"):
         store.verify()
 

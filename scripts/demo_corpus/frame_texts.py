@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpt.utils.files import atomic_open, write_json
 from scripts.demo_corpus.annotations import CHOICES, question_groups
-from scripts.demo_corpus.narration import finite, progressive
+from scripts.demo_corpus.narration import progressive
 from scripts.demo_corpus.plan import VideoPlan
 from scripts.demo_corpus.splits import ACTIONS, COLOURS, SHAPES, Triple
 
@@ -81,7 +81,7 @@ def write_open_questions(path: Path, plans: Sequence[VideoPlan]) -> None:
 
 
 def write_action_questions(path: Path, plans: Sequence[VideoPlan], seed: int) -> None:
-    """Write what the shape of a clip does, with five actions to choose from, as TGIF-Action's questions."""
+    """Write what the shape of a clip is doing, with five actions to choose from, as TGIF-Action's questions."""
     rng = np.random.default_rng([seed, 8])
 
     def items(plan: VideoPlan) -> list[dict[str, Any]]:
@@ -89,9 +89,9 @@ def write_action_questions(path: Path, plans: Sequence[VideoPlan], seed: int) ->
         others = [action for action in ACTIONS if action != triple.action]
         chosen = [triple.action, *(others[row] for row in rng.permutation(len(others))[: CHOICES - 1])]
         order = rng.permutation(CHOICES)
-        options = {f"option_{number}": finite(chosen[row]) for number, row in enumerate(order)}
+        options = {f"option_{number}": progressive(chosen[row]) for number, row in enumerate(order)}
         answer = int(np.flatnonzero(order == 0)[0])
-        question = f"what does the {triple.colour} {triple.shape} do?"
+        question = f"what is the {triple.colour} {triple.shape} doing?"
         return [{"video": plan.name, "question": question, **options, "answer": answer}]
 
     _write(path, plans, items)

@@ -18,7 +18,6 @@ __all__ = [
     "caption_words",
     "describe",
     "describe_step",
-    "finite",
     "narrate",
     "progressive",
     "read_step",
@@ -183,11 +182,6 @@ def progressive(action: str) -> str:
 def plain(triple: Triple) -> str:
     """Return the plainest sentence about a triple, always the same."""
     return _STEP_SENTENCE.format(c=triple.colour, s=triple.shape, ing=progressive(triple.action))
-
-
-def finite(action: str) -> str:
-    """Return the narrator's first word or words for an action, as after a subject."""
-    return _ACTIONS[action][0][0][0]
 
 
 def _utterance(triple: Triple, seconds: float, rng: np.random.Generator) -> list[str]:

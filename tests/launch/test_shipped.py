@@ -1,5 +1,6 @@
 """Every YAML that is shipped: projects expand and their commands can be built, script templates fit their scripts."""
 
+import argparse
 import importlib
 import importlib.util
 from pathlib import Path
@@ -39,6 +40,15 @@ def test_every_project_expands_into_well_formed_commands(path: Path) -> None:
             assert all(isinstance(item, str) and item for item in command.argv)
             assert not any(item in ("None", "True", "False") for item in command.argv), command.argv
     assert never_written(project.jobs, again=True) == []
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=str)
+def test_no_training_asks_for_switches_that_do_not_go_together(path: Path) -> None:
+    fairseq_switches = pytest.importorskip("mmpt.tasks.fairseq_switches")
+    for job in expand_project(path).jobs:
+        groups = (job.config.get("fairseq") or {}).values()
+        flags = {str(key): value for group in groups if hasattr(group, "items") for key, value in group.items()}
+        fairseq_switches.check_switches(argparse.Namespace(**flags))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=str)

@@ -78,7 +78,7 @@ def test_multiple_choice(tmp_path, form) -> None:
     if form == "lavender, all in one":
         model = model_of(LAVENDER)
         numbers = {str(number): 20 + number for number in range(OPTIONS)}
-        model._ids = lambda words, what: [numbers.get(word, 5) for word in words]  # tiny_bert has no digits
+        model.word_ids = lambda words, what: [numbers.get(word, 5) for word in words]  # tiny_bert has no digits
         batch = batch_of(**more, answer_position=torch.full((ROWS,), WORDS - 1))
     else:
         model = model_of(VIOLETMultipleChoice if form == "violet" else LAVENDER)

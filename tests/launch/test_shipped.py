@@ -1,6 +1,7 @@
 """Every YAML that is shipped: projects expand and their commands can be built, script templates fit their scripts."""
 
 import argparse
+import functools
 import importlib
 import importlib.util
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmpt.launch.checkpoints import never_written
 from mmpt.launch.commands import build_command
 from mmpt.launch.graph import stages
 from mmpt.launch.layout import Machine, job_type_of, local_layout
-from mmpt.launch.project import expand_project, is_project
+from mmpt.launch.project import Project, expand_project, is_project
 from mmpt.utils.config import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,12 @@ PROJECTS = [path for path in YAMLS if is_project(read_yaml(path))]
 SCRIPTS = [path for path in YAMLS if read_yaml(path).get("script")]
 
 
+@functools.cache
+def expanded(path: str) -> Project:
+    """Expand a project once for all tests, which leave it as it is."""
+    return expand_project(path)
+
+
 def test_the_lists_are_not_empty() -> None:
     assert len(PROJECTS) >= 16
     assert len(SCRIPTS) >= 9
@@ -32,7 +39,7 @@ def test_the_lists_are_not_empty() -> None:
 @pytest.mark.parametrize("path", PROJECTS, ids=str)
 def test_every_project_expands_into_well_formed_commands(path: Path) -> None:
     pytest.importorskip("fairseq")
-    project = expand_project(path)
+    project = expanded(str(path))
     assert path.read_text().startswith("# "), "a project begins with what it is and how to run it"
     for stage in stages(project):
         for job in stage:
@@ -45,7 +52,7 @@ def test_every_project_expands_into_well_formed_commands(path: Path) -> None:
 @pytest.mark.parametrize("path", PROJECTS, ids=str)
 def test_no_training_asks_for_switches_that_do_not_go_together(path: Path) -> None:
     fairseq_switches = pytest.importorskip("mmpt.tasks.fairseq_switches")
-    for job in expand_project(path).jobs:
+    for job in expanded(str(path)).jobs:
         groups = (job.config.get("fairseq") or {}).values()
         flags = {str(key): value for group in groups if hasattr(group, "items") for key, value in group.items()}
         fairseq_switches.check_switches(argparse.Namespace(**flags))
@@ -71,14 +78,14 @@ def test_script_templates_use_flags_their_script_has(path: Path, capsys: pytest.
 
 
 def test_the_largest_project_lists_every_job_once() -> None:
-    project = expand_project("projects/retri/videoclip.yaml")
+    project = expanded("projects/retri/videoclip.yaml")
     names = [job.name for stage in stages(project) for job in stage]
     assert sorted(names) == sorted({job.name for job in project.jobs})
 
 
 def test_variants_of_a_pretraining_differ_in_what_they_vary_alone() -> None:
     videoclip, clip_level, milnce = (
-        expand_project(f"projects/retri/{name}.yaml").jobs[0].config for name in ("videoclip", "clip_level", "milnce")
+        expanded(f"projects/retri/{name}.yaml").jobs[0].config for name in ("videoclip", "clip_level", "milnce")
     )
     clips = videoclip.dataset.num_video_per_batch * videoclip.dataset.clip_per_video
     assert clip_level.fairseq.dataset.batch_size == clips
@@ -105,7 +112,7 @@ def test_the_demo_projects_share_the_jobs_that_make_their_data(names: tuple[str,
     """So whichever runs second finds them done: same folder, same settings."""
     shared = []
     for name in names:
-        jobs = [job for job in expand_project(f"projects/{name}.yaml").jobs if job.kind == "script"]
+        jobs = [job for job in expanded(f"projects/{name}.yaml").jobs if job.kind == "script"]
         shared.append({job.name: (job.run_dir, job.config) for job in jobs if job.name != "report.yaml"})
     assert len(shared[0]) == count
     assert shared[0] == shared[1] == shared[2]
@@ -113,7 +120,7 @@ def test_the_demo_projects_share_the_jobs_that_make_their_data(names: tuple[str,
 
 @pytest.mark.parametrize(("project", "prefix"), [("mvm/violet", "violet_"), ("mlm/lavender", "lavender_")])
 def test_every_task_of_the_args_tables_is_tested_and_all_but_one_are_trained(project: str, prefix: str) -> None:
-    jobs = {Path(job.name).stem: job for job in expand_project(f"projects/{project}.yaml").jobs}
+    jobs = {Path(job.name).stem: job for job in expanded(f"projects/{project}.yaml").jobs}
     tests = {name.removeprefix(f"test_{prefix}") for name in jobs if name.startswith(f"test_{prefix}")}
     zero_shot = {name for name in tests if name.endswith("_zs")}
     trained = {name.removeprefix(prefix) for name in jobs if name.startswith(prefix)} - {"pretrain"}
@@ -130,7 +137,7 @@ def test_every_task_of_the_args_tables_is_tested_and_all_but_one_are_trained(pro
 def test_what_decays_in_lavender_is_what_decayed_in_the_published_training() -> None:
     """These patterns give the published groups of parameters: tests/models/test_lavender.py."""
     for path in sorted((ROOT / "projects/mlm").glob("lavender*.yaml")):
-        for job in expand_project(path).jobs:
+        for job in expanded(str(path)).jobs:
             if job.kind == "train":
                 optim = job.config.optim.weight_decay_multipliers
                 assert optim == {"*": 1.0, "*bias*": 0.0, "*LayerNorm.weight": 0.0}, job.name

@@ -46,8 +46,9 @@ Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class TransformerOptions:
     """What the systems' encoders differ in.
 
-    ``norm`` is ``"post"`` (BERT) or ``"pre"`` (ViT). ``qkv_bias`` is the bias of query, key and value, ``bias`` that
-    of the other linear layers. ``gradient_checkpointing`` recomputes each layer in the backward pass: about one
+    ``norm`` is ``"post"`` (BERT) or ``"pre"`` (ViT). ``qkv_bias`` is the bias of query, key and value, ``bias`` that of
+    the widening layer, ``output_bias`` that of the two projections that are added to the residual; None: as ``bias``.
+    ``gradient_checkpointing`` recomputes each layer in the backward pass: about one
     more forward pass of time for the memory of one layer's activations instead of all.
     """
 
@@ -62,6 +63,7 @@ class TransformerOptions:
     attention_dropout: float = 0.0
     qkv_bias: bool = True
     bias: bool = True
+    output_bias: bool | None = None
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -141,7 +143,8 @@ class ResidualOutput(nn.Module):
 
     def __init__(self, options: TransformerOptions, input_size: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(input_size, options.hidden_size, bias=options.bias)
+        bias = options.bias if options.output_bias is None else options.output_bias
+        self.dense = nn.Linear(input_size, options.hidden_size, bias=bias)
         if options.norm == "post":
             self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
         self.dropout = nn.Dropout(options.hidden_dropout)

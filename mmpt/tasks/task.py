@@ -214,18 +214,18 @@ class Task:
         return self.loss_fn
 
     def flat_subsample(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Bring a collated batch to one dimension of samples."""
-        return flatten_samples(batch)
+        """Bring a collated batch to one dimension of samples; one without ``caps`` is left as it is."""
+        return flatten_samples(batch) if "caps" in batch else batch
 
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
         """Run ``model`` (as it is handed in, possibly wrapped) on a batch and compute the loss.
 
         A batch with :data:`PADDING_STEP` is run for the other workers' sake, who wait for this one, and does not count.
 
-        Returns ``loss`` (scalar tensor with gradient), ``loss_scalar``, ``batch_size`` (samples),
-        ``max_len`` (text length) and ``sample_size`` 1: the loss is already a mean; in a padding step they are zero,
-        but for ``max_len``. ``measures`` are those of a loss that has any: name -> (value, 1), or (0, 0) where this
-        batch has none.
+        Returns ``loss`` (scalar tensor with gradient), ``loss_scalar``, ``batch_size`` (samples), ``max_len`` (length of
+        a text of ``caps``, 1 in batches without) and ``sample_size`` 1: the loss is already a mean; in a padding step
+        they are zero, but for ``max_len``. ``measures`` are those of a loss that has any: name -> (value, 1), or (0, 0)
+        where this batch has none.
         """
         batch = dict(self.flat_subsample(batch))
         padding = {PADDING_STEP: True} if batch.pop(PADDING_STEP, False) else {}
@@ -237,8 +237,8 @@ class Task:
         return {
             "loss": loss,
             "loss_scalar": loss.detach(),
-            "max_len": batch["caps"].size(1),
-            "batch_size": 0 if padding else batch["caps"].size(0),
+            "max_len": batch["caps"].size(1) if "caps" in batch else 1,
+            "batch_size": 0 if padding else _samples(batch),
             "sample_size": 0 if padding else 1,
             "measures": self._measures(inputs, loss),
         }
@@ -252,6 +252,11 @@ class Task:
                 counts = value.isfinite() & (PADDING_STEP not in inputs)
                 found[name] = (value.nan_to_num(0) * counts, counts.to(loss.dtype))
         return found
+
+
+def _samples(batch: dict[str, Any]) -> int:
+    """Return how many samples a batch has: the rows of ``caps``, or without it those of any tensor."""
+    return len(batch["caps"] if "caps" in batch else next(one for one in batch.values() if isinstance(one, Tensor)))
 
 
 def _declares(config: DictConfig, key: str) -> bool:

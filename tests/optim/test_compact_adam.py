@@ -82,11 +82,11 @@ def test_the_sign_never_makes_the_rounding_worse(values: list[float]) -> None:
     assert (error <= (exact.bfloat16().float() - exact).abs()).all()
 
 
-def test_the_sign_makes_the_rounding_a_quarter_smaller() -> None:
-    """Of the numbers above their nearest, which are half, it halves the error."""
+def test_the_sign_makes_the_rounding_smaller_by_a_tenth() -> None:
+    """It helps numbers above their nearest, the more the smaller their mantissa: to half the error at 1, not at 2."""
     exact = torch.rand(100_000, generator=torch.Generator().manual_seed(0)) + 1
     plain, signed = (exact.bfloat16().float() - exact).abs(), (expanded(compact(exact)) - exact).abs()
-    assert 0.6 < signed.mean() / plain.mean() < 0.85
+    assert 0.87 < signed.mean() / plain.mean() < 0.93
 
 
 def test_cubes_are_kept_more_exactly() -> None:

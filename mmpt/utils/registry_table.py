@@ -173,6 +173,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "COINPredictor": Entry("mmpt.evaluators.coin_predictor:COINPredictor"),
         "COINZSPredictor": Entry("mmpt.evaluators.coin_predictor:COINZSPredictor"),
         "FusionRetrievalPredictor": Entry("mmpt.evaluators.fusion_retrieval_predictor:FusionRetrievalPredictor"),
+        "ContrastPredictor": Entry("mmpt.evaluators.contrast_predictor:ContrastPredictor"),
         "OpenQAPredictor": Entry("mmpt.evaluators.open_qa_predictor:OpenQAPredictor"),
     },
     "metric": {
@@ -182,6 +183,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "NLGMetric": Entry("mmpt.evaluators.caption_metrics:NLGMetric"),
         "CrossTaskMetric": Entry("mmpt.evaluators.crosstask_metrics:CrossTaskMetric"),
         "COINActionSegmentationMetric": Entry("mmpt.evaluators.classification_metrics:COINActionSegmentationMetric"),
+        "ContrastMetric": Entry("mmpt.evaluators.contrast_predictor:ContrastMetric"),
         "OpenQAMetric": Entry("mmpt.evaluators.open_qa_metrics:OpenQAMetric"),
     },
     "vectorpool": {"VideoVectorPool": Entry("mmpt.modules.vectorpool:VideoVectorPool")},

@@ -45,7 +45,7 @@ _MASK_SHARE, _RANDOM_SHARE = 0.8, 0.1
 
 
 class MaskedText(NamedTuple):
-    """A masked text: ``tokens`` int64 (R, L); ``positions`` int64 (R, n) in order, of which ``targets`` (R, n) are told.
+    """A masked text: ``tokens`` int64 (R, L); ``positions`` int64 (R, n) in order; ``targets`` (R, n) are to be told.
 
     A target is :data:`~mmpt.modules.merlot_tokens.PADDING` where a group has fewer than n words: it does not count.
     """
@@ -74,8 +74,8 @@ def masking_noise(
         vocab_size: words that replace others are uniform over ``low_id .. vocab_size - 1``.
 
     Returns:
-        ``mask_gumbel`` float32 (R, L), of the standard Gumbel law; ``mask_left`` and ``mask_right`` int64 (R, n), by how
-        many positions a span grows; ``mask_choice`` float32 (R, n) in [0, 1), whether a word is hidden, replaced or
+        ``mask_gumbel`` float32 (R, L), of the standard Gumbel law; ``mask_left`` and ``mask_right`` int64 (R, n), by
+        how many positions a span grows; ``mask_choice`` float32 (R, n) in [0, 1), whether a word is hidden, replaced or
         kept; ``mask_words`` int64 (R, n), what replaces it.
     """
     spans = rng.choice(len(SPAN_PROBABILITIES), size=(2, groups, masked), p=SPAN_PROBABILITIES).astype(np.int64)

@@ -64,7 +64,8 @@ def best_order(probabilities: Tensor) -> Tensor:
     count = probabilities.shape[1]
     if probabilities.dim() != 4 or probabilities.shape[2:] != (count, 3) or not 0 < count <= MOST_IMAGES:
         raise ValueError(
-            f"probabilities {tuple(probabilities.shape)}: expected (B, N, N, 3) of N captions and images, 1 to {MOST_IMAGES}"
+            f"probabilities {tuple(probabilities.shape)}: expected (B, N, N, 3) of N captions and images, "
+            f"1 to {MOST_IMAGES}"
         )
     orders = _orders(count).to(probabilities.device)
     scores = order_scores(probabilities)

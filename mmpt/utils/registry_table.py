@@ -47,6 +47,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "LAVENDERTaskSpecificChoice": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificChoice"),
         "LAVENDERTaskSpecificOpenEnded": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificOpenEnded"),
         "LAVENDERMultiHead": Entry("mmpt.models.lavender_heads:LAVENDERMultiHead"),
+        "MERLOTPretraining": Entry("mmpt.models.merlot:MERLOTPretraining"),
+        "MERLOTAnswering": Entry("mmpt.models.merlot_answering:MERLOTAnswering"),
+        "MERLOTVCR": Entry("mmpt.models.merlot_answering:MERLOTVCR"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -78,6 +81,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
         "LAVENDERTaskSpecificLoss": Entry(f"{_LOSSES}.lavender:LAVENDERTaskSpecificLoss"),
         "HeadsLoss": Entry(f"{_LOSSES}.heads:HeadsLoss", {"symmetric": True}),
+        "MERLOTLoss": Entry(f"{_LOSSES}.merlot:MERLOTLoss"),
     },
     "meta_processor": {
         "How2MetaProcessor": Entry(f"{_HOW2}:How2MetaProcessor"),

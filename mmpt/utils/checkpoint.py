@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import atomic_open, resolve_path
+from mmpt.utils.flax_checkpoint import is_flax_checkpoint, read_flax_checkpoint
 
 __all__ = [
     "WEIGHTS",
@@ -54,7 +55,7 @@ def allow_fairseq_checkpoints() -> None:
 
 
 def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -> dict[str, Tensor]:
-    """Read the weights of a .pt, .pth, .bin or .safetensors file onto the CPU.
+    """Read the weights of a .pt, .pth, .bin or .safetensors file, or of a Flax checkpoint, onto the CPU.
 
     fairseq layouts are unwrapped (:func:`unwrap`); half precision becomes float32. A pickle that asks for
     anything but tensors, plain containers and argparse.Namespace is refused, so nothing in it runs.
@@ -72,8 +73,17 @@ def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -
         open(file, "rb").close()  # safetensors calls a file that may not be read missing
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
+    content = _content(file)
     return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
+
+
+def _content(file: Path) -> Any:
+    """Return what a file of any known kind holds."""
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    if is_flax_checkpoint(file):
+        return read_flax_checkpoint(file)
+    return read_torch(file)
 
 
 def _average(content: Any, source: str) -> Any:

@@ -47,6 +47,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "LAVENDERTaskSpecificChoice": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificChoice"),
         "LAVENDERTaskSpecificOpenEnded": Entry(f"{_TASK_SPECIFIC}:LAVENDERTaskSpecificOpenEnded"),
         "LAVENDERMultiHead": Entry("mmpt.models.lavender_heads:LAVENDERMultiHead"),
+        "ReservePretraining": Entry("mmpt.models.reserve:ReservePretraining"),
+        "ReserveVCR": Entry("mmpt.models.reserve_answering:ReserveVCR"),
+        "ReserveTVQA": Entry("mmpt.models.reserve_answering:ReserveTVQA"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -77,6 +80,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
         "LAVENDERTaskSpecificLoss": Entry(f"{_LOSSES}.lavender:LAVENDERTaskSpecificLoss"),
+        "ReserveLoss": Entry(f"{_LOSSES}.reserve:ReserveLoss"),
+        "ReserveTVQALoss": Entry(f"{_LOSSES}.reserve:ReserveTVQALoss"),
         "HeadsLoss": Entry(f"{_LOSSES}.heads:HeadsLoss", {"symmetric": True}),
     },
     "meta_processor": {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import atomic_open, resolve_path
+from mmpt.utils.flax_checkpoint import is_flax_checkpoint, read_flax_checkpoint
 from mmpt.utils.tf_checkpoint import OPTIMIZER_STATE, read_tf_checkpoint, tf_prefix
 
 __all__ = [
@@ -55,7 +56,7 @@ def allow_fairseq_checkpoints() -> None:
 
 
 def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -> dict[str, Tensor]:
-    """Read the weights of a .pt, .pth, .bin or .safetensors file, or of a TensorFlow checkpoint, onto the CPU.
+    """Read the weights of a .pt, .pth, .bin, .safetensors, Flax or TensorFlow checkpoint onto the CPU.
 
     A TensorFlow checkpoint is named by its prefix, as ``model.ckpt``, or by one of its files, as ``model.ckpt.index``;
     what its training kept beside the weights is not read. fairseq layouts are unwrapped (:func:`unwrap`), and half
@@ -83,7 +84,16 @@ def _read(file: Path, source: str) -> Any:
         open(file, "rb").close()  # safetensors calls a file that may not be read missing
     except OSError as error:
         raise CheckpointError(f"{source}: cannot be read ({error.strerror})") from error
-    return _read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
+    return _content(file)
+
+
+def _content(file: Path) -> Any:
+    """Return what a file of any known kind holds."""
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    if is_flax_checkpoint(file):
+        return read_flax_checkpoint(file)
+    return read_torch(file)
 
 
 def _average(content: Any, source: str) -> Any:

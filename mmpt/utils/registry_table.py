@@ -50,6 +50,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MERLOTPretraining": Entry("mmpt.models.merlot:MERLOTPretraining"),
         "MERLOTAnswering": Entry("mmpt.models.merlot_answering:MERLOTAnswering"),
         "MERLOTVCR": Entry("mmpt.models.merlot_answering:MERLOTVCR"),
+        "ReservePretraining": Entry("mmpt.models.reserve:ReservePretraining"),
+        "ReserveVCR": Entry("mmpt.models.reserve_answering:ReserveVCR"),
+        "ReserveTVQA": Entry("mmpt.models.reserve_answering:ReserveTVQA"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -80,6 +83,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "PairMatchingLoss": Entry(f"{_LOSSES}.matching:PairMatchingLoss"),
         "LAVENDERLoss": Entry(f"{_LOSSES}.lavender:LAVENDERLoss"),
         "LAVENDERTaskSpecificLoss": Entry(f"{_LOSSES}.lavender:LAVENDERTaskSpecificLoss"),
+        "ReserveLoss": Entry(f"{_LOSSES}.reserve:ReserveLoss"),
+        "ReserveTVQALoss": Entry(f"{_LOSSES}.reserve:ReserveTVQALoss"),
         "HeadsLoss": Entry(f"{_LOSSES}.heads:HeadsLoss", {"symmetric": True}),
         "MERLOTLoss": Entry(f"{_LOSSES}.merlot:MERLOTLoss"),
     },

@@ -16,7 +16,7 @@ from typing import Any
 from mmpt.store.video_info import open_video, stated_duration
 from mmpt.utils.extras import require
 
-__all__ = ["DecodeReport", "clock_zero", "count_frames", "decoded_frames", "judge_end", "timed_frames"]
+__all__ = ["DecodeReport", "clock_zero", "count_frames", "decoded_frames", "first_picture", "judge_end", "timed_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,12 @@ def clock_zero(container: Any, first: Fraction) -> Fraction:
     """Return where the clock of a file begins, in seconds on its own clock, given the time of the first picture."""
     origin = first if container.start_time is None else Fraction(container.start_time, 1_000_000)
     return first if first - origin < _LEAD else origin
+
+
+def first_picture(container: Any, stream: Any) -> Fraction | None:
+    """Return when a video's first picture is shown, in seconds on the file's own clock; None if none can be decoded."""
+    frame = next(decoded_frames(container, stream), None)
+    return None if frame is None else _Stamps(container)(frame)
 
 
 class _Stamps:

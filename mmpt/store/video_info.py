@@ -18,7 +18,16 @@ import numpy as np
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["VideoInfo", "decoder_version", "display_transform", "open_video", "orient", "stated_duration"]
+__all__ = [
+    "VideoInfo",
+    "decoder_version",
+    "display_transform",
+    "open_container",
+    "open_video",
+    "orient",
+    "stated_duration",
+    "video_stream",
+]
 
 # Demuxers that turn text, playlists or single pictures into "videos"
 _NOT_VIDEO = {"tty", "hls", "dash", "concat", "concatf", "sdp", "rtsp", "image2", "image2pipe", "lavfi", "ffmetadata"}
@@ -50,6 +59,50 @@ def decoder_version() -> str:
 
 
 @contextmanager
+def open_container(path: str | os.PathLike[str], kind: str = "video") -> Iterator[Any]:
+    """Open a media file and yield its container.
+
+    Args:
+        path: a local file; nothing else is ever opened, whatever the file refers to.
+        kind: what errors call it: video, sound.
+
+    Raises:
+        DataError: if there is no such file or FFmpeg cannot read it; names it.
+        MissingExtraError: if PyAV is not installed.
+    """
+    av = require("av", "video")
+    file = Path(path)
+    try:
+        status = os.stat(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such {kind} file") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from error
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe that nobody writes into is to wait for ever
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+        raise DataError(f"{path}: no such {kind} file: it is {what}")
+    if status.st_size == 0:
+        raise DataError(f"{path}: the file is empty")
+    try:
+        # "file:" keeps names with a colon from being read as a protocol
+        container = av.open(
+            f"file:{file.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a {kind} that FFmpeg can read ({_reason(error)})") from error
+    with container:
+        names = set(container.format.name.split(","))
+        if names & _NOT_VIDEO or any(name.endswith("_pipe") for name in names):
+            raise DataError(f"{path}: not a {kind} file but {container.format.name!r}")
+        yield container
+
+
+def video_stream(container: Any) -> Any | None:
+    """Return the first video stream that is not a cover picture, None if there is none."""
+    return next((stream for stream in container.streams.video if not _is_picture(stream)), None)
+
+
+@contextmanager
 def open_video(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple[Any, Any]]:
     """Open a file and yield (container, video stream), the stream being the first that is not a cover picture.
 
@@ -61,38 +114,15 @@ def open_video(path: str | os.PathLike[str], threads: int = 1) -> Iterator[tuple
         DataError: if there is no such file or it is not a video; names it.
         MissingExtraError: if PyAV is not installed.
     """
-    av = require("av", "video")
-    file = Path(path)
-    try:
-        status = os.stat(file)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such video file") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({_reason(error)})") from error
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe that nobody writes into is to wait for ever
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-        raise DataError(f"{path}: no such video file: it is {kind}")
-    if status.st_size == 0:
-        raise DataError(f"{path}: the file is empty")
-    try:
-        # "file:" keeps names with a colon from being read as a protocol
-        container = av.open(
-            f"file:{file.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a video that FFmpeg can read ({_reason(error)})") from error
-    with container:
-        names = set(container.format.name.split(","))
-        if names & _NOT_VIDEO or any(name.endswith("_pipe") for name in names):
-            raise DataError(f"{path}: not a video file but {container.format.name!r}")
-        streams = [stream for stream in container.streams.video if not _is_picture(stream)]
-        if not streams:
+    with open_container(path) as container:
+        stream = video_stream(container)
+        if stream is None:
             raise DataError(f"{path}: the file has no video stream")
-        if streams[0].codec_context is None:
+        if stream.codec_context is None:
             raise DataError(f"{path}: FFmpeg has no decoder for its video stream")
-        streams[0].thread_count = threads
-        streams[0].thread_type = "AUTO" if threads > 1 else "NONE"
-        yield container, streams[0]
+        stream.thread_count = threads
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        yield container, stream
 
 
 def stated_duration(container: Any, stream: Any) -> Fraction | None:

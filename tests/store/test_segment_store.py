@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,14 @@ def content(segments: Any, fields: frozenset[str] = FIELDS) -> list[Any]:
     ]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("written") / "store")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "store")
+def folder(written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(written, tmp_path / "store")
 
 
 def test_every_video_of_every_shard_is_read_back(folder: Path) -> None:

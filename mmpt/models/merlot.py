@@ -199,6 +199,12 @@ class MERLOTPretraining(MERLOTBase):
         moments = states.text.unflatten(1, tuple(tokens.shape[1:]))[:, :, 0]
         return self.text_image_order.pairs(moments, states.images[:, :, 0])
 
+    @staticmethod
+    def contrasted(outputs: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """Return what :meth:`learn` compares: texts that look for frames, and frames for texts, (B * N, H) each."""
+        texts, images = outputs["text_vectors"], outputs["image_vectors"]
+        return {"text_to_image": (texts, images), "image_to_text": (images, texts)}
+
     def _mask(self, texts: Tensor, scores: Tensor | None, noise: dict[str, Any]) -> MaskedText:
         absent = [name for name in _NOISE if name not in noise]
         if absent or scores is None:

@@ -32,6 +32,8 @@ __all__ = ["SOURCES", "ReservePretraining"]
 
 #: Where a text span was told from, by its number in ``span_sources``.
 SOURCES = ("text2audio", "audio2text", "random_text")
+#: The objectives, in the order of their scales.
+CONTRASTED = ("imgs_to_audio", "text_to_audio", "stuff_to_span")
 _MATCHING = "audio_text_matching"
 _MAX_SCALE = math.log(100)
 
@@ -128,6 +130,12 @@ class ReservePretraining(ReserveModel):
             **self._sounds(heard, sounds.cls.unflatten(0, (examples, -1)), scales[1]),
             **self._spans(told, batch, scales[2]),
         }
+
+    @staticmethod
+    def contrasted(outputs: Batch) -> dict[str, tuple[Tensor, ...]]:
+        """Return what the objectives compare: queries, their own candidates, and others where there are any."""
+        pairs = {name: (outputs[f"{name}_x"], outputs[f"{name}_y"]) for name in CONTRASTED}
+        return {**pairs, "text_to_audio": (*pairs["text_to_audio"], outputs["text_to_audio_y_extra"])}
 
     def _check(self, vfeats: Tensor, batch: Batch) -> None:
         segments, groups = vfeats.shape[1], self.sequence.num_segment_groups

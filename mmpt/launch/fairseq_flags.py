@@ -7,7 +7,8 @@ from fairseq import options
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.registry import REGISTRIES
 
-import mmpt.optim.fairseq_linear_warmup  # noqa: F401  registers the flags of warmup_linear
+import mmpt.optim.fairseq_compact_adam
+import mmpt.optim.fairseq_warmup_decay  # noqa: F401  both, and warmup_linear with the latter, register their flags
 
 __all__ = ["training_flags"]
 

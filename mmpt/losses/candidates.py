@@ -49,7 +49,10 @@ def gather_candidates(rows: Tensor, across_workers: bool) -> Candidates:
 
 
 def cross_entropies(
-    sides: Sequence[tuple[Tensor, Tensor]], score: Callable[[Tensor, Tensor], Tensor], across_workers: bool
+    sides: Sequence[tuple[Tensor, Tensor]],
+    score: Callable[[Tensor, Tensor], Tensor],
+    across_workers: bool,
+    others: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
     """Return for each side, queries (B, H) and keys (B, H), the mean cross entropy of finding each query's key.
 
@@ -59,6 +62,8 @@ def cross_entropies(
         sides: S pairs of tensors, all of one shape, such as texts with videos and videos with texts.
         score: makes scores (B, N) of queries (B, H) with keys (N, H).
         across_workers: whether the keys of all workers are the candidates; the result is then this worker's share.
+        others: for each side keys (M, H) that belong to no query, negatives alone; None for none. They too are
+            gathered from all workers.
 
     Returns:
         (S,), float32 or float64.
@@ -70,29 +75,38 @@ def cross_entropies(
         rows, first, share = gather_candidates(torch.stack(tuple(all_keys), dim=1), across_workers)
         all_keys = rows.unbind(1)
     losses = []
-    for (queries, _), keys in zip(sides, all_keys, strict=True):
+    for (queries, _), keys, more in zip(sides, all_keys, others or [None] * len(sides), strict=True):
+        if more is not None:
+            keys = torch.cat([keys, gather_candidates(more, across_workers).rows])
         targets = torch.arange(first, first + len(queries), device=keys.device)
         losses.append(F.cross_entropy(score(single_or_double(queries), keys), targets, reduction="sum"))
     return torch.stack(losses) * share
 
 
 def symmetric_cross_entropy(
-    x: Tensor, y: Tensor, scale: Tensor | float = 1.0, across_workers: bool = True, padding_step: bool = False
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor | float = 1.0,
+    across_workers: bool = True,
+    padding_step: bool = False,
+    y_extra: Tensor | None = None,
 ) -> Tensor:
     """Return the mean of both directions of finding each row's partner, from local rows x and y, (B, H) each.
 
     ``1/2 [mean_i(lse_j x_i.y_j - x_i.y_i) + mean_i(lse_j y_i.x_j - x_i.y_i)]`` of rows times ``scale``, j over all
     workers: the objective of MERLOT (Zellers et al. 2021, arXiv:2106.02636) and MERLOT Reserve (2022,
-    arXiv:2201.02639). In a ``padding_step`` the rows do not count.
+    arXiv:2201.02639). ``y_extra`` (M, H) are further candidates for x, that belong to none. In a ``padding_step`` the
+    rows do not count.
     """
     if padding_step:
         x, y = x[:0], y[:0]
+        y_extra = None if y_extra is None else y_extra[:0]
 
     def score(queries: Tensor, keys: Tensor) -> Tensor:
         with torch.autocast(queries.device.type, enabled=False):
             return (queries * scale) @ keys.T
 
-    return cross_entropies([(x, y), (y, x)], score, across_workers).mean()
+    return cross_entropies([(x, y), (y, x)], score, across_workers, [y_extra, None]).mean()
 
 
 def single_or_double(values: Tensor) -> Tensor:

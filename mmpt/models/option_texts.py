@@ -6,14 +6,15 @@ Shapes: B questions, each about one video, O options, X text positions.
 import torch
 from torch import Tensor
 
-from mmpt.models.cross_modal import CrossModalModel, States
+from mmpt.models.base import VideoTextModel
+from mmpt.models.cross_modal import States
 from mmpt.utils.errors import ConfigError, DataError
 
 __all__ = ["hide_missing_options", "pair_options", "scores_of_listed_options"]
 
 
 def pair_options(
-    model: CrossModalModel,
+    model: VideoTextModel,
     caps: Tensor,
     cmasks: Tensor,
     vfeats: Tensor,
@@ -23,7 +24,7 @@ def pair_options(
     """Encode B videos, each once, and their B * O texts; return them pair by pair, question by question.
 
     Args:
-        model: encodes.
+        model: encodes to :class:`~mmpt.models.cross_modal.States`.
         caps: int64 (B, O, X) or (B * O, X), with ``cmasks``.
         vfeats: frames (B, T, 3, S, S), with ``vmasks``.
         pretext: further arguments of ``encode_text``, a row for each text.

@@ -48,7 +48,7 @@ class LMHead(nn.Module):
         initialise(self.transform, config.initializer_range)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Score hidden states (..., H) against every word: float32 (..., V)."""
+        """Score hidden states (..., H) against every word: float32 (float64 stays) (..., V)."""
         return self.score(self.transform(hidden))
 
     def score(self, transformed: Tensor, words: Tensor | None = None) -> Tensor:
@@ -58,14 +58,17 @@ class LMHead(nn.Module):
             words: ids int64 (n,), the only ones to score; None for all V.
 
         Returns:
-            float32 (..., V), or (..., n).
+            float32 (float64 stays) (..., V), or (..., n).
         """
         weight: Tensor = self.decoder.weight
         bias: Tensor | None = self.decoder.bias
         if words is not None:
             weight, bias = weight[words], None if bias is None else bias[words]
+        exact = torch.promote_types(transformed.dtype, torch.float32)
         with torch.autocast(transformed.device.type, enabled=False):
-            return nn.functional.linear(transformed.float(), weight.float(), None if bias is None else bias.float())
+            return nn.functional.linear(
+                transformed.to(exact), weight.to(exact), None if bias is None else bias.to(exact)
+            )
 
 
 def untied_lm_head(config: BertConfig) -> nn.ModuleDict:

@@ -53,6 +53,7 @@ class LinearWarmup(FairseqLRScheduler):
     """
 
     planned: ClassVar[float | None] = None
+    name: ClassVar[str] = "warmup_linear"
 
     def __init__(self, cfg: LinearWarmupConfig, optimizer: FairseqOptimizer) -> None:
         super().__init__(cfg, optimizer)
@@ -69,9 +70,13 @@ class LinearWarmup(FairseqLRScheduler):
         total = self.cfg.total_num_update or self.planned
         if total == math.inf:
             raise ConfigError(
-                "fairseq.optimization.lr_scheduler: warmup_linear ends with the training, which nothing limits: set "
+                f"fairseq.optimization.lr_scheduler: {self.name} ends with the training, which nothing limits: set "
                 "max_epoch, max_update or total_num_update"
             )
-        part = linear_warmup(num_updates, total, self.cfg.warmup_share) if total else 0.0
+        part = self.part(num_updates, total) if total else 0.0
         self.optimizer.set_lr(max(self.cfg.lr[0] * part, self.cfg.min_lr))
         return self.optimizer.get_lr()
+
+    def part(self, update: int, total: float) -> float:
+        """Return the part of the highest rate that an update of ``total`` has."""
+        return linear_warmup(update, total, self.cfg.warmup_share)

@@ -21,7 +21,7 @@ __all__ = ["GROUPED_OPTIMIZERS", "layer_depths", "prepare_parameters", "scales_o
 logger = logging.getLogger(__name__)
 
 #: fairseq optimizers that follow factors of single parameters.
-GROUPED_OPTIMIZERS = ("mmadamw",)
+GROUPED_OPTIMIZERS = ("mmadamw", "compact_adam")
 _LAYER = re.compile(r"(?P<stack>(?:.*\.)?(?:layers?|blocks))\.(?P<number>\d+)\.")
 
 

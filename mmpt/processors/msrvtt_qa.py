@@ -3,6 +3,7 @@
 Shapes: O options of a question, L text positions, M seconds, D feature width.
 """
 
+import abc
 import functools
 import logging
 import re
@@ -169,19 +170,19 @@ def _option_ids(tokenizer: Any, options: tuple[str, ...]) -> list[list[int]]:
     return encoded["input_ids"]
 
 
-class OptionsAligner:
+class OptionsAligner(abc.ABC):
     """What an aligner of multiple-choice questions makes of the texts, beside an aligner that lays out one of them."""
 
     split: str
 
     @property
+    @abc.abstractmethod
     def max_words(self) -> int:
         """Word pieces that fit beside the special ones."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def lay_out(self, words: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ids and mask (L,) of one text."""
-        raise NotImplementedError
 
     def too_many(self, choice: Choice) -> int:
         """Return how many word pieces of a question and its longest option do not fit; 0 or less: none."""

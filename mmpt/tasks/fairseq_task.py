@@ -14,7 +14,9 @@ from fairseq.tasks import register_task
 import mmpt.losses.fairseq_loss
 import mmpt.models.fairseq_model
 import mmpt.optim.fairseq_adamw
-import mmpt.optim.fairseq_half  # noqa: F401  these modules register mmloss, mmmodel, mmarch, mmadamw with fairseq
+import mmpt.optim.fairseq_compact_adam
+import mmpt.optim.fairseq_half
+import mmpt.optim.fairseq_warmup_decay  # noqa: F401  these modules register what MMPT adds to fairseq
 from mmpt.datasets.fairseq_dataset import FairseqMMDataset
 from mmpt.optim.fairseq_linear_warmup import LinearWarmup
 from mmpt.tasks.fairseq_batches import EpochBatches

@@ -222,8 +222,8 @@ class Task:
 
         A batch with :data:`PADDING_STEP` is run for the other workers' sake, who wait for this one, and does not count.
 
-        Returns ``loss`` (scalar tensor with gradient), ``loss_scalar``, ``batch_size`` (samples), ``max_len`` (length of
-        a text of ``caps``, 1 in batches without) and ``sample_size`` 1: the loss is already a mean; in a padding step
+        Returns ``loss`` (scalar tensor with gradient), ``loss_scalar``, ``batch_size`` (samples), ``max_len`` (tokens
+        in a row of ``caps``, 1 in batches without) and ``sample_size`` 1: the loss is already a mean; in a padding step
         they are zero, but for ``max_len``. ``measures`` are those of a loss that has any: name -> (value, 1), or (0, 0)
         where this batch has none.
         """

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import atomic_open, resolve_path
+from mmpt.utils.flax_checkpoint import is_flax_checkpoint, read_flax_checkpoint
+from mmpt.utils.tf_checkpoint import OPTIMIZER_STATE, read_tf_checkpoint, tf_prefix
 
 __all__ = [
     "WEIGHTS",
@@ -54,10 +56,12 @@ def allow_fairseq_checkpoints() -> None:
 
 
 def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -> dict[str, Tensor]:
-    """Read the weights of a .pt, .pth, .bin or .safetensors file onto the CPU.
+    """Read the weights of a .pt, .pth, .bin, .safetensors, Flax or TensorFlow checkpoint onto the CPU.
 
-    fairseq layouts are unwrapped (:func:`unwrap`); half precision becomes float32. A pickle that asks for
-    anything but tensors, plain containers and argparse.Namespace is refused, so nothing in it runs.
+    A TensorFlow checkpoint is named by its prefix, as ``model.ckpt``, or by one of its files, as ``model.ckpt.index``;
+    what its training kept beside the weights is not read. fairseq layouts are unwrapped (:func:`unwrap`), and half
+    precision becomes float32. A pickle that asks for anything but tensors, plain containers and argparse.Namespace is
+    refused, so nothing in it runs.
 
     Args:
         weights: which of a training checkpoint's, one of :data:`WEIGHTS`: the model's own, or their moving average.
@@ -65,15 +69,31 @@ def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -
     Raises:
         CheckpointError: if the file is missing, damaged, refused or holds no such weights; names the file.
     """
-    file = resolve_path(path)
+    content = _read(resolve_path(path), str(path))
+    return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
+
+
+def _read(file: Path, source: str) -> Any:
+    """Return what a file holds, by what it is; ``source`` is its name in errors."""
+    prefix = tf_prefix(file)
+    if prefix is not None:
+        return read_tf_checkpoint(prefix, without=OPTIMIZER_STATE)
     if not file.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        raise CheckpointError(f"{source}: no such checkpoint file")
     try:
         open(file, "rb").close()  # safetensors calls a file that may not be read missing
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
-    return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
+        raise CheckpointError(f"{source}: cannot be read ({error.strerror})") from error
+    return _content(file)
+
+
+def _content(file: Path) -> Any:
+    """Return what a file of any known kind holds."""
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    if is_flax_checkpoint(file):
+        return read_flax_checkpoint(file)
+    return read_torch(file)
 
 
 def _average(content: Any, source: str) -> Any:

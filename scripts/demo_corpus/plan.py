@@ -1,12 +1,12 @@
 """What the demo corpus holds: every video's segments, size, frame rate, codec and words, from one seed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from scripts.demo_corpus.narration import CaptionLine, describe, describe_step, narrate, recognise
-from scripts.demo_corpus.scenes import Segment, sample_motion
+from scripts.demo_corpus.scenes import Segment, render, sample_motion
 from scripts.demo_corpus.splits import Splits, Triple, split_triples
 from scripts.demo_corpus.steps import StepTask, choose_steps, choose_tasks, colour_step
 
@@ -76,6 +76,10 @@ class VideoPlan:
     def file_name(self) -> str:
         """Name of the video file."""
         return self.name + self.ending
+
+    def pictures(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yield the frames, uint8 (height, width, 3)."""
+        return render(list(self.segments), self.width, self.height, self.fps, rng, self.seconds)
 
 
 def plan_corpus(seed: int, counts: Counts = Counts()) -> list[VideoPlan]:

@@ -3,25 +3,46 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.files import read_json, write_json
-from scripts.demo_corpus.plan import VideoPlan
-from scripts.demo_corpus.scenes import render
 
-__all__ = ["render_all", "render_corpus", "render_video"]
+__all__ = ["Renderable", "render_all", "render_corpus", "render_video"]
+
+
+#: Samples per second of a sound track.
+_RATE = 22050
+
+
+class Renderable(Protocol):
+    """What a plan of a video says to be rendered; one with sound also has ``sound(rng)``, float32 (samples,)."""
+
+    name: str
+    width: int
+    height: int
+    fps: int
+    codec: str
+    seed: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+
+    @property
+    def file_name(self) -> str: ...  # noqa: D102
+
+    def pictures(self, rng: np.random.Generator) -> Iterator[np.ndarray]: ...  # noqa: D102
 
 
 def render_corpus(
-    plans: Sequence[VideoPlan],
+    plans: Sequence[Renderable],
     output: Path,
     settings: Mapping[str, Any],
     workers: int,
@@ -57,7 +78,7 @@ def render_corpus(
     return 1 if failed else 0
 
 
-def render_all(plans: Sequence[VideoPlan], folder: Path, workers: int) -> dict[str, str]:
+def render_all(plans: Sequence[Renderable], folder: Path, workers: int) -> dict[str, str]:
     """Render videos in ``workers`` processes; return video name -> reason of those that failed."""
     failed = {}
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn")) as pool:
@@ -69,7 +90,7 @@ def render_all(plans: Sequence[VideoPlan], folder: Path, workers: int) -> dict[s
     return failed
 
 
-def render_video(plan: VideoPlan, path: Path) -> None:
+def render_video(plan: Renderable, path: Path) -> None:
     """Encode one video; the file appears only when it is whole."""
     import av
 
@@ -82,10 +103,17 @@ def render_video(plan: VideoPlan, path: Path) -> None:
             stream = container.add_stream(plan.codec, rate=plan.fps, options=options)
             stream.width, stream.height, stream.pix_fmt = plan.width, plan.height, "yuv420p"
             stream.thread_count = 1
+            sound = getattr(plan, "sound", None)
+            track = None if sound is None else container.add_stream("aac", rate=_RATE, layout="mono")
             rng = np.random.default_rng(plan.seed)
-            for image_HW3 in render(list(plan.segments), plan.width, plan.height, plan.fps, rng, plan.seconds):
+            for image_HW3 in plan.pictures(rng):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HW3, format="rgb24")))
             container.mux(stream.encode())
+            if track is not None and sound is not None:
+                frame = av.AudioFrame.from_ndarray(sound(rng)[None], format="fltp", layout="mono")
+                frame.sample_rate = _RATE
+                container.mux(track.encode(frame))
+                container.mux(track.encode())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,276 @@
+"""The published records of the downstream tasks of MERLOT and Reserve: images into a store, questions into lines.
+
+========================  =================================  ========================================================
+layout                    store                              a line of the file of questions
+========================  =================================  ========================================================
+``vist``                  frames, five of each story         ``id``, ``images`` (the store's id), ``sentences`` (5)
+``merlot_vcr``            frames, one of each kind           ``id``, ``image``, ``answer``, ``rationale`` (below)
+``reserve_vcr``           frames, one                        the same
+``tvqa``                  segments, seven, with their sound  ``id``, ``segments`` (the store's id), ``frames`` (how many
+                                                             are real), ``query``, ``choices`` (5), ``answer``,
+                                                             ``subtitles`` (7)
+========================  =================================  ========================================================
+
+A text is a string or the list of its token ids, as the record has it. Of VCR, ``image`` is the store's id of the image
+of each kind, ``answer`` is ``{"context", "choices", "label"}``, and ``rationale`` ``{"contexts", "choices", "label"}``
+with the context that names the right answer, or those of each answer; a label is null where it is not known.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmpt.store.extraction_job import ExtractionSummary
+from mmpt.store.frame_writer import FrameStoreWriter
+from mmpt.store.images import image_format
+from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
+from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
+from mmpt.store.tfrecord_pretraining import read_spectrogram
+from mmpt.store.tfrecords import Example, read_examples
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import atomic_open, sole_writer
+
+__all__ = ["QUESTION_LAYOUTS", "Entry", "Imported", "import_questions", "write_questions"]
+
+#: TVQA: seconds of a window, frames of its spectrogram, and their columns: 64 mel bands and the playback speed.
+WINDOW_SECONDS, TVQA_FRAMES, TVQA_COLUMNS = 14 / 3, 180, 65
+_TVQA_WINDOWS, _CHOICES, _SENTENCES = 7, {"vcr": 4, "tvqa": 5}, 5
+_KINDS = ("answer", "rationale")
+
+#: What belongs into a store: images of a frame store, or segments.
+Entry = tuple[str, Sequence[bytes] | SegmentRecord]
+
+
+class Imported(NamedTuple):
+    """One record: what goes into the store, and its line of the file of questions."""
+
+    entries: Sequence[Entry]
+    line: Mapping[str, Any]
+
+
+def import_questions(
+    files: Sequence[str | Path],
+    folder: str | Path,
+    questions: str | Path,
+    layout: str,
+    check: bool = True,
+    force: bool = False,
+    progress: bool = True,
+    drawing: str = "segm",
+) -> ExtractionSummary:
+    """Read the records of files into a store and a file of questions.
+
+    Args:
+        files: TFRecords of one split, gzipped or not.
+        folder: of the store; images of several splits may go into one.
+        questions: JSON lines, written anew.
+        layout: ``vist``, ``merlot_vcr``, ``reserve_vcr`` or ``tvqa``.
+        check: verify each record's checksum.
+        force: write images again that are there.
+        progress: show a bar.
+        drawing: of ``merlot_vcr``, which images: those with polygons (``segm``) or with boxes (``bbox``).
+
+    Returns:
+        Counts of questions; ``failures`` are those that could not be used, with the reason.
+
+    Raises:
+        DataError: if there is no such layout, or a file is damaged; names file and record.
+    """
+    from tqdm import tqdm
+
+    if layout not in QUESTION_LAYOUTS:
+        raise DataError(f"--layout {layout}: none of {', '.join(QUESTION_LAYOUTS)}")
+    if drawing not in ("segm", "bbox"):
+        raise DataError(f"--drawing {drawing}: neither segm nor bbox")
+    read = QUESTION_LAYOUTS[layout]
+    examples = tqdm(read_examples(files, check), desc=layout, unit="record", disable=not progress)
+    items = ((example.place, lambda example=example: read(example, drawing)) for example in examples)
+    return write_questions(items, folder, questions, {"tool": "import_tfrecords", "layout": layout}, force)
+
+
+def write_questions(
+    items: Iterator[tuple[str, Callable[[], Imported]]],
+    folder: str | Path,
+    questions: str | Path,
+    producer: Mapping[str, Any],
+    force: bool = False,
+) -> ExtractionSummary:
+    """Write images and questions; of each item its place, and what reads it or raises DataError.
+
+    An image that is in the store is left as it is unless ``force``; the file of questions appears when all is done.
+    """
+    began, summary = time.perf_counter(), ExtractionSummary("questions", skipped_because="")
+    seen: set[str] = set()
+    with (
+        sole_writer(Path(folder) / ".lock"),
+        _Stores(folder, producer, force) as stores,
+        atomic_open(questions) as file,
+    ):
+        for place, read in items:
+            try:
+                item = read()
+                if item.line["id"] in seen:
+                    raise DataError(f"{place}: the id {item.line['id']!r} comes twice")
+                for entry in item.entries:
+                    summary.frames += stores.add(entry)
+            except DataError as error:
+                summary.failures.append((place, str(error)))
+                continue
+            seen.add(item.line["id"])
+            file.write(json.dumps(item.line, ensure_ascii=False) + "\n")
+            summary.done += 1
+        if not summary.done:
+            raise DataError(f"{questions}: no question could be used; the first: {summary.failures[:1]}")
+    summary.wall_seconds = time.perf_counter() - began
+    return summary
+
+
+class _Stores:
+    """The frame or segment store of an import, opened by the first entry of its kind."""
+
+    def __init__(self, folder: str | Path, producer: Mapping[str, Any], force: bool) -> None:
+        self.folder, self.producer, self.force = folder, producer, force
+        self.writer: FrameStoreWriter | SegmentStoreWriter | None = None
+        self.added: set[str] = set()
+
+    def __enter__(self) -> "_Stores":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.writer is not None:
+            self.writer.__exit__(*error)
+
+    def add(self, entry: Entry) -> int:
+        """Add an entry if it is not there; return the number of its images."""
+        name, content = entry
+        if self.writer is None:
+            if isinstance(content, SegmentRecord):
+                fields = frozenset({"images", "tokens", "spectrograms"})
+                self.writer = SegmentStoreWriter(self.folder, fields, self.producer)
+            else:
+                self.writer = FrameStoreWriter(self.folder, self.producer)
+            self.writer.__enter__()
+        if name in self.added or (name in self.writer.stored and not self.force):
+            return 0
+        if isinstance(content, SegmentRecord):
+            assert isinstance(self.writer, SegmentStoreWriter)
+            self.writer.add(name, content)
+            count = len(content.images)
+        else:
+            assert isinstance(self.writer, FrameStoreWriter)
+            self.writer.append(name, content)
+            count = len(content)
+        self.added.add(name)
+        return count
+
+
+def _vist(example: Example, drawing: str) -> Imported:
+    name = example.text("story_id") if isinstance(example.needed("story_id"), list) else str(example.number("story_id"))
+    for number in range(_SENTENCES):
+        if not example.number(f"image/image_{number}_is_valid", 1):
+            raise DataError(f"{example.place}: story {name}: image {number} is missing")
+    images = [_image(example, f"image/image_{number}_encoded") for number in range(_SENTENCES)]
+    line: dict[str, Any] = {"id": name, "images": name}
+    line["sentences"] = [_text(example, f"sentence/sentence_{number}") for number in range(_SENTENCES)]
+    if "permutation_identity_encode" in example:
+        line["permutation_identity_encode"] = int(example.number("permutation_identity_encode"))
+    return Imported([(name, images)], line)
+
+
+def _merlot_vcr(example: Example, drawing: str) -> Imported:
+    name = example.text("annot_id")
+    entries = [(f"{name}/{kind}", [_image(example, f"{kind}/{drawing}/image/encoded")]) for kind in _KINDS]
+    asked = {
+        kind: _asked(example, f"{kind}/ctx", f"{kind}/choice_", f"label/{kind}_label", _CHOICES["vcr"])
+        for kind in _KINDS
+    }
+    return Imported(entries, _vcr_line(name, {kind: f"{name}/{kind}" for kind in _KINDS}, asked))
+
+
+def _reserve_vcr(example: Example, drawing: str) -> Imported:
+    name = example.text("id")
+    entries: list[Entry] = [(name, [_image(example, "image")])]
+    stored = dict.fromkeys(_KINDS, name)
+    if "image_fliplr" in example:
+        entries.append((f"{name}/flipped", [_image(example, "image_fliplr")]))
+        stored["flipped"] = f"{name}/flipped"
+    asked = {
+        kind: _asked(example, f"{short}_query", f"{short}_choice_", f"{short}_label", _CHOICES["vcr"])
+        for kind, short in zip(_KINDS, ("qa", "qar"), strict=True)
+    }
+    return Imported(entries, _vcr_line(name, stored, asked))
+
+
+def _vcr_line(name: str, images: Mapping[str, str], asked: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    rationale = dict(asked["rationale"])
+    rationale["contexts"] = [rationale.pop("context")]
+    return {"id": name, "image": dict(images), "answer": asked["answer"], "rationale": rationale}
+
+
+def _tvqa(example: Example, drawing: str) -> Imported:
+    name, magic = example.text("id"), example.number("magic_number")
+    prefixes = [f"c{number:02d}" for number in range(_TVQA_WINDOWS)]
+    asked = _asked(example, "qa_query", "qa_choice_", "qa_label", _CHOICES["tvqa"])
+    frames = int(example.number("num_frames"))
+    if not 1 <= frames <= _TVQA_WINDOWS:
+        raise DataError(f"{example.place}: 'num_frames': {frames} is not 1 to {_TVQA_WINDOWS}")
+    starts = WINDOW_SECONDS * np.arange(_TVQA_WINDOWS)
+    times = np.stack([starts, starts + WINDOW_SECONDS], axis=1)
+    record = SegmentRecord(
+        images=[_image(example, f"{one}/image_encoded") for one in prefixes],
+        times=times,
+        mid=times.mean(axis=1),
+        speed=np.ones(_TVQA_WINDOWS, np.float32),
+        tokens=[np.zeros(0, np.int32)] * _TVQA_WINDOWS,
+        spectrograms=[_tvqa_spectrogram(example, f"{one}/spec_encoded", magic) for one in prefixes],
+    )
+    line = {"id": name, "segments": name, "frames": frames, "query": asked["context"], "choices": asked["choices"]}
+    line |= {"answer": asked["label"], "subtitles": [_text(example, f"{one}/sub") for one in prefixes]}
+    return Imported([(name, record)], line)
+
+
+#: What reads a record of each layout.
+QUESTION_LAYOUTS: dict[str, Callable[[Example, str], Imported]] = {
+    "vist": _vist,
+    "merlot_vcr": _merlot_vcr,
+    "reserve_vcr": _reserve_vcr,
+    "tvqa": _tvqa,
+}
+
+
+def _tvqa_spectrogram(example: Example, name: str, magic: float) -> np.ndarray:
+    """Return the mel bands of a window, with silence behind them up to the frames that a store holds."""
+    place = f"{example.place}: {name!r}"
+    stored = read_spectrogram(example.bytes_of(name), magic, (TVQA_FRAMES, TVQA_COLUMNS), place)
+    whole = np.zeros((SPECTROGRAM_FRAMES, MELS), np.float16)
+    whole[:TVQA_FRAMES] = stored[:, :MELS]
+    return whole
+
+
+def _asked(example: Example, context: str, choice: str, label: str, count: int) -> dict[str, Any]:
+    choices = [_text(example, f"{choice}{number}") for number in range(count)]
+    if f"{choice}{count}" in example:
+        raise DataError(f"{example.place}: more than {count} of {choice}0..")
+    right = int(example.number(label, -1))
+    if not -1 <= right < count:
+        raise DataError(f"{example.place}: {label!r}: {right} is none of {count} choices")
+    return {"context": _text(example, context), "choices": choices, "label": right if right >= 0 else None}
+
+
+def _text(example: Example, name: str) -> str | list[int]:
+    """Return a text, or the token ids that a record has for it."""
+    feature = example.needed(name)
+    if isinstance(feature, list):
+        return example.text(name) if feature else []
+    return [int(one) for one in feature]
+
+
+def _image(example: Example, name: str) -> bytes:
+    content = example.bytes_of(name)
+    if image_format(content) is None:
+        raise DataError(f"{example.place}: {name!r}: neither JPEG nor PNG")
+    return content

@@ -1,0 +1,155 @@
+"""Render the stories of the demo corpus: videos with narration word by word and a sound track that says the same.
+
+    python scripts/demo_corpus/generate_stories.py --output data/demo_stories
+
+Writes, below the output folder:
+
+    videos/<id>.mp4              stories of five stages, 75 seconds, and single stages of 5 seconds, with sound
+    transcripts/<id>.json        what the narrator says: {"words": [{"word", "start", "end"}, ..]}, times in seconds
+    train.lst, val.lst, test.lst ids of the videos with stories; asked.lst of the single stages
+    stories/, stories.jsonl      the stories of the test as VIST has them: five images and five captions
+    txt_asked-mc.json            questions about single stages, five options each, as TGIF-Action's
+    cloze.jsonl                  the same questions of the test as sentences with one <|MASK|>, and the answers
+    text.txt                     all that is ever said or asked, to train a tokenizer with
+    manifest.json                what was done
+
+A second run renders only what is missing.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from mmpt.store.frame_writer import FrameStoreWriter
+from mmpt.store.images import encode_jpeg
+from mmpt.utils.errors import MMPTError
+from mmpt.utils.extras import require
+from mmpt.utils.files import atomic_open, write_json
+from scripts.demo_corpus.rendering import render_corpus
+from scripts.demo_corpus.splits import COLOURS, SHAPES
+from scripts.demo_corpus.stories import CHOICES, STAGE_SECONDS, STAGES, Stage, StoryCounts, StoryPlan, plan_stories
+
+__all__ = ["main"]
+
+_SPLITS = {"train": "asked_train", "val": "asked_val", "test": "asked_test"}
+#: What is asked of a stage: a question, the same as a cloze, the answer, and all answers to such a question.
+_ASKED: tuple[tuple[str, str, Callable[[Stage], str], Sequence[str]], ...] = (
+    ("what colour is the {shape}?", "the colour of the {shape} is<|MASK|>", lambda stage: stage.colour, COLOURS),
+    ("what shape is {colour}?", "the shape that is {colour} is a<|MASK|>", lambda stage: stage.shape, SHAPES),
+    ("what size has the {shape}?", "the size of the {shape} is<|MASK|>", lambda stage: STAGES[stage.number], STAGES),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the videos and write their texts; return the exit code, 1 if a video could not be written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("data/demo_stories"), help="folder (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another corpus (default 0)")
+    for name, value in asdict(StoryCounts()).items():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=value, metavar="N", help=f"number of videos (default {value})")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    arguments = parser.parse_args(argv)
+    counts = StoryCounts(**{name: getattr(arguments, name) for name in asdict(StoryCounts())})
+    try:
+        require("av", "video")
+        plans = plan_stories(arguments.seed, counts)
+        settings = {"seed": arguments.seed, **asdict(counts)}
+        output, seed = arguments.output, arguments.seed
+        return render_corpus(plans, output, settings, arguments.workers, lambda: write_texts(plans, output, seed))
+    except MMPTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def write_texts(plans: Sequence[StoryPlan], output: Path, seed: int) -> None:
+    """Write every annotation file, and the images of the test's stories."""
+    for plan in plans:
+        write_json(output / "transcripts" / f"{plan.name}.json", {"words": _words(plan)}, indent=None)
+    for split in ("train", "val", "test"):
+        _write_lines(output / f"{split}.lst", (plan.name for plan in plans if plan.split == f"story_{split}"))
+    _write_lines(output / "asked.lst", (plan.name for plan in plans if plan.split.startswith("asked")))
+    questions = _questions(plans, np.random.default_rng([seed, 13]))
+    write_json(output / "txt_asked-mc.json", questions, indent=None)
+    _write_lines(output / "cloze.jsonl", _clozes(plans))
+    asked = [text for items in questions.values() for item in items for text in (item["question"], _options(item))]
+    said = [" ".join(word.text for word in plan.words) for plan in plans]
+    _write_lines(output / "text.txt", [*said, *dict.fromkeys(asked)])
+    _write_stories([plan for plan in plans if plan.split == "story_test"], output)
+
+
+def _words(plan: StoryPlan) -> list[dict[str, Any]]:
+    return [{"word": word.text, "start": word.start, "end": word.end} for word in plan.words]
+
+
+def _options(item: dict[str, Any]) -> str:
+    return " ".join(str(item[f"option_{number}"]) for number in range(CHOICES))
+
+
+def _questions(plans: Sequence[StoryPlan], rng: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+    """Return for each split the questions about its stages; options are drawn anew for each."""
+    found: dict[str, list[dict[str, Any]]] = {split: [] for split in _SPLITS}
+    for split, own in _SPLITS.items():
+        for plan in (plan for plan in plans if plan.split == own):
+            stage = plan.stages[0]
+            for question, _, answer, known in _ASKED:
+                others = [word for word in known if word != answer(stage)]
+                chosen = [answer(stage), *(others[row] for row in rng.permutation(len(others))[: CHOICES - 1])]
+                order = rng.permutation(CHOICES)
+                options = {f"option_{place}": chosen[row] for place, row in enumerate(order)}
+                asked = question.format(shape=stage.shape, colour=stage.colour)
+                right = int(np.flatnonzero(order == 0)[0])
+                found[split].append({"video": plan.name, "question": asked, **options, "answer": right})
+    return found
+
+
+def _clozes(plans: Sequence[StoryPlan]) -> Iterable[str]:
+    for plan in (plan for plan in plans if plan.split.startswith("asked")):
+        stage, split = plan.stages[0], plan.split.removeprefix("asked_")
+        for _, cloze, answer, _ in _ASKED:
+            text = cloze.format(shape=stage.shape, colour=stage.colour)
+            yield json.dumps({"video": plan.name, "split": split, "question": text, "answer": answer(stage)})
+
+
+def _write_stories(plans: Sequence[StoryPlan], output: Path) -> None:
+    """Write each story of the test as five images and the five sentences about them."""
+    lines = []
+    with FrameStoreWriter(output / "stories", producer={"tool": "generate_stories"}) as writer:
+        for plan in plans:
+            images: list[np.ndarray] = []
+            for begin in range(0, len(plan.stages), len(STAGES)):
+                name = f"{plan.name}_{begin // len(STAGES)}"
+                end = begin + len(STAGES)
+                if name not in writer.stored:
+                    images = images or _middles(plan)
+                    writer.append(name, [encode_jpeg(image) for image in images[begin:end]])
+                lines.append({"id": name, "images": name, "sentences": _sentences(plan)[begin:end]})
+    _write_lines(output / "stories.jsonl", map(json.dumps, lines))
+
+
+def _middles(plan: StoryPlan) -> list[np.ndarray]:
+    pictures = list(plan.pictures(np.random.default_rng(plan.seed)))
+    return [pictures[round((number + 0.5) * STAGE_SECONDS * plan.fps)] for number in range(len(plan.stages))]
+
+
+def _sentences(plan: StoryPlan) -> list[str]:
+    said = " ".join(word.text for word in plan.words)
+    return [f"{sentence.strip()}." for sentence in said.split(".") if sentence.strip()]
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_open(path) as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Read the published TFRecords of MERLOT and MERLOT Reserve into stores.
+
+    python scripts/segment_importer/import_tfrecords.py --layout reserve --input train*.tfrecord --store data/segments
+    python scripts/segment_importer/import_tfrecords.py --layout vist --input val*.tfrecord --store data/vist/frames \\
+        --questions data/vist/val.jsonl
+
+Layouts: merlot and reserve (pre-training: a segment store), vist, merlot_vcr, reserve_vcr (a frame store and a file of
+questions, one JSON object a line) and tvqa (a segment store and such a file). TensorFlow is not needed. Give the files
+in the same order to go on after an interruption. Exit code 1 if more than --max-failed of the entries failed, 2 for any
+other error (a damaged file is one), 130 if interrupted.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmpt.store.tfrecord_pretraining import PRETRAINING_LAYOUTS, import_segments
+from mmpt.store.tfrecord_questions import QUESTION_LAYOUTS, import_questions
+from mmpt.utils.errors import MMPTError
+from mmpt_cli.extraction import add_max_failed, check_arguments, exit_code, report
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--layout", required=True, choices=[*PRETRAINING_LAYOUTS, *QUESTION_LAYOUTS], help="what the records hold")
+    add(
+        "--input", nargs="+", required=True, metavar="FILE", help="TFRecords, gzipped or not; of questions, one split's"
+    )
+    add("--store", required=True, metavar="DIR", help="folder of the segment store or frame store")
+    add("--questions", metavar="FILE", help="JSON lines to write, of the layouts with questions")
+    add("--drawing", default="segm", choices=["segm", "bbox"], help="of merlot_vcr: images with polygons or with boxes")
+    add("--no-check", action="store_true", help="do not verify the checksum of each record")
+    add_max_failed(parser, "entries")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_arguments(args)
+    how = {"check": not args.no_check, "force": args.force, "progress": not args.quiet}
+    if args.layout in PRETRAINING_LAYOUTS:
+        if args.questions:
+            raise MMPTError(f"--questions: records of the layout {args.layout} hold none")
+        summary = import_segments(args.input, args.store, args.layout, **how)
+    else:
+        if not args.questions:
+            raise MMPTError(f"--questions: the layout {args.layout} needs the file to write them to")
+        summary = import_questions(args.input, args.store, args.questions, args.layout, drawing=args.drawing, **how)
+    return report(summary, args.max_failed, what="entries")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The records of VIST, VCR and TVQA become a store and a file of questions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.store.frame_store import open_frames
+from mmpt.store.segment_store import open_segments
+from mmpt.store.tfrecord_questions import import_questions
+from mmpt.utils.errors import DataError
+from scripts.segment_importer.import_tfrecords import main
+from scripts.tiny_data.tfrecord_files import write_layout
+
+
+def imported(tmp_path: Path, layout: str, *more: str) -> tuple[list[dict], list[dict]]:
+    """Import records by the command; return what was written into them, and the lines."""
+    records, lines = tmp_path / "a.tfrecord", tmp_path / "q.jsonl"
+    written = write_layout(records, layout)
+    arguments = ["--layout", layout, "--input", str(records), "--store", str(tmp_path / "s"), "--questions", str(lines)]
+    assert main([*arguments, "--quiet", *more]) == 0
+    return written, [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def test_vist(tmp_path: Path) -> None:
+    written, lines = imported(tmp_path, "vist")
+    assert [line["id"] for line in lines] == ["story0", "story1", "story2", "story3"]
+    assert lines[2]["sentences"] == [written[2][f"sentence/sentence_{number}"] for number in range(5)]
+    frames = open_frames(tmp_path / "s")[lines[2]["images"]]
+    assert [image.tobytes() for image in frames] == [written[2][f"image/image_{number}_encoded"] for number in range(5)]
+
+
+@pytest.mark.parametrize("drawing", ["segm", "bbox"])
+def test_merlot_vcr(tmp_path: Path, drawing: str) -> None:
+    written, lines = imported(tmp_path, "merlot_vcr", "--drawing", drawing)
+    line, record, store = lines[1], written[1], open_frames(tmp_path / "s")
+    assert line["answer"] == {
+        "context": record["answer/ctx"],
+        "choices": [record[f"answer/choice_{number}"] for number in range(4)],
+        "label": record["label/answer_label"],
+    }
+    assert line["rationale"]["contexts"] == [record["rationale/ctx"]]
+    for kind in ("answer", "rationale"):
+        assert store[line["image"][kind]][0].tobytes() == record[f"{kind}/{drawing}/image/encoded"]
+
+
+def test_reserve_vcr(tmp_path: Path) -> None:
+    written, lines = imported(tmp_path, "reserve_vcr")
+    line, record, store = lines[0], written[0], open_frames(tmp_path / "s")
+    assert line["image"] == {"answer": "val-0", "rationale": "val-0", "flipped": "val-0/flipped"}
+    assert store["val-0/flipped"][0].tobytes() == record["image_fliplr"]
+    assert line["rationale"]["label"] == record["qar_label"] and line["answer"]["context"] == record["qa_query"]
+
+
+def test_tvqa(tmp_path: Path) -> None:
+    written, lines = imported(tmp_path, "tvqa")
+    line, record = lines[1], written[1]
+    assert line["id"] == "000001~clip1" and line["frames"] == 6 and line["answer"] == record["qa_label"]
+    assert line["query"] == record["qa_query"]
+    assert line["subtitles"] == [record[f"c{number:02d}/sub"] for number in range(7)]
+    segments = open_segments(tmp_path / "s")[line["segments"]]
+    spectrogram = segments.spectrogram(2)
+    assert len(segments) == 7 and spectrogram.shape == (188, 64)
+    assert not spectrogram[180:].any() and np.isfinite(spectrogram).all() and spectrogram[:180].max() <= 255 / 30 + 0.01
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "told"),
+    [
+        ("vist", {"image/image_3_is_valid": 0}, "story story0: image 3 is missing"),
+        ("vist", {"image/image_3_encoded": None}, "no feature 'image/image_3_encoded'"),
+        ("merlot_vcr", {"answer/choice_3": None}, "no feature 'answer/choice_3'"),
+        ("merlot_vcr", {"answer/choice_4": [5]}, "more than 4"),
+        ("merlot_vcr", {"label/answer_label": 4}, "4 is none of 4 choices"),
+        ("reserve_vcr", {"image": b"x"}, "neither JPEG nor PNG"),
+        ("tvqa", {"num_frames": 8}, "8 is not 1 to 7"),
+        ("tvqa", {"qa_label": -2}, "-2 is none of 5 choices"),
+        ("tvqa", {"id": "000001~clip1"}, "comes twice"),
+    ],
+)
+def test_a_wrong_record_is_counted(tmp_path: Path, layout: str, change: dict, told: str) -> None:
+    write_layout(tmp_path / "a.tfrecord", layout, 3, changes=[change])
+    summary = import_questions([tmp_path / "a.tfrecord"], tmp_path / "s", tmp_path / "q", layout, progress=False)
+    assert summary.done == 2 and len((tmp_path / "q").read_text().splitlines()) == 2
+    [(_, reason)] = summary.failures
+    assert told in reason
+
+
+def test_unknown_labels_are_null(tmp_path: Path) -> None:
+    write_layout(tmp_path / "a.tfrecord", "reserve_vcr", 1, changes=[{"qa_label": None}])
+    import_questions([tmp_path / "a.tfrecord"], tmp_path / "s", tmp_path / "q", "reserve_vcr", progress=False)
+    assert json.loads((tmp_path / "q").read_text())["answer"]["label"] is None
+
+
+def test_a_second_run_keeps_the_images(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_layout(tmp_path / "a.tfrecord", "vist", 2)
+        summary = import_questions([tmp_path / "a.tfrecord"], tmp_path / "s", tmp_path / "q", "vist", progress=False)
+    assert (summary.done, summary.frames) == (2, 0)
+
+
+def test_what_cannot_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    write_layout(path, "vist", 1)
+    assert main(["--layout", "vist", "--input", str(path), "--store", str(tmp_path / "s"), "--quiet"]) == 2
+    with pytest.raises(DataError, match="none of vist"):
+        import_questions([path], tmp_path / "s", tmp_path / "q", "vistt", progress=False)
+    with pytest.raises(DataError, match="neither segm nor bbox"):
+        import_questions([path], tmp_path / "s", tmp_path / "q", "vist", progress=False, drawing="box")
+    with pytest.raises(DataError, match="no question could be used"):
+        import_questions([path], tmp_path / "s", tmp_path / "q", "tvqa", progress=False)
+    assert not (tmp_path / "q").exists()

@@ -61,9 +61,16 @@ class Subwords(ABC):
         """Return the ids of each word as it stands in running text, after a space; none of an empty word."""
         return [list(self._word(word)) for word in words]
 
-    @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; special ones read ``<|NAME|>``, those that are no token's ``<|number|>``."""
+        names = {number: name for name, number in self.special.items()}
+        text = []
+        for is_token, run in itertools.groupby(map(int, ids), lambda id: self._shift <= id < self.vocab_size):
+            if is_token:
+                text.append(self._tokenizer.decode([id - self._shift for id in run], skip_special_tokens=False))
+            else:
+                text += [f"<|{names.get(id, id)}|>" for id in run]
+        return "".join(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is None:
@@ -86,16 +93,6 @@ class MerlotSubwords(Subwords):
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, MERLOT, MERLOT_FIRST_WORD)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        names = {number: name for name, number in self.special.items()}
-        text = []
-        for is_word, run in itertools.groupby(map(int, ids), lambda id: self._shift <= id < self.vocab_size):
-            if is_word:
-                text.append(self._tokenizer.decode([id - self._shift for id in run]))
-            else:
-                text += [f"<|{names.get(id, id)}|>" for id in run]
-        return "".join(text)
-
     def _in_text(self, word: str) -> str:
         return f" {word}"
 
@@ -107,15 +104,6 @@ class ReserveSubwords(Subwords):
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, RESERVE)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        text = []
-        for is_token, run in itertools.groupby(map(int, ids), lambda id: 0 <= id < self.vocab_size):
-            if is_token:
-                text.append(self._tokenizer.decode(list(run), skip_special_tokens=False))
-            else:
-                text += [f"<|{id}|>" for id in run]
-        return "".join(text)
 
     def _in_text(self, word: str) -> str:
         return word  # the tokenizer puts the space before it
@@ -147,9 +135,9 @@ def _load(path: str, named: str, keep_last_merge: bool) -> Subwords:
         files = sorted(place.glob("*.json")) if place.is_dir() else [place]
         if len(files) != 1 or not files[0].is_file():
             raise ConfigError(
-                f"dataset.tokenizer: {named!r} is neither a folder with {VOCABULARY_FILE} and {MERGES_FILE} (MERLOT) nor"
-                " a .json file of the library tokenizers (MERLOT Reserve). Copy the published files there, or train your"
-                " own with scripts/tokenizers/train.py"
+                f"dataset.tokenizer: {named!r} is neither a folder with {VOCABULARY_FILE} and {MERGES_FILE} (MERLOT)"
+                " nor a .json file of the library tokenizers (MERLOT Reserve). Copy the published files there, or train"
+                " your own with scripts/tokenizers/train.py"
             )
         subwords = _load_reserve(files[0])
     subwords._origin = (path, keep_last_merge)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmpt.losses.merlot import MERLOTLoss
 from mmpt.models.merlot import MERLOTPretraining
-from mmpt.modules.attention_masking import attention_scores, masked_count, masking_noise
+from mmpt.modules.attention_masking import masked_count, masking_noise
 from mmpt.utils.errors import ConfigError, DataError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmpt.models.merlot_answering import MERLOTAnswering, MERLOTVCR
+from mmpt.models.merlot_answering import MERLOTVCR, MERLOTAnswering
 from mmpt.utils.errors import DataError
 
 

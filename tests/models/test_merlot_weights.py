@@ -8,7 +8,7 @@ from merlot_goldens import CHECKPOINT, golden_config
 from torch import Tensor
 
 from mmpt.models.merlot import MERLOTPretraining
-from mmpt.models.merlot_answering import MERLOTAnswering, MERLOTVCR
+from mmpt.models.merlot_answering import MERLOTVCR, MERLOTAnswering
 from mmpt.models.merlot_weights import from_published, to_published
 from mmpt.utils.checkpoint import load_checkpoint, load_into
 from mmpt.utils.errors import CheckpointError

@@ -121,7 +121,8 @@ def measure(
             one |= run(_memory, works, size, way, samples, options.threads)
             plain = figures[size].setdefault("plain", one)
             figures[size][way] = one
-            one["speed"], one["memory"] = per_second[way] / per_second["plain"], one["step"] / plain["step"]
+            one["speed"] = per_second[way] / per_second["plain"]
+            one["memory"] = one["step"] / plain["step"] if plain["step"] else float("nan")  # too small to be seen
             numbers = (one["speed"], one["peak"], one["step"], one["memory"])
             row = "".join(f"{number:>{width}.2f}" for number, width in zip(numbers, (8, 10, 10, 10), strict=True))
             print(f"{f'{size}, {samples} {work.unit}, {way}':<52}{per_second[way]:>10.3f}{row}", flush=True)

@@ -1,6 +1,7 @@
 """Ids that MERLOT's vocabulary (arXiv:2106.02636) sets apart: its BPE begins at 100."""
 
-from types import MappingProxyType
+from mmpt.utils.special_ids import MERLOT as SPECIAL
+from mmpt.utils.special_ids import MERLOT_FIRST_WORD as FIRST_WORD
 
 __all__ = [
     "END",
@@ -14,19 +15,7 @@ __all__ = [
     "START",
 ]
 
-PADDING, MASK, START, END = 0, 1, 2, 3
-NEXTCAPTION_TIME, NEXTCAPTION_START, NEXTCAPTION_END = 4, 5, 6
-#: Ids below are special, whether they have a meaning or are reserved; a GPT-2 id plus this is MERLOT's.
-FIRST_WORD = 100
-
-SPECIAL = MappingProxyType(
-    {
-        "PADDING": PADDING,
-        "MASK": MASK,
-        "START": START,
-        "END": END,
-        "NEXTCAPTION_TIME": NEXTCAPTION_TIME,
-        "NEXTCAPTION_START": NEXTCAPTION_START,
-        "NEXTCAPTION_END": NEXTCAPTION_END,
-    }
-)
+PADDING, MASK, START, END = (SPECIAL[name] for name in ("PADDING", "MASK", "START", "END"))
+NEXTCAPTION_TIME = SPECIAL["NEXTCAPTION_TIME"]
+NEXTCAPTION_START = SPECIAL["NEXTCAPTION_START"]
+NEXTCAPTION_END = SPECIAL["NEXTCAPTION_END"]

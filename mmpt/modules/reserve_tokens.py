@@ -1,6 +1,7 @@
 """Ids that the vocabulary of MERLOT Reserve (arXiv:2201.02639) sets apart."""
 
-from types import MappingProxyType
+from mmpt.utils.special_ids import RESERVE as SPECIAL
+from mmpt.utils.special_ids import RESERVE_FIRST_WORD as FIRST_WORD
 
 __all__ = [
     "AUDIOSPAN",
@@ -16,21 +17,6 @@ __all__ = [
     "UNK",
 ]
 
-PAD, START, END, MASK, MASKAUDIO = 0, 1, 2, 3, 4
-AUDIOSPAN, LTOVPOOL, UNK, RESETCTX = 5, 6, 8, 9
-#: Ids from here on are words and parts of words.
-FIRST_WORD = 10
-
-SPECIAL = MappingProxyType(
-    {
-        "PAD": PAD,
-        "START": START,
-        "END": END,
-        "MASK": MASK,
-        "MASKAUDIO": MASKAUDIO,
-        "AUDIOSPAN": AUDIOSPAN,
-        "LTOVPOOL": LTOVPOOL,
-        "UNK": UNK,
-        "RESETCTX": RESETCTX,
-    }
-)
+PAD, START, END = (SPECIAL[name] for name in ("PAD", "START", "END"))
+MASK, MASKAUDIO, AUDIOSPAN = (SPECIAL[name] for name in ("MASK", "MASKAUDIO", "AUDIOSPAN"))
+LTOVPOOL, UNK, RESETCTX = (SPECIAL[name] for name in ("LTOVPOOL", "UNK", "RESETCTX"))

@@ -1,0 +1,187 @@
+"""The tokenizers of MERLOT and MERLOT Reserve, from the published files or from those of ``scripts/tokenizers``.
+
+======== ============================================== ============================================================
+kind     path                                           what it does
+======== ============================================== ============================================================
+merlot   a folder with ``encoder.json`` and             GPT-2's byte-level BPE; every id is 100 higher, and what is
+         ``vocab.bpe``                                  below 100 is special and no text encodes to it
+reserve  a ``.json`` file of the library                lower case without accents, byte-level BPE, a space before the
+         ``tokenizers``                                 first word; ``<|MASK|>`` and its like in a text are special ids
+======== ============================================== ============================================================
+
+Both need nothing but ``tokenizers``, which comes with transformers.
+"""
+
+import functools
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpt.utils.errors import ConfigError, shown
+from mmpt.utils.files import resolve_path
+from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE
+
+__all__ = ["MERGES_FILE", "VOCABULARY_FILE", "MerlotSubwords", "ReserveSubwords", "Subwords", "load_subwords"]
+
+VOCABULARY_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+_REMEMBERED = 1 << 16  # words
+
+
+class Subwords(ABC):
+    """A tokenizer between text and ids; pickled, it is its path.
+
+    Attributes:
+        kind: ``"merlot"`` or ``"reserve"``.
+        vocab_size: one more than the largest id.
+        special: the named special ids.
+
+    Args:
+        tokenizer: of the library ``tokenizers``.
+        special: the named special ids.
+        first_word: what is added to the ids of ``tokenizer``.
+    """
+
+    kind: str
+
+    def __init__(self, tokenizer: Any, special: Mapping[str, int], first_word: int = 0) -> None:
+        self._tokenizer, self.special, self._shift = tokenizer, special, first_word
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values()) + 1 + first_word
+        self._word = functools.lru_cache(_REMEMBERED)(self._encode_word)
+        self._origin: tuple[str, bool] | None = None
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without any special ids around them."""
+        return [id + self._shift for id in self._tokenizer.encode(text, add_special_tokens=False).ids]
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each word as it stands in running text, after a space; none of an empty word."""
+        return [list(self._word(word)) for word in words]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids; special ones read ``<|NAME|>``, those that are no token's ``<|number|>``."""
+        names = {number: name for name, number in self.special.items()}
+        text = []
+        for is_token, run in itertools.groupby(map(int, ids), lambda id: self._shift <= id < self.vocab_size):
+            if is_token:
+                text.append(self._tokenizer.decode([id - self._shift for id in run], skip_special_tokens=False))
+            else:
+                text += [f"<|{names.get(id, id)}|>" for id in run]
+        return "".join(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._origin is None:
+            raise TypeError("a tokenizer that was not loaded from a path cannot be pickled")
+        return load_subwords, self._origin
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        return tuple(self.encode(self._in_text(word))) if word else ()
+
+    @abstractmethod
+    def _in_text(self, word: str) -> str:
+        """Return a word so that it is encoded as after a space."""
+
+
+class MerlotSubwords(Subwords):
+    """MERLOT's: the ids of GPT-2 plus 100 (arXiv:2106.02636)."""
+
+    kind = "merlot"
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, MERLOT, MERLOT_FIRST_WORD)
+
+    def _in_text(self, word: str) -> str:
+        return f" {word}"
+
+
+class ReserveSubwords(Subwords):
+    """MERLOT Reserve's (arXiv:2201.02639)."""
+
+    kind = "reserve"
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, RESERVE)
+
+    def _in_text(self, word: str) -> str:
+        return word  # the tokenizer puts the space before it
+
+
+def load_subwords(path: str, keep_last_merge: bool = False) -> Subwords:
+    """Return the tokenizer of a path (``dataset.tokenizer``); one object per path and process.
+
+    Args:
+        path: a folder with ``encoder.json`` and ``vocab.bpe``, or a ``.json`` file (or a folder with one); looked up
+            from the working directory, then from the repository.
+        keep_last_merge: also read the last line of a ``vocab.bpe`` that does not end with a new line. The published
+            reader drops it, and the published file has none there: MERLOT's weights never saw its last merge.
+
+    Raises:
+        ConfigError: if there is no tokenizer, or one with other special ids; names path and key.
+    """
+    found = resolve_path(path)
+    return _load(str(found.absolute()), str(path), bool(keep_last_merge))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: str, named: str, keep_last_merge: bool) -> Subwords:
+    place = Path(path)
+    subwords: Subwords
+    if place.is_dir() and (place / VOCABULARY_FILE).is_file() and (place / MERGES_FILE).is_file():
+        subwords = _load_merlot(place, keep_last_merge)
+    else:
+        files = sorted(place.glob("*.json")) if place.is_dir() else [place]
+        if len(files) != 1 or not files[0].is_file():
+            raise ConfigError(
+                f"dataset.tokenizer: {named!r} is neither a folder with {VOCABULARY_FILE} and {MERGES_FILE} (MERLOT)"
+                " nor a .json file of the library tokenizers (MERLOT Reserve). Copy the published files there, or train"
+                " your own with scripts/tokenizers/train.py"
+            )
+        subwords = _load_reserve(files[0])
+    subwords._origin = (path, keep_last_merge)
+    return subwords
+
+
+def _load_merlot(folder: Path, keep_last_merge: bool) -> MerlotSubwords:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary_file, merges_file = folder / VOCABULARY_FILE, folder / MERGES_FILE
+    try:
+        vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
+        lines = merges_file.read_text(encoding="utf-8").split("\n")
+        if not (keep_last_merge and lines[-1]):
+            lines.pop()
+        merges = [(first, second) for first, second in (line.split(" ") for line in lines[1:])]
+        odd = next((pair for pair in merges if not {*pair, "".join(pair)} <= vocabulary.keys()), None)
+        if odd is not None:  # the library would panic
+            raise _unusable(folder, f"{MERGES_FILE} does not fit {VOCABULARY_FILE}: the merge {' '.join(odd)}")
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise _unusable(folder, f"{VOCABULARY_FILE} or {MERGES_FILE}: {error}") from error
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return MerlotSubwords(tokenizer)
+
+
+def _load_reserve(file: Path) -> ReserveSubwords:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises no class of its own
+        raise _unusable(file, str(error)) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    there = {name: tokenizer.token_to_id(f"<|{name}|>") for name in RESERVE}
+    if there != RESERVE:
+        differing = {name: id for name, id in there.items() if id != RESERVE[name]}
+        raise _unusable(file, f"its special ids are not MERLOT Reserve's: {differing}, not {dict(RESERVE)}")
+    return ReserveSubwords(tokenizer)
+
+
+def _unusable(path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"dataset.tokenizer: {path} is no usable tokenizer ({shown(reason, 300)})")

@@ -41,8 +41,8 @@ class MERLOTAnswering(MERLOTBase):
 
     @classmethod
     def tiny_config(cls) -> DictConfig:
-        """Return a config of a 32-d model, for tests."""
-        return tiny_merlot_config(cls.__name__)
+        """Return a config of a 32-d model without convolutions, for tests."""
+        return tiny_merlot_config(cls.__name__, model={"resnet_layers": []})
 
     def encode_video(self, vfeats: Tensor, vmasks: Tensor | None = None) -> States:
         """Embed frames for the joint encoder, as :meth:`embed_video`."""

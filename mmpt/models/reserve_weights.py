@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmpt.utils.errors import CheckpointError, shown
 
-__all__ = ["flax_names", "is_published", "published_names"]
+__all__ = ["flax_names", "is_published", "published_names", "sizes_of"]
 
 _TOWERS = r"(?:(?:vision|audio|span)_encoder/transformer|joint_transformer)"
 _LAYER = r"layer_(\d+)"
@@ -227,3 +227,28 @@ def _outside(name: str, value: Tensor, size_per_head: int) -> tuple[str, Tensor]
     if end == "bias":
         return f"{path}/bias", value
     return f"{path}/kernel", value.permute(2, 1, 0) if value.dim() == 3 else value.T
+
+
+def sizes_of(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the sizes of the model that weights are of, as keys of ``model``; of a published file the heads' too.
+
+    Raises:
+        CheckpointError: if they are not those of a MERLOT Reserve.
+    """
+    sizes = {}
+    heads = next((value for key, value in state.items() if key.endswith("seq_attnpool/query/kernel")), None)
+    if heads is not None and heads.dim() == 3:
+        sizes["size_per_head"] = heads.shape[2]
+    named = published_names(state)
+    table, norm = named.get("token_encoder.weight"), named.get("joint_transformer.final_ln.weight")
+    if table is None or norm is None or table.dim() != 2:
+        raise CheckpointError("holds no MERLOT Reserve: there is no table of words or no joint transformer")
+    for key, tower in (
+        ("joint_layers", "joint_transformer."),
+        ("vision_layers", "vision_encoder."),
+        ("audio_layers", "audio_encoder."),
+        ("span_layers", "span_encoder."),
+    ):
+        found = [re.search(r"\.encoder\.layer\.(\d+)\.", name) for name in named if name.startswith(tower)]
+        sizes[key] = 1 + max((int(match[1]) for match in found if match), default=-1)
+    return {**sizes, "vocab_size": table.shape[0], "hidden_size": table.shape[1]}

@@ -35,6 +35,8 @@ __all__ = [
 PATCH = 16
 #: Numbers that a frame of a spectrogram has: 64 mel bands and the playback speed.
 MELS = 65
+#: As published: so low that in float32 nothing is left of the scores, and padding attends evenly to all.
+_MASKED_SCORE = -1e10
 #: Frames of a spectrogram that make one token.
 _AUDIO_STRIDE = 2
 
@@ -66,6 +68,7 @@ def tower_options(
         norm="pre",
         layer_norm_eps=1e-5,
         output_bias=False,
+        masked_score=_MASKED_SCORE,
         gradient_checkpointing=gradient_checkpointing,
     )
 

@@ -48,6 +48,7 @@ class TransformerOptions:
 
     ``norm`` is ``"post"`` (BERT) or ``"pre"`` (ViT). ``qkv_bias`` is the bias of query, key and value, ``bias`` that of
     the widening layer, ``output_bias`` that of the two projections that are added to the residual; None: as ``bias``.
+    ``masked_score`` is added to the scores of masked keys: it shows in rows alone of which all keys are masked.
     ``gradient_checkpointing`` recomputes each layer in the backward pass: about one
     more forward pass of time for the memory of one layer's activations instead of all.
     """
@@ -64,6 +65,7 @@ class TransformerOptions:
     qkv_bias: bool = True
     bias: bool = True
     output_bias: bool | None = None
+    masked_score: float = MASKED_SCORE
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -81,18 +83,23 @@ class EncoderOutput(NamedTuple):
     attentions: tuple[Tensor, ...] | None = None
 
 
-def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(mask: Tensor, dtype: torch.dtype, score: float = MASKED_SCORE) -> Tensor:
     """Turn a mask, true where a key may be seen, into scores to add.
 
     Args:
         mask: (B, L) for keys, or (B or 1, L, L) with a row per query; bool or integer.
 
     Returns:
-        (B, 1, 1, L) or (B, 1, L, L) of ``dtype``: 0 where seen, :data:`MASKED_SCORE` where not.
+        (B, 1, 1, L) or (B, 1, L, L) of ``dtype``: 0 where seen, ``score`` where not.
     """
     mask = mask.bool()
     mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED_SCORE)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, _finite(score, dtype))
+
+
+def _finite(score: float, dtype: torch.dtype) -> float:
+    """Return a score that float16 holds, with room for what it is added to."""
+    return max(score, MASKED_SCORE) if dtype == torch.float16 else score
 
 
 class AttentionInputs(NamedTuple):
@@ -126,7 +133,9 @@ class SelfAttention(nn.Module):
             query, key = inputs.rotary(query, key)
         if inputs.cache is not None:
             key, value = inputs.cache.append(key, value)
-        mask = None if inputs.mask is None else inputs.mask.to(query.dtype)
+        mask = inputs.mask
+        if mask is not None and mask.dtype != query.dtype:  # under autocast
+            mask = mask.clamp(min=_finite(-torch.inf, query.dtype)).to(query.dtype)
         if inputs.need_attention:
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
             probabilities = (scores if mask is None else scores + mask).softmax(-1)
@@ -211,6 +220,7 @@ class TransformerEncoder(nn.Module):
     def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         self.gradient_checkpointing = options.gradient_checkpointing
+        self.masked_score = options.masked_score
         self.layer = nn.ModuleList(TransformerLayer(options) for _ in range(options.num_layers))
 
     def forward(
@@ -270,11 +280,12 @@ class TransformerEncoder(nn.Module):
         if mask is None:
             return [None] * count
         if isinstance(mask, Tensor):
-            return [additive_mask(mask, dtype)] * count
+            return [additive_mask(mask, dtype, self.masked_score)] * count
         if len(mask) not in (count, len(self.layer)):
             raise ValueError(f"{len(mask)} attention masks for {count} layers")
         used = list(mask)[:count]
-        made = {key: additive_mask(one, dtype) for key, one in {id(one): one for one in used}.items()}
+        score = self.masked_score
+        made = {key: additive_mask(one, dtype, score) for key, one in {id(one): one for one in used}.items()}
         return [made[id(one)] for one in used]
 
 

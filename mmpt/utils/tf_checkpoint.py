@@ -128,7 +128,10 @@ def _tensor(name: str, entry: _Entry, content: np.ndarray, index: Path, path: Pa
     stored = np.array(content[entry.offset : entry.offset + entry.size])
     if check and entry.crc is not None and mask_crc(crc32c(stored)) != entry.crc:
         raise CheckpointError(f"{path}: damaged: the checksum of {name} is wrong. Fetch it again")
-    return torch.from_numpy(stored).view(dtype).view(entry.shape)
+    # what has no bytes cannot be seen as of another type
+    return (
+        torch.from_numpy(stored).view(dtype).view(entry.shape) if entry.size else torch.empty(entry.shape, dtype=dtype)
+    )
 
 
 def _read_index(path: Path) -> tuple[dict[str, _Entry], int]:

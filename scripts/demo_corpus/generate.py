@@ -18,9 +18,7 @@ Writes, below the output folder:
 A second run renders only what is missing.
 """
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -31,10 +29,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.utils.errors import MMPTError
 from mmpt.utils.extras import require
 from mmpt.utils.files import atomic_open, write_json
 from scripts.demo_corpus.annotations import write_coin, write_crosstask, write_questions, write_youcook
+from scripts.demo_corpus.command import corpus_command
 from scripts.demo_corpus.plan import Counts, VideoPlan, plan_corpus
 from scripts.demo_corpus.rendering import render_corpus
 
@@ -60,20 +58,7 @@ BERT = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render the corpus; return the exit code, 1 if a video could not be written."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("data/demo"), help="folder (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another corpus (default 0)")
-    for name, value in asdict(Counts()).items():
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=value, metavar="N", help=f"number of videos (default {value})")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    arguments = parser.parse_args(argv)
-    counts = Counts(**{name: getattr(arguments, name) for name in asdict(Counts())})
-    try:
-        return generate(arguments.output, arguments.seed, counts, arguments.workers)
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return corpus_command(__doc__, "data/demo", Counts(), generate, argv)
 
 
 def generate(output: Path, seed: int, counts: Counts, workers: int) -> int:

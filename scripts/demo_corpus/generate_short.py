@@ -17,8 +17,6 @@ Writes, below the output folder:
 A second run renders only what is missing.
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,8 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.utils.errors import MMPTError
 from mmpt.utils.extras import require
+from scripts.demo_corpus.command import corpus_command
 from scripts.demo_corpus.frame_texts import (
     PROMPT_WORDS,
     answer_words,
@@ -53,24 +51,19 @@ SHORT_BERT["initializer_range"] = 0.08  # so narrow a model learns sooner from w
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render the clips and write their texts; return the exit code, 1 if a video could not be written."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("data/demo_frames"), help="folder (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another corpus (default 0)")
-    for name, value in asdict(ShortCounts()).items():
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=value, metavar="N", help=f"number of clips (default {value})")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    arguments = parser.parse_args(argv)
-    counts = ShortCounts(**{name: getattr(arguments, name) for name in asdict(ShortCounts())})
-    try:
-        require("av", "video")
-        plans = plan_short_clips(arguments.seed, counts)
-        settings = {"seed": arguments.seed, **asdict(counts)}
-        output, seed = arguments.output, arguments.seed
-        return render_corpus(plans, output, settings, arguments.workers, lambda: write_texts(plans, output, seed))
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return corpus_command(__doc__, "data/demo_frames", ShortCounts(), generate, argv)
+
+
+def generate(output: Path, seed: int, counts: ShortCounts, workers: int) -> int:
+    """Write a corpus to a folder; return the exit code.
+
+    Raises:
+        ConfigError: if the folder holds a corpus of another seed or size.
+    """
+    require("av", "video")
+    plans = plan_short_clips(seed, counts)
+    settings = {"seed": seed, **asdict(counts)}
+    return render_corpus(plans, output, settings, workers, lambda: write_texts(plans, output, seed))
 
 
 def write_texts(plans: Sequence[VideoPlan], output: Path, seed: int) -> None:

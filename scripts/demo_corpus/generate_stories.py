@@ -16,9 +16,7 @@ Writes, below the output folder:
 A second run renders only what is missing.
 """
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -31,9 +29,9 @@ import numpy as np
 
 from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.store.images import encode_jpeg
-from mmpt.utils.errors import MMPTError
 from mmpt.utils.extras import require
 from mmpt.utils.files import atomic_open, write_json
+from scripts.demo_corpus.command import corpus_command
 from scripts.demo_corpus.rendering import render_corpus
 from scripts.demo_corpus.splits import COLOURS, SHAPES
 from scripts.demo_corpus.stories import CHOICES, STAGE_SECONDS, STAGES, Stage, StoryCounts, StoryPlan, plan_stories
@@ -51,24 +49,19 @@ _ASKED: tuple[tuple[str, str, Callable[[Stage], str], Sequence[str]], ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render the videos and write their texts; return the exit code, 1 if a video could not be written."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("data/demo_stories"), help="folder (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another corpus (default 0)")
-    for name, value in asdict(StoryCounts()).items():
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=value, metavar="N", help=f"number of videos (default {value})")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    arguments = parser.parse_args(argv)
-    counts = StoryCounts(**{name: getattr(arguments, name) for name in asdict(StoryCounts())})
-    try:
-        require("av", "video")
-        plans = plan_stories(arguments.seed, counts)
-        settings = {"seed": arguments.seed, **asdict(counts)}
-        output, seed = arguments.output, arguments.seed
-        return render_corpus(plans, output, settings, arguments.workers, lambda: write_texts(plans, output, seed))
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return corpus_command(__doc__, "data/demo_stories", StoryCounts(), generate, argv)
+
+
+def generate(output: Path, seed: int, counts: StoryCounts, workers: int) -> int:
+    """Write a corpus to a folder; return the exit code.
+
+    Raises:
+        ConfigError: if the folder holds a corpus of another seed or size.
+    """
+    require("av", "video")
+    plans = plan_stories(seed, counts)
+    settings = {"seed": seed, **asdict(counts)}
+    return render_corpus(plans, output, settings, workers, lambda: write_texts(plans, output, seed))
 
 
 def write_texts(plans: Sequence[StoryPlan], output: Path, seed: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
+from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MERLOTLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -108,6 +108,35 @@ def framed_questions(count: int) -> Batch:
     return {**framed_pairs(count), "answers": torch.arange(count) % 5}
 
 
+def records(count: int) -> Batch:
+    """Records of two groups of two chunks, each a frame and 0 to 13 words, of which some are masked already."""
+    batch = framed_pairs(4 * count)
+    tokens = torch.where(batch["cmasks"], batch["caps"] + 90, 0).view(count, 4, -1)
+    tokens[..., 0] = 2
+    groups = tokens.view(2 * count, -1)
+    hidden = torch.arange(3, 9)
+    return {
+        "tokens": tokens,
+        "vfeats": batch["vfeats"][:, 0].view(count, 4, 3, 64, 64),
+        "video_src_ids": (torch.arange(4) // 2 + torch.arange(count)[:, None]) // 2,
+        "shuffled_idx_img": torch.tensor([0, 1, 65, 64]).expand(count, 4),
+        "masked_ids": groups.index_fill(1, hidden, 1).where(groups >= 100, groups).view_as(tokens),
+        "masked_idx": hidden.expand(2 * count, -1),
+    }
+
+
+def read_choices(count: int) -> Batch:
+    """Questions of three options each, about 1 to 2 frames, and which option is right."""
+    videos, options = framed_pairs(count), framed_pairs(3 * count)
+    texts = {key: options[key].view(count, 3, -1) for key in ("caps", "cmasks")}
+    return {**videos, **texts, "answers": torch.arange(count) % 3}
+
+
+def reasoning(count: int) -> Batch:
+    """Questions of which every second one asks for a rationale."""
+    return {**read_choices(count), "question_kind": torch.arange(count) % 2}
+
+
 POOLED = ("pooled_video", "pooled_text")
 PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
 
@@ -120,6 +149,9 @@ SYSTEMS = {
     "VIOLETPretraining": System(framed_pairs, VIOLETLoss(), ("fused",), PADDED, masked_framed_pairs, fused),
     "VIOLETOpenEnded": System(framed_questions, CrossEntropy(), ("logits",), PADDED),
     "LAVENDER": System(framed_pairs, LAVENDERLoss(), ("fused",), PADDED, asked_pairs, fused),
+    "MERLOTPretraining": System(framed_pairs, MERLOTLoss(), POOLED, PADDED, records),
+    "MERLOTAnswering": System(read_choices, CrossEntropy(), ("logits",), PADDED),
+    "MERLOTVCR": System(reasoning, CrossEntropy(), ("logits",), PADDED),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)
@@ -214,11 +246,12 @@ def test_valid_positions_do_change_the_output(name: str) -> None:
     wanted = run(name, model, batch)
     for key, mask in SYSTEMS[name].masked.items():
         changed = dict(batch)
-        changed[key] = batch[key].clone()
-        last = batch[mask].sum(1) - 1
-        rows = torch.arange(6)
-        value = batch[key][rows, last]
-        changed[key][rows, last] = value + 1 if value.is_floating_point() else (value + 17) % 64
+        last = batch[mask].flatten(0, -2).sum(1) - 1
+        values = batch[key].flatten(0, batch[mask].dim() - 2).clone()
+        rows = torch.arange(len(values))
+        value = values[rows, last]
+        values[rows, last] = value + 1 if value.is_floating_point() else (value + 17) % 64
+        changed[key] = values.view_as(batch[key])
         got = run(name, model, changed)
         assert any(((got[output] - wanted[output]).abs().amax(1) > 1e-4).all() for output in wanted), key
 

@@ -1,0 +1,77 @@
+"""Texts and questions as ids of the subwords of MERLOT and MERLOT Reserve, without special ids."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmpt.processors.clip_text_processor import WordPieces
+from mmpt.processors.msrvtt_qa import Choice
+from mmpt.processors.open_questions import OpenQuestion
+from mmpt.utils.errors import ConfigError
+from mmpt.utils.options import read_options
+from mmpt.utils.subwords import Subwords, load_subwords
+
+__all__ = ["SubwordOptions", "SubwordTextProcessor", "Tokenised", "subwords_of"]
+
+
+@dataclass
+class SubwordOptions:
+    """Which tokenizer.
+
+    Attributes:
+        tokenizer: a folder with encoder.json and vocab.bpe (MERLOT), or a .json file of ``tokenizers`` (Reserve).
+    """
+
+    tokenizer: str | None = None
+
+
+def subwords_of(config: Any) -> Subwords:
+    """Return the tokenizer of ``dataset.tokenizer``, shared in the process; ConfigError if the key is not set."""
+    path = read_options(config, SubwordOptions).tokenizer
+    if not path:
+        raise ConfigError("dataset.tokenizer: not set; it names the tokenizer's file or folder (docs/data.md)")
+    return load_subwords(path)
+
+
+class Tokenised:
+    """Part of a processor that encodes texts; the tokenizer is never pickled with it."""
+
+    def __init__(self, config: Any) -> None:
+        self._tokenizer_of = {"tokenizer": read_options(config, SubwordOptions).tokenizer}
+        subwords_of(self._tokenizer_of)
+
+    @property
+    def subwords(self) -> Subwords:
+        """The tokenizer."""
+        return subwords_of(self._tokenizer_of)
+
+    def ids(self, text: Any) -> list[int]:
+        """Return the ids of a text; a list of ids stays as it is."""
+        return self.subwords.encode(text) if isinstance(text, str) else [int(one) for one in text]
+
+
+class SubwordTextProcessor(Tokenised):
+    """Encode a caption, the options of a question, or an open-ended question; ids stay as they are.
+
+    =====================  =====================================================================
+    a text                 :class:`~mmpt.processors.clip_text_processor.WordPieces`
+    ``Choice``             the same with ids for texts, ``texts`` holding question and options
+    ``OpenQuestion``       the same with ids for the question, ``texts`` holding question and answer
+    =====================  =====================================================================
+    """
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": SubwordOptions}
+
+    def __call__(self, text_id: Any, rng: np.random.Generator | None = None) -> Any:
+        """Return ids without special ones; anything else than the above is passed on for the aligner to encode."""
+        if isinstance(text_id, str):
+            return WordPieces(self.ids(text_id), text_id)
+        if isinstance(text_id, Choice):
+            texts = tuple(text if isinstance(text, str) else "" for text in (text_id.question, *text_id.options))
+            options = [self.ids(option) for option in text_id.options]
+            return text_id._replace(options=options, question=self.ids(text_id.question), texts=texts)
+        if isinstance(text_id, OpenQuestion):
+            texts = (text_id.question, text_id.answer_text)
+            return text_id._replace(question=self.ids(text_id.question), texts=texts)
+        return text_id

@@ -1,4 +1,4 @@
-"""Training small tokenizers of MERLOT's and MERLOT Reserve's kinds on one's own texts, in the published file layouts."""
+"""Training small tokenizers of the kinds of MERLOT and MERLOT Reserve on own texts, in the published file layouts."""
 
 import json
 import os

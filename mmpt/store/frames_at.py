@@ -3,6 +3,7 @@
 A file whose packets do not tell enough, or in which seeking lands elsewhere, is decoded in one pass.
 """
 
+import bisect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,13 @@ class VideoClock:
 
     duration: float
     times: FrameTimes | None
+
+    def cheap(self, second: float) -> float:
+        """Return a second near this one, or before it, whose picture takes the least decoding: a key frame's."""
+        if self.times is None:
+            return second
+        keys = self.times.keys
+        return self.times.second(keys[max(0, bisect.bisect_right(keys, self.times.shown_at(second)) - 1)])
 
 
 def read_clock(path: str | os.PathLike[str]) -> VideoClock:

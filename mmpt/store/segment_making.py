@@ -185,9 +185,9 @@ def _images(
     """Yield the JPEG of the frame at each second of a clip, without black bars, and the second."""
     picture, bars = Picture(None, enlarge=False), BlackBars()
     shown = [second + item.start for second in seconds]
-    spread = sorted({shown[k * (len(shown) - 1) // max(1, _FRAMES_FOR_BARS - 1)] for k in range(_FRAMES_FOR_BARS)})
+    spread = {shown[k * (len(shown) - 1) // (_FRAMES_FOR_BARS - 1)] for k in range(_FRAMES_FOR_BARS)}
     if len(shown) > 1:
-        for frame in pictures_at(item.path, spread, clock, DecodeReport()):
+        for frame in pictures_at(item.path, sorted(map(clock.cheap, spread)), clock, DecodeReport()):
             bars.look(picture(frame))
     last: tuple[Any, bytes] | None = None
     for second, frame in zip(seconds, pictures_at(item.path, shown, clock, report), strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from mmpt.store.audio import SAMPLE_RATE, audio_windows
 from mmpt.store.black_bars import BlackBars
 from mmpt.store.decode import Picture
-from mmpt.store.frames_at import VideoClock, pictures_at, read_clock
+from mmpt.store.frames_at_times import VideoClock, pictures_at, read_clock
 from mmpt.store.images import encode_jpeg
 from mmpt.store.merlot_chunks import merlot_chunks, speechless_chunks
 from mmpt.store.reserve_segments import SpeedUp, plan_windows, reserve_segments

@@ -118,7 +118,7 @@ class ReserveSubwords(Subwords):
         return word  # the tokenizer puts the space before it
 
 
-def load_subwords(path: str, keep_last_merge: bool = False) -> Subwords:
+def load_subwords(path: str | os.PathLike[str], keep_last_merge: bool = False) -> Subwords:
     """Return the tokenizer of a path (``dataset.tokenizer``); one object per path and process.
 
     Args:
@@ -135,7 +135,7 @@ def load_subwords(path: str, keep_last_merge: bool = False) -> Subwords:
     return _load(str(resolve_path(path).absolute()), bool(keep_last_merge), stamp)
 
 
-def subwords_files(path: str) -> list[Path]:
+def subwords_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files of the tokenizer of a path: the two of MERLOT's kind, or the one of MERLOT Reserve's.
 
     Raises:

@@ -43,7 +43,7 @@ __all__ = ["LooseFiles", "main", "make_sound_videos", "naive_record", "plain_mel
 
 FPS = 25
 WINDOW, HOP, SECONDS = 1536, 588, 5
-WORDS = ["so", "today", "we", "mix", "the", "flour", "with", "two", "eggs", "and", "a", "little", "milk", "until", "it", "is", "smooth"]
+WORDS = [*("so", "today", "we", "mix", "the", "flour", "with", "two", "eggs"), *("and", "a", "little", "milk", "until")]
 
 
 def make_sound_videos(folder: Path, count: int, seconds: float, width: int, height: int) -> list[VideoItem]:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpt.store import frames_at
+from mmpt.store import frames_at_times as module
 from mmpt.store.decode import DecodeReport, Picture
-from mmpt.store.frames_at import VideoClock, pictures_at, read_clock
+from mmpt.store.frames_at_times import VideoClock, frames_at_times, pictures_at, read_clock
 from mmpt.utils.errors import DataError
 from tests.store.sound_samples import FPS, write_sound_video
 
@@ -45,15 +45,15 @@ def test_seeking_that_fails_on_the_way_goes_on_in_one_pass(tmp_path: Path, monke
     path = write_sound_video(tmp_path / "v.mp4", 12)
     clock = read_clock(path)
     whole = greys(path, SECONDS, clock)
-    real = frames_at.sought_pictures
+    real = module.sought_pictures
 
     def breaks(*arguments: Any) -> Any:
         for number, pair in enumerate(real(*arguments)):
             if number == 2:
-                raise frames_at.CannotSeekError
+                raise module.CannotSeekError
             yield pair
 
-    monkeypatch.setattr(frames_at, "sought_pictures", breaks)
+    monkeypatch.setattr(module, "sought_pictures", breaks)
     assert greys(path, SECONDS, clock) == whole
 
 
@@ -66,3 +66,16 @@ def test_a_truncated_file_is_as_long_as_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "none.mp4").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"none\.mp4"):
         read_clock(tmp_path / "none.mp4")
+
+
+def test_pictures_in_any_order(tmp_path: Path) -> None:
+    path = write_sound_video(tmp_path / "v.mp4", 12)
+    seconds = [9.5, 0.6, 3.0, 0.6, 12.8]
+    frames = frames_at_times(path, seconds)
+    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in frames)
+    np.testing.assert_allclose([frame.mean() for frame in frames], expected(seconds, 12), atol=3)
+    assert frames_at_times(path, seconds, lambda frame: frame.width, threads=2) == [64] * 5
+    assert frames_at_times(path, []) == []
+    for seconds, told in (([1.0, 13.5], "shows nothing at second 13.50"), ([-1.0], "must be 0 or more")):
+        with pytest.raises(DataError, match=told):
+            frames_at_times(path, seconds)

@@ -14,6 +14,7 @@ _CORPUS = "mmpt.processors.corpus"
 _TASK_SPECIFIC = "mmpt.models.lavender_task_specific"
 _LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
 _LAVENDER_QUESTIONS = "mmpt.processors.lavender_questions"
+_SEGMENTS = "mmpt.processors.segment_base"
 _CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
 
 TABLE: dict[str, dict[str, Entry]] = {
@@ -53,6 +54,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "ReservePretraining": Entry("mmpt.models.reserve:ReservePretraining"),
         "ReserveVCR": Entry("mmpt.models.reserve_answering:ReserveVCR"),
         "ReserveTVQA": Entry("mmpt.models.reserve_answering:ReserveTVQA"),
+        "ReserveCloze": Entry("mmpt.models.reserve_cloze:ReserveCloze"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -112,10 +114,14 @@ TABLE: dict[str, dict[str, Entry]] = {
         "ClipChoiceMetaProcessor": Entry(_CLIPS, {"items": "multiple_choice"}),
         "ClipQuestionMetaProcessor": Entry(_CLIPS, {"items": "open_ended"}),
         "ClipPretrainingMetaProcessor": Entry(_CLIPS, {"items": "pretraining"}),
+        "MERLOTMetaProcessor": Entry("mmpt.processors.segment_meta:MERLOTMetaProcessor"),
+        "ReserveMetaProcessor": Entry("mmpt.processors.segment_meta:ReserveMetaProcessor"),
         "StoryMetaProcessor": Entry("mmpt.processors.vist:StoryMetaProcessor"),
         "MERLOTVCRMetaProcessor": Entry("mmpt.processors.vcr:VCRMetaProcessor", {"joint": False}),
         "ReserveVCRMetaProcessor": Entry("mmpt.processors.vcr:VCRMetaProcessor", {"joint": True}),
         "TVQAMetaProcessor": Entry("mmpt.processors.tvqa:TVQAMetaProcessor"),
+        "ClozeMetaProcessor": Entry("mmpt.processors.reserve_cloze:ClozeMetaProcessor"),
+        "AnticipationMetaProcessor": Entry("mmpt.processors.epic_kitchens:AnticipationMetaProcessor"),
     },
     "video_processor": {
         "VideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
@@ -126,6 +132,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskVideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
         "CorpusVideoProcessor": Entry(f"{_CORPUS}:CorpusVideoProcessor"),
         "FrameVideoProcessor": Entry("mmpt.processors.frame_base:FrameVideoProcessor"),
+        "SegmentVideoProcessor": Entry(f"{_SEGMENTS}:SegmentVideoProcessor"),
         "VCRVideoProcessor": Entry("mmpt.processors.vcr:VCRVideoProcessor"),
         "WholeSegmentsVideoProcessor": Entry("mmpt.processors.tvqa:WholeSegmentsVideoProcessor"),
     },
@@ -143,6 +150,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskTextProcessor": Entry("mmpt.processors.crosstask:CrossTaskTextProcessor"),
         "COINActionSegmentationTextProcessor": Entry("mmpt.processors.coin:COINActionSegmentationTextProcessor"),
         "ClipTextProcessor": Entry("mmpt.processors.clip_text_processor:ClipTextProcessor"),
+        "SegmentTextProcessor": Entry(f"{_SEGMENTS}:SegmentTextProcessor"),
         "SubwordTextProcessor": Entry("mmpt.processors.subword_texts:SubwordTextProcessor"),
     },
     "aligner": {
@@ -175,11 +183,14 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
         "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
         "VIOLETPretrainingAligner": Entry("mmpt.processors.violet_pretraining:VIOLETPretrainingAligner"),
+        "MERLOTPretrainingAligner": Entry("mmpt.processors.merlot_pretraining:MERLOTPretrainingAligner"),
+        "ReservePretrainingAligner": Entry("mmpt.processors.reserve_pretraining:ReservePretrainingAligner"),
         "StoryAligner": Entry("mmpt.processors.vist:StoryAligner"),
         "MERLOTChoiceAligner": Entry("mmpt.processors.merlot_questions:MERLOTChoiceAligner"),
         "MERLOTVCRAligner": Entry("mmpt.processors.vcr:MERLOTVCRAligner"),
         "ReserveVCRAligner": Entry("mmpt.processors.vcr:ReserveVCRAligner"),
         "TVQAAligner": Entry("mmpt.processors.tvqa:TVQAAligner"),
+        "ClozeAligner": Entry("mmpt.processors.reserve_cloze:ClozeAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),
@@ -195,6 +206,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "StoryOrderingPredictor": Entry("mmpt.evaluators.story_ordering:StoryOrderingPredictor"),
         "VCRPredictor": Entry("mmpt.evaluators.vcr:VCRPredictor"),
         "TVQAPredictor": Entry("mmpt.evaluators.tvqa:TVQAPredictor"),
+        "ClozePredictor": Entry("mmpt.evaluators.cloze:ClozePredictor"),
+        "ActionAnticipationPredictor": Entry("mmpt.evaluators.cloze:ActionAnticipationPredictor"),
     },
     "metric": {
         "RetrievalMetric": Entry("mmpt.evaluators.metrics:RetrievalMetric"),
@@ -208,6 +221,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "StoryOrderingMetric": Entry("mmpt.evaluators.story_ordering:StoryOrderingMetric"),
         "VCRMetric": Entry("mmpt.evaluators.vcr:VCRMetric"),
         "TVQAMetric": Entry("mmpt.evaluators.tvqa:TVQAMetric"),
+        "ActionAnticipationMetric": Entry("mmpt.evaluators.cloze:ActionAnticipationMetric"),
     },
     "vectorpool": {"VideoVectorPool": Entry("mmpt.modules.vectorpool:VideoVectorPool")},
     "retriever": {"VectorRetriever": Entry("mmpt.modules.retri:VectorRetriever")},

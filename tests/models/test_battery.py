@@ -6,9 +6,21 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from reserve_samples import reserve_images, reserve_records, reserve_videos
 from torch import Tensor, nn
 
-from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MERLOTLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
+from mmpt.losses import (
+    MFMMLM,
+    MTM,
+    CrossEntropy,
+    LAVENDERLoss,
+    MERLOTLoss,
+    MMContraLoss,
+    ReserveLoss,
+    ReserveTVQALoss,
+    T2VContraLoss,
+    VIOLETLoss,
+)
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -152,6 +164,9 @@ SYSTEMS = {
     "MERLOTPretraining": System(framed_pairs, MERLOTLoss(), POOLED, PADDED, records),
     "MERLOTAnswering": System(read_choices, CrossEntropy(), ("logits",), PADDED),
     "MERLOTVCR": System(reasoning, CrossEntropy(), ("logits",), PADDED),
+    "ReservePretraining": System(framed_pairs, ReserveLoss(), POOLED, PADDED, reserve_records),
+    "ReserveVCR": System(reserve_images, CrossEntropy(), ("logits",), {}),
+    "ReserveTVQA": System(reserve_videos, ReserveTVQALoss(), ("logits",), {"vfeats": "vmasks"}),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)

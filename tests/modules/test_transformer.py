@@ -1,5 +1,7 @@
 """The shared encoder: names, masks, hooks, and its two attention paths, recomputed independently."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -126,7 +128,7 @@ def test_padding_attends_evenly_where_the_masked_score_is_low_enough(need_attent
         for dtype in (torch.float16, torch.bfloat16):
             with torch.autocast("cpu", dtype=dtype):
                 assert encoder(hidden, mask, need_attention=need_attention).last_hidden_state.isfinite().all()
-            assert encoder.to(dtype)(hidden.to(dtype), mask).last_hidden_state.isfinite().all()
+            assert copy.deepcopy(encoder).to(dtype)(hidden.to(dtype), mask).last_hidden_state.isfinite().all()
 
 
 def test_additive_mask_shapes_and_values() -> None:

@@ -149,6 +149,11 @@ def reasoning(count: int) -> Batch:
     return {**read_choices(count), "question_kind": torch.arange(count) % 2}
 
 
+def in_one_row(model: Any, batch: Batch) -> Batch:
+    """All scores of an item side by side: it has several questions, or is read in several ways."""
+    return {"logits": model(**batch)["logits"].flatten(1)}
+
+
 POOLED = ("pooled_video", "pooled_text")
 PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
 
@@ -165,8 +170,8 @@ SYSTEMS = {
     "MERLOTAnswering": System(read_choices, CrossEntropy(), ("logits",), PADDED),
     "MERLOTVCR": System(reasoning, CrossEntropy(), ("logits",), PADDED),
     "ReservePretraining": System(framed_pairs, ReserveLoss(), POOLED, PADDED, reserve_records),
-    "ReserveVCR": System(reserve_images, CrossEntropy(), ("logits",), {}),
-    "ReserveTVQA": System(reserve_videos, ReserveTVQALoss(), ("logits",), {"vfeats": "vmasks"}),
+    "ReserveVCR": System(reserve_images, CrossEntropy(), ("logits",), {}, run=in_one_row),
+    "ReserveTVQA": System(reserve_videos, ReserveTVQALoss(), ("logits",), {"vfeats": "vmasks"}, run=in_one_row),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)

@@ -124,7 +124,7 @@ def measure(folder: Path, family: str, seconds: float) -> dict[str, float]:
             stored[index].image(k)
 
     def rest(index: int) -> None:
-        stored[index].frames = lambda transform, rng: np.broadcast_to(blank, (SEGMENTS, *blank.shape)).copy()  # type: ignore[method-assign]
+        stored[index].frames = lambda transform, rng: np.broadcast_to(blank, (SEGMENTS, *blank.shape)).copy()
         data.aligner(data.meta_processor[index][0], stored[index], stored[index], np.random.default_rng(index))
 
     return {

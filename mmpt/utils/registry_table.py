@@ -54,6 +54,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "ReservePretraining": Entry("mmpt.models.reserve:ReservePretraining"),
         "ReserveVCR": Entry("mmpt.models.reserve_answering:ReserveVCR"),
         "ReserveTVQA": Entry("mmpt.models.reserve_answering:ReserveTVQA"),
+        "ReserveCloze": Entry("mmpt.models.reserve_cloze:ReserveCloze"),
     },
     "encoder": {
         "BertModel": Entry("mmpt.modules.bert:BertModel"),
@@ -119,6 +120,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MERLOTVCRMetaProcessor": Entry("mmpt.processors.vcr:VCRMetaProcessor", {"joint": False}),
         "ReserveVCRMetaProcessor": Entry("mmpt.processors.vcr:VCRMetaProcessor", {"joint": True}),
         "TVQAMetaProcessor": Entry("mmpt.processors.tvqa:TVQAMetaProcessor"),
+        "ClozeMetaProcessor": Entry("mmpt.processors.reserve_cloze:ClozeMetaProcessor"),
+        "AnticipationMetaProcessor": Entry("mmpt.processors.epic_kitchens:AnticipationMetaProcessor"),
     },
     "video_processor": {
         "VideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
@@ -187,6 +190,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MERLOTVCRAligner": Entry("mmpt.processors.vcr:MERLOTVCRAligner"),
         "ReserveVCRAligner": Entry("mmpt.processors.vcr:ReserveVCRAligner"),
         "TVQAAligner": Entry("mmpt.processors.tvqa:TVQAAligner"),
+        "ClozeAligner": Entry("mmpt.processors.reserve_cloze:ClozeAligner"),
     },
     "predictor": {
         "RetrievalPredictor": Entry("mmpt.evaluators.retrieval_predictor:RetrievalPredictor"),
@@ -202,6 +206,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "StoryOrderingPredictor": Entry("mmpt.evaluators.story_ordering:StoryOrderingPredictor"),
         "VCRPredictor": Entry("mmpt.evaluators.vcr:VCRPredictor"),
         "TVQAPredictor": Entry("mmpt.evaluators.tvqa:TVQAPredictor"),
+        "ClozePredictor": Entry("mmpt.evaluators.cloze:ClozePredictor"),
+        "ActionAnticipationPredictor": Entry("mmpt.evaluators.cloze:ActionAnticipationPredictor"),
     },
     "metric": {
         "RetrievalMetric": Entry("mmpt.evaluators.metrics:RetrievalMetric"),
@@ -215,6 +221,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "StoryOrderingMetric": Entry("mmpt.evaluators.story_ordering:StoryOrderingMetric"),
         "VCRMetric": Entry("mmpt.evaluators.vcr:VCRMetric"),
         "TVQAMetric": Entry("mmpt.evaluators.tvqa:TVQAMetric"),
+        "ActionAnticipationMetric": Entry("mmpt.evaluators.cloze:ActionAnticipationMetric"),
     },
     "vectorpool": {"VideoVectorPool": Entry("mmpt.modules.vectorpool:VideoVectorPool")},
     "retriever": {"VectorRetriever": Entry("mmpt.modules.retri:VectorRetriever")},

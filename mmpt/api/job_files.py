@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from mmpt.utils.checkpoint import checkpoint_file
 from mmpt.utils.config import apply_overrides, load_config, read_yaml
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import resolve_path
@@ -47,7 +48,7 @@ def find_checkpoint(config: DictConfig, checkpoint: Path, source: str) -> Path:
     )
     files = list(dict.fromkeys(Path(folder) / checkpoint for folder in folders if folder))
     for file in files:
-        if resolve_path(file).is_file():
+        if checkpoint_file(resolve_path(file)).is_file():
             return file
     raise CheckpointError(
         f"{source}: no checkpoint {' or '.join(map(str, files)) or checkpoint}. Run the training that writes it, or "

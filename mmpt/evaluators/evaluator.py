@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 import mmpt
 from mmpt.evaluators.base import Metric, Predictor
 from mmpt.evaluators.setting import setting_of
+from mmpt.utils.checkpoint import checkpoint_file
 from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, is_main_process, world
 from mmpt.utils.errors import ConfigError
@@ -98,7 +99,7 @@ class Evaluator:
 
     def _record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint = OmegaConf.select(self.config, "fairseq.common_eval.path")
-        file = resolve_path(checkpoint) if checkpoint else None
+        file = checkpoint_file(resolve_path(checkpoint)) if checkpoint else None
         digest = file_sha256(file) if file and file.is_file() else None
         return {
             "metrics": dict(metrics),

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmpt.launch.corrections import SHARED_MODEL, Correction, correct, correct_checkpoint, correct_model
+from mmpt.utils.checkpoint import checkpoint_file
 from mmpt.utils.config import apply_overrides, read_yaml, save_config
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.files import resolve_path
@@ -46,7 +47,7 @@ class Job:
         """The checkpoint file that the job starts from, if any."""
         key = "fairseq.checkpoint.restore_file" if self.kind == "train" else "fairseq.common_eval.path"
         value = OmegaConf.select(self.config, key)
-        return Path(value) if value else None
+        return checkpoint_file(value) if value else None
 
 
 @dataclass

@@ -111,6 +111,12 @@ class MERLOTBase(VideoTextModel):
                 f"a text has {tokens.shape[1]} positions, but the model has embeddings of {known} "
                 "(model.max_text_positions): set dataset.max_text_len or the number of chunks lower"
             )
+        # not on a GPU, which would have to be waited for
+        if tokens.device.type == "cpu" and tokens.numel() and int(tokens.max()) >= self.options.vocab_size:
+            raise DataError(
+                f"token id {int(tokens.max())}, but the model has embeddings of model.vocab_size: "
+                f"{self.options.vocab_size}; dataset.tokenizer must be that of the model"
+            )
         return positions(self.word_embeddings(tokens))
 
     def _check_index(self, greatest: int) -> None:

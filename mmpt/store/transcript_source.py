@@ -6,6 +6,7 @@ import os
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from mmpt.store.transcripts import TranscriptFile
 from mmpt.store.word_times import SUFFIXES, SpokenText, parse_spoken, read_spoken
@@ -141,8 +142,9 @@ class _Lines(TranscriptSource):
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error})") from error
-        held = value if isinstance(value, dict) else {}
-        info = held.get("info") if isinstance(held.get("info"), dict) else held
+        held: dict[str, Any] = value if isinstance(value, dict) else {}
+        given = held.get("info")
+        info: dict[str, Any] = given if isinstance(given, dict) else held
         found = next((info[key] for key in ("id", "video_id") if isinstance(info.get(key), str)), None)
         if found is None:
             raise DataError(f'{where}: does not say which video it is of ("video_id", or "id" in "info")')

@@ -24,6 +24,7 @@ from mmpt.utils.checkpoint import (
     FAIRSEQ_PREFIX,
     LAST_CHECKPOINT,
     allow_fairseq_checkpoints,
+    checkpoint_file,
     load_state_dict_file,
     read_training_checkpoint,
 )
@@ -194,6 +195,7 @@ def _load(theirs: Callable[..., Any], cfg: Any, trainer: Any, **passed: Any) -> 
     if attach is not None:
         attach(trainer)
     folder, problem = Path(cfg.save_dir), None
+    cfg.restore_file = str(checkpoint_file(cfg.restore_file))  # fairseq looks whether there is a file of that name
     if trainer.is_data_parallel_master:
         try:
             _prepare(folder, cfg.restore_file, trainer)

@@ -25,7 +25,7 @@ from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
 from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
 from mmpt.tasks.fairseq_switches import check_switches, prepare_ema
 from mmpt.tasks.task import config_task
-from mmpt.utils.checkpoint import LAST_CHECKPOINT
+from mmpt.utils.checkpoint import LAST_CHECKPOINT, checkpoint_file
 from mmpt.utils.config import load_config, save_config
 from mmpt.utils.distributed import is_main_process, world
 from mmpt.utils.errors import ConfigError, DataError
@@ -201,5 +201,5 @@ def _warn_of_parted_negatives(args: Namespace, loss_fn: Any) -> None:
 def _check_restore_file(args: Namespace) -> None:
     """Refuse a starting checkpoint that does not exist: fairseq would log a line and train from scratch."""
     path = getattr(args, "restore_file", LAST_CHECKPOINT)
-    if path != LAST_CHECKPOINT and not Path(path).exists():
+    if path != LAST_CHECKPOINT and not checkpoint_file(path).exists():
         raise DataError(f"--restore-file {path}: no such checkpoint")

@@ -24,6 +24,7 @@ __all__ = [
     "WEIGHTS",
     "LoadReport",
     "allow_fairseq_checkpoints",
+    "checkpoint_file",
     "load_checkpoint",
     "load_into",
     "load_state_dict_file",
@@ -71,6 +72,12 @@ def load_state_dict_file(path: str | os.PathLike[str], weights: str = "model") -
     """
     content = _read(resolve_path(path), str(path))
     return unwrap(content if weights == "model" else _average(content, str(path)), source=str(path))
+
+
+def checkpoint_file(path: str | os.PathLike[str]) -> Path:
+    """Return the file by which it is known that a checkpoint is there, and which it is: its index, of TensorFlow's."""
+    prefix = tf_prefix(path)
+    return Path(path) if prefix is None else Path(f"{prefix}.index")
 
 
 def _read(file: Path, source: str) -> Any:

@@ -14,6 +14,7 @@ _CORPUS = "mmpt.processors.corpus"
 _TASK_SPECIFIC = "mmpt.models.lavender_task_specific"
 _LAVENDER_MATCHING = "mmpt.processors.lavender_aligners:LAVENDERMatchingAligner"
 _LAVENDER_QUESTIONS = "mmpt.processors.lavender_questions"
+_SEGMENTS = "mmpt.processors.segment_base"
 _CLIPS = "mmpt.processors.clip_texts:ClipTextMetaProcessor"
 
 TABLE: dict[str, dict[str, Entry]] = {
@@ -113,6 +114,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "ClipChoiceMetaProcessor": Entry(_CLIPS, {"items": "multiple_choice"}),
         "ClipQuestionMetaProcessor": Entry(_CLIPS, {"items": "open_ended"}),
         "ClipPretrainingMetaProcessor": Entry(_CLIPS, {"items": "pretraining"}),
+        "MERLOTMetaProcessor": Entry("mmpt.processors.segment_meta:MERLOTMetaProcessor"),
+        "ReserveMetaProcessor": Entry("mmpt.processors.segment_meta:ReserveMetaProcessor"),
         "StoryMetaProcessor": Entry("mmpt.processors.vist:StoryMetaProcessor"),
         "MERLOTVCRMetaProcessor": Entry("mmpt.processors.vcr:VCRMetaProcessor", {"joint": False}),
         "ReserveVCRMetaProcessor": Entry("mmpt.processors.vcr:VCRMetaProcessor", {"joint": True}),
@@ -129,6 +132,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskVideoProcessor": Entry("mmpt.processors.base:VideoProcessor"),
         "CorpusVideoProcessor": Entry(f"{_CORPUS}:CorpusVideoProcessor"),
         "FrameVideoProcessor": Entry("mmpt.processors.frame_base:FrameVideoProcessor"),
+        "SegmentVideoProcessor": Entry(f"{_SEGMENTS}:SegmentVideoProcessor"),
         "VCRVideoProcessor": Entry("mmpt.processors.vcr:VCRVideoProcessor"),
         "WholeSegmentsVideoProcessor": Entry("mmpt.processors.tvqa:WholeSegmentsVideoProcessor"),
     },
@@ -146,6 +150,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "CrossTaskTextProcessor": Entry("mmpt.processors.crosstask:CrossTaskTextProcessor"),
         "COINActionSegmentationTextProcessor": Entry("mmpt.processors.coin:COINActionSegmentationTextProcessor"),
         "ClipTextProcessor": Entry("mmpt.processors.clip_text_processor:ClipTextProcessor"),
+        "SegmentTextProcessor": Entry(f"{_SEGMENTS}:SegmentTextProcessor"),
         "SubwordTextProcessor": Entry("mmpt.processors.subword_texts:SubwordTextProcessor"),
     },
     "aligner": {
@@ -178,6 +183,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETMultipleChoiceAligner": Entry("mmpt.processors.violet_aligners:VIOLETMultipleChoiceAligner"),
         "VIOLETOpenEndedAligner": Entry("mmpt.processors.violet_aligners:VIOLETOpenEndedAligner"),
         "VIOLETPretrainingAligner": Entry("mmpt.processors.violet_pretraining:VIOLETPretrainingAligner"),
+        "MERLOTPretrainingAligner": Entry("mmpt.processors.merlot_pretraining:MERLOTPretrainingAligner"),
+        "ReservePretrainingAligner": Entry("mmpt.processors.reserve_pretraining:ReservePretrainingAligner"),
         "StoryAligner": Entry("mmpt.processors.vist:StoryAligner"),
         "MERLOTChoiceAligner": Entry("mmpt.processors.merlot_questions:MERLOTChoiceAligner"),
         "MERLOTVCRAligner": Entry("mmpt.processors.vcr:MERLOTVCRAligner"),

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from mmpt.launch import local
-from mmpt.launch.checkpoints import never_written
+from mmpt.launch.checkpoints import check_inputs, never_written
 from mmpt.launch.commands import Command
 from mmpt.launch.project import expand_project
+from mmpt.utils.errors import DataError
 from mmpt_cli.launch import main
 
 WAY_OUT = "task_group.finetune.fairseq.checkpoint.restore_file=runs/mine/checkpoint_best.pt"
@@ -102,3 +103,14 @@ def test_jobs_that_do_not_wait_for_a_failed_one_go_on(path: Path, capsys: pytest
     assert Path("runs/mine/other/checkpoint_best.pt").exists()
     assert not Path("runs/mine/ft/eval").exists()
     assert main([str(path), "-o", WAY_OUT]) == 0
+
+
+def test_a_published_tensorflow_checkpoint_is_there_by_its_prefix(path: Path) -> None:
+    override = "task_group.finetune.fairseq.checkpoint.restore_file=weights/model.ckpt"
+    job = next(job for job in expand_project(path, [override]).jobs if job.name == "tune.yaml")
+    with pytest.raises(DataError, match="does not exist: weights/model.ckpt"):
+        check_inputs(job)
+    Path("weights").mkdir()
+    Path("weights/model.ckpt.index").touch()
+    check_inputs(job)
+    assert job.reads == Path("weights/model.ckpt.index")

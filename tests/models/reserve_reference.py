@@ -120,8 +120,9 @@ def joint(
     pointers: Tensor | None = None,
     sources: list[int] | None = None,
     length: int = 40,
+    hide_first: bool = False,
 ) -> Tensor:
-    """Run one joint sequence; the head's output at its text, (L, H)."""
+    """Run one joint sequence; the head's output at its text, (L, H). ``hide_first``: nothing sees the first frame."""
     embedded, coordinates, valid, source, spoken = [], [], [], [], 0
     for number, token in enumerate(tokens.tolist()):
         row = p["token_encoder/Embed_0/embedding"][token]
@@ -137,7 +138,7 @@ def joint(
             for row, place in zip(frame, places(*grid, frame.dtype).tolist(), strict=True):
                 embedded.append(row)
                 coordinates.append([*place, segment / 16, 0])
-                valid.append(True)
+                valid.append(segment > 0 or not hide_first)
                 source.append(-1 if sources is None else sources[segment])
     padding = length - len(embedded)
     x = torch.stack([*embedded, *[torch.zeros_like(embedded[0])] * padding])

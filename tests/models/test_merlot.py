@@ -250,3 +250,5 @@ def test_batches_that_do_not_fit_are_refused(model: MERLOTPretraining) -> None:
         model.encode_images(torch.zeros(1, 3, 48, 64))
     with pytest.raises(DataError, match="68 positions, but the model has embeddings of 64"):
         model.encode_text(torch.full((1, 68), 100))
+    with pytest.raises(DataError, match=r"token id 400, but the model has embeddings of model\.vocab_size: 400"):
+        model.encode_text(torch.tensor([[2, 400]]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.utils.checkpoint import load_state_dict_file
+from mmpt.utils.checkpoint import checkpoint_file, load_state_dict_file
 from mmpt.utils.crc32c import crc32c, mask_crc
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import REPOSITORY
@@ -109,7 +109,9 @@ def test_a_checkpoint_has_several_names(tmp_path: Path, tensors: dict[str, Tenso
     write(prefix, tensors, shards=2)
     for name in ("model.ckpt-7", "model.ckpt-7.index", "model.ckpt-7.data-00001-of-00002"):
         assert tf_prefix(tmp_path / name) == prefix
+        assert checkpoint_file(tmp_path / name) == tmp_path / "model.ckpt-7.index"
     assert tf_prefix(tmp_path / "model.ckpt") is None and tf_prefix(tmp_path) is None
+    assert checkpoint_file("runs/checkpoint_best.pt") == Path("runs/checkpoint_best.pt")
 
 
 def test_weights_are_loaded_without_what_the_training_kept(tmp_path: Path, tensors: dict[str, Tensor]) -> None:

@@ -17,11 +17,12 @@ from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_base import FrameVideoOptions, FrameVideoProcessor
 from mmpt.processors.merlot_questions import lay_out_merlot
 from mmpt.processors.oblong_frames import MERLOTItemOptions, ReserveItemOptions, merlot_frames, reserve_frames
-from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed, read_lines
+from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed
 from mmpt.processors.subword_texts import Tokenised
 from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.json_lines import read_lines
 from mmpt.utils.options import read_options
 
 __all__ = [

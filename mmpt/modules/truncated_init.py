@@ -1,13 +1,26 @@
 """Initial weights as in TensorFlow's BERT family: truncated normal, and by fan-in for convolutions."""
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["initialise_truncated", "truncated_normal"]
 
 
 def truncated_normal(tensor: Tensor, std: float) -> None:
-    """Fill a tensor from N(0, ``std``) without what lies more than two standard deviations away."""
-    nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)
+    """Fill a tensor from N(0, ``std``) without what lies more than two standard deviations away, which is drawn again.
+
+    Several times as fast as the inverse of the distribution, by which PyTorch does it.
+    """
+    with torch.no_grad():
+        tensor.normal_(std=std)
+        if tensor.is_meta:
+            return
+        values = tensor.view(-1)
+        outside = (values.abs() > 2 * std).nonzero()[:, 0]
+        while len(outside):
+            drawn = torch.empty_like(outside, dtype=tensor.dtype).normal_(std=std)
+            values[outside] = drawn
+            outside = outside[drawn.abs() > 2 * std]
 
 
 def initialise_truncated(module: nn.Module, std: float) -> None:

@@ -3,7 +3,8 @@
     python scripts/segment_importer/import_annotations.py --corpus vist --annotations sis/val.story-in-sequence.json \\
         --images images/val --store data/vist/frames --questions data/vist/val.jsonl
     python scripts/segment_importer/import_annotations.py --corpus vcr --style reserve \\
-        --annotations vcr1annots/val.jsonl --images vcr1images --store data/vcr/reserve_frames --questions data/vcr/reserve_val.jsonl
+        --annotations vcr1annots/val.jsonl --images vcr1images \\
+        --store data/vcr/reserve_frames --questions data/vcr/reserve_val.jsonl
     python scripts/segment_importer/import_annotations.py --corpus tvqa --annotations tvqa_val.jsonl \\
         --images frames_hq --subtitles tvqa_subtitles.jsonl --sound audios --store data/tvqa/segments \\
         --questions data/tvqa/val.jsonl

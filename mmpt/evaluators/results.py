@@ -44,6 +44,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "OpenQAMetric": {
         "acc": ("accuracy", "share"),
         "acc5": ("top 5", "share"),
+        "acc10": ("top 10", "share"),
         "adjusted_acc": ("adjusted", "share"),
         "majority": ("commonest answer", "share"),
         "unreachable": ("unreachable", "count"),
@@ -68,6 +69,19 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "recall": ("recall", "share"),
         "recall_chance_ordered": ("in order at random", "share"),
     },
+    "StoryOrderingMetric": {
+        "spearman": ("Spearman", "score"),
+        "pairwise": ("pairs in order", "share"),
+        "distance": ("places off", "score"),
+        "exact": ("whole stories", "share"),
+    },
+    "VCRMetric": {"Q_AR": ("Q→AR", "share"), "Q_A": ("Q→A", "share"), "QA_R": ("QA→R", "share")},
+    "TVQAMetric": {"acc": ("accuracy", "share"), "chance": ("chance", "share")},
+    "ActionAnticipationMetric": {
+        f"{part}_acc{top}": (f"{part} top {top or 1}", "share")
+        for part in ("action", "verb", "noun")
+        for top in ("", "5")
+    },
 }
 #: The numbers that stand for a kind of metric, where those are not its first.
 HEADLINES: dict[str, tuple[str, ...]] = {"NLGMetric": ("Bleu_4", "CIDEr")}
@@ -85,6 +99,10 @@ _COUNTED = {
     "NLGMetric": "clips",
     "COINActionSegmentationMetric": "videos",
     "CrossTaskMetric": "videos",
+    "StoryOrderingMetric": "stories",
+    "VCRMetric": "questions",
+    "TVQAMetric": "questions",
+    "ActionAnticipationMetric": "actions",
 }
 
 

@@ -80,7 +80,7 @@ class StoryOrderingPredictor(BatchPredictor):
         self, parts: Sequence[_Ordered], dataloader: Iterable[Mapping[str, Any]], output_file: str
     ) -> dict[str, Any]:
         """Save the orders and return what the metric needs: the arrays of ``orders.npz``."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "orders": np.concatenate([part.orders for part in parts]).astype(np.int64),
             "probabilities": np.concatenate([part.probabilities for part in parts]).astype(np.float32),
             "ids": np.array([name for part in parts for name in part.ids], dtype=str),

@@ -1,43 +1,15 @@
-"""Files of questions, one JSON object a line, as importers write them; a text is a string or a list of token ids."""
+"""What a line of a file of questions holds, as importers write it; a text is a string or a list of token ids."""
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpt.processors.annotations import missing_field
 from mmpt.utils.errors import DataError, shown
-from mmpt.utils.files import resolve_path
 
-__all__ = ["Text", "as_id", "as_label", "as_text", "as_texts", "needed", "read_lines"]
+__all__ = ["Text", "as_id", "as_label", "as_text", "as_texts", "needed"]
 
 #: A text, or the ids that it was tokenised to.
 Text = str | list[int]
-
-
-def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each line stands, and its object; empty lines are left out.
-
-    Raises:
-        DataError: if the file is missing or a line is no JSON object; names file and line.
-    """
-    try:
-        with open(resolve_path(path), encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                place = f"{path}: line {number}"
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{place}: not JSON ({error})") from error
-                if not isinstance(record, dict):
-                    raise DataError(f"{place}: expected an object, found {shown(record)}")
-                yield place, record
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def needed(record: Mapping[str, Any], key: str, place: str) -> Any:

@@ -15,12 +15,13 @@ from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.oblong_frames import ReserveItemOptions, reserve_frames
-from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed, read_lines
+from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed
 from mmpt.processors.segment_base import Piece, Record, RecordSegments, SegmentOptions
 from mmpt.processors.subword_texts import Tokenised
 from mmpt.store.segment_store import open_segments
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.json_lines import read_lines
 from mmpt.utils.options import read_options
 
 __all__ = [

@@ -14,14 +14,15 @@ from mmpt.modules import reserve_tokens
 from mmpt.processors.annotations import AnnotationOptions, SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions
 from mmpt.processors.cut_texts import CutTexts
-from mmpt.processors.frame_base import FrameVideoProcessor
+from mmpt.processors.frame_base import FrameVideoOptions, FrameVideoProcessor
 from mmpt.processors.merlot_questions import lay_out_merlot
 from mmpt.processors.oblong_frames import MERLOTItemOptions, ReserveItemOptions, merlot_frames, reserve_frames
-from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed, read_lines
+from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed
 from mmpt.processors.subword_texts import Tokenised
 from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.json_lines import read_lines
 from mmpt.utils.options import read_options
 
 __all__ = [
@@ -162,12 +163,18 @@ def _asked(record: Mapping[str, Any], kind: int, every: bool, place: str) -> Ite
         yield Asked(name, 1, -1, contexts[right], choices, label if right >= 0 else -1)
 
 
-class VCRVideoProcessor(FrameVideoProcessor):
+class VCRVideoProcessor:
     """Find the image of a question, and its mirror image where there is one."""
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": FrameVideoOptions}
+
+    def __init__(self, config: Any) -> None:
+        """Open the store; ConfigError if ``frame_path`` is not set, DataError if there is none."""
+        self.single = FrameVideoProcessor(config)
 
     def __call__(self, video_id: Any) -> list[StoredFrames]:
         """Return one or two sequences of one image each; DataError if the store lacks one."""
-        return [self.store[name] for name in video_id if name is not None]
+        return [self.single(name) for name in video_id if name is not None]
 
 
 class _VCRAligner(Tokenised):

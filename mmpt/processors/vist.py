@@ -15,11 +15,12 @@ from mmpt.processors.base import MetaProcessor, SplitOptions
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_base import FrameVideoOptions
 from mmpt.processors.oblong_frames import MERLOTItemOptions, merlot_frames
-from mmpt.processors.question_lines import Text, as_id, as_text, needed, read_lines
+from mmpt.processors.question_lines import Text, as_id, as_text, needed
 from mmpt.processors.subword_texts import Tokenised
 from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.json_lines import read_lines
 from mmpt.utils.options import read_options
 
 __all__ = ["Story", "StoryAligner", "StoryAlignerOptions", "StoryMetaOptions", "StoryMetaProcessor"]

@@ -19,6 +19,7 @@ with the context that names the right answer, or those of each answer; a label i
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ def import_questions(
         raise DataError(f"--drawing {drawing}: neither segm nor bbox")
     read = QUESTION_LAYOUTS[layout]
     examples = tqdm(read_examples(files, check), desc=layout, unit="record", disable=not progress)
-    items = ((example.place, lambda example=example: read(example, drawing)) for example in examples)
+    items = ((example.place, partial(read, example, drawing)) for example in examples)
     return write_questions(items, folder, questions, {"tool": "import_tfrecords", "layout": layout}, force)
 
 

@@ -12,10 +12,9 @@ from mmpt.evaluators.cloze import ActionAnticipationMetric, ActionAnticipationPr
 from mmpt.evaluators.open_qa_metrics import OpenQAMetric
 from mmpt.modules.reserve_tokens import AUDIOSPAN, MASK
 from mmpt.processors.reserve_cloze import ClozeAligner, ClozeMetaProcessor
-from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
 from mmpt.utils.errors import ConfigError, DataError
+from scripts.tiny_data.question_files import write_segments
 from scripts.tiny_data.subword_files import write_reserve_tokenizer
-from scripts.tiny_data.tfrecord_files import picture
 from tests.evaluators.downstream_tests import build, evaluated
 
 SIZES = {"image_grid": [2, 4], "lang_seq_len": 160, "split": "test"}
@@ -24,22 +23,6 @@ PARTS = {
     "text_processor": "SubwordTextProcessor",
     "aligner": "ClozeAligner",
 }
-
-
-def write_segments(folder: Path, lengths: dict[str, int]) -> None:
-    rng = np.random.default_rng(0)
-    with SegmentStoreWriter(folder, frozenset({"images", "tokens", "spectrograms"})) as store:
-        for name, count in lengths.items():
-            starts = 3.0 * np.arange(count)
-            record = SegmentRecord(
-                images=[picture(rng) for _ in range(count)],
-                times=np.stack([starts, starts + 3], axis=1),
-                mid=starts + 1.5,
-                speed=np.ones(count),
-                tokens=[np.zeros(0, np.int32)] * count,
-                spectrograms=[rng.random((188, 64)).astype(np.float16) for _ in range(count)],
-            )
-            store.add(name, record)
 
 
 @pytest.fixture

@@ -1,81 +1,53 @@
-"""Pictures at given seconds: by seeking, in one pass, and across damage."""
+"""The picture on screen at a time, found by seeking, is the one that decoding everything finds."""
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
+from test_decode import coloured, indexes, write_video
+from test_frame_seeking import write_groups
 
-from mmpt.store import frames_at_times as module
-from mmpt.store.decode import DecodeReport, Picture
-from mmpt.store.frames_at_times import VideoClock, frames_at_times, pictures_at, read_clock
+from mmpt.store.decode import DecodeReport
+from mmpt.store.frames_at_times import frames_at_times
 from mmpt.utils.errors import DataError
-from tests.store.sound_samples import FPS, write_sound_video
 
-pytest.importorskip("av")
-
-SECONDS = [0.0, 0.6, 0.6, 3.0, 9.5, 9.55, 11.9, 50.0]
+av = pytest.importorskip("av")
 
 
-def greys(path: Path, seconds: list[float], clock: VideoClock) -> list[int]:
-    picture = Picture(None)
-    return [int(np.rint(picture(frame).mean())) for frame in pictures_at(path, seconds, clock, DecodeReport())]
+def numbers(frames) -> list[int]:
+    return [indexes(frame[None])[0] for frame in frames]
 
 
-def expected(seconds: list[float], last: float) -> list[int]:
-    """The grey of the frame on screen: it was written for the time at which it begins."""
-    shown = [min(int(second * FPS), round(last * FPS) - 1) / FPS for second in seconds]
-    return [40 + round(second) * 10 % 210 for second in shown]
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_each_time_shows_its_frame(tmp_path, name):
+    path = write_groups(tmp_path / name, 60, group=6)  # 25 frames a second
+    times = [1.3, 0.0, 2.39, 0.05, 1.3, 0.999]
+    assert numbers(frames_at_times(path, times)) == [32, 0, 59, 1, 32, 24]
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
-def test_the_picture_on_screen(tmp_path: Path, suffix: str) -> None:
-    path = write_sound_video(tmp_path / f"v.{suffix}", 12, sound=None)
-    clock = read_clock(path)
-    assert clock.duration == pytest.approx(12, abs=0.15)
-    assert (clock.times is None) == (suffix == "avi")
-    np.testing.assert_allclose(greys(path, SECONDS, clock), expected(SECONDS, 12), atol=3)
-    in_one_pass = greys(path, SECONDS, VideoClock(clock.duration, None))
-    np.testing.assert_allclose(in_one_pass, expected(SECONDS, 12), atol=3)
-    assert greys(path, [], clock) == []
-    assert greys(path, [7.1], VideoClock(clock.duration, None)) == greys(path, [7.1], clock)
+def test_far_times_are_sought(tmp_path):
+    pictures = [picture for index in range(60) for picture in coloured(1, first=index)]
+    path = write_video(tmp_path / "a.mp4", pictures, fps=1, times=[1000 * k for k in range(60)])
+    report = DecodeReport()
+    frames = frames_at_times(path, [2.5, 31.0, 55.9], report=report)
+    assert numbers(frames) == [2, 31, 55]
 
 
-def test_seeking_that_fails_on_the_way_goes_on_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_sound_video(tmp_path / "v.mp4", 12)
-    clock = read_clock(path)
-    whole = greys(path, SECONDS, clock)
-    real = module.sought_pictures
-
-    def breaks(*arguments: Any) -> Any:
-        for number, pair in enumerate(real(*arguments)):
-            if number == 2:
-                raise module.CannotSeekError
-            yield pair
-
-    monkeypatch.setattr(module, "sought_pictures", breaks)
-    assert greys(path, SECONDS, clock) == whole
+def test_a_picture_stays_on_screen_until_the_next(tmp_path):
+    path = write_video(tmp_path / "a.mkv", coloured(4), times=[0, 100, 1900, 2000])
+    assert numbers(frames_at_times(path, [0.09, 0.11, 1.8, 1.95, 2.5])) == [0, 1, 1, 2, 3]
 
 
-def test_a_truncated_file_is_as_long_as_what_is_there(tmp_path: Path) -> None:
-    path = write_sound_video(tmp_path / "v.mkv", 12)
-    path.write_bytes(path.read_bytes()[:-6000])
-    clock = read_clock(path)
-    assert 4 < clock.duration < 12
-    assert len(greys(path, [0.5, clock.duration - 0.1, 11.0], clock)) == 3
-    (tmp_path / "none.mp4").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"none\.mp4"):
-        read_clock(tmp_path / "none.mp4")
-
-
-def test_pictures_in_any_order(tmp_path: Path) -> None:
-    path = write_sound_video(tmp_path / "v.mp4", 12)
-    seconds = [9.5, 0.6, 3.0, 0.6, 12.8]
-    frames = frames_at_times(path, seconds)
-    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in frames)
-    np.testing.assert_allclose([frame.mean() for frame in frames], expected(seconds, 12), atol=3)
-    assert frames_at_times(path, seconds, lambda frame: frame.width, threads=2) == [64] * 5
+def test_frames_are_made_once_by_what_is_given(tmp_path):
+    path = write_video(tmp_path / "a.mp4", coloured(25))
+    made = []
+    found = frames_at_times(path, [0.5, 0.1, 0.5], lambda frame: made.append(frame.width) or len(made))
+    assert found == [2, 1, 2]
     assert frames_at_times(path, []) == []
-    for seconds, told in (([1.0, 13.5], "shows nothing at second 13.50"), ([-1.0], "must be 0 or more")):
-        with pytest.raises(DataError, match=told):
-            frames_at_times(path, seconds)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    path = write_video(tmp_path / "a.mp4", coloured(25))
+    with pytest.raises(DataError, match="a.mp4: shows nothing at second 9.00"):
+        frames_at_times(path, [0.5, 9.0])
+    with pytest.raises(DataError, match="must be 0 or more"):
+        frames_at_times(path, [-1.0])
+    with pytest.raises(DataError, match="absent.mp4"):
+        frames_at_times(tmp_path / "absent.mp4", [1.0])

@@ -1,0 +1,64 @@
+"""Cut videos into a segment store, for what MERLOT Reserve is asked about them without training.
+
+    python scripts/segment_importer/cut_windows.py --videos data/msrvtt/videos --store data/msrvtt/segments_3s
+    python scripts/segment_importer/cut_windows.py --videos data/epic_kitchens/videos --seconds 2 --number 8 \\
+        --before data/epic_kitchens/EPIC_100_validation.csv --store data/epic_kitchens/segments_8x2s
+
+Without --before, each video is an entry of the store: stretches of --seconds that fill its middle (3, as published for
+MSRVTT-QA). With it, each action of the file is one: --number stretches of --seconds that end --gap seconds before the
+action (published: 8 of 2 or 6 of 5, and 1). A second run goes on where the first stopped. Exit code 1 if more than
+--max-failed of the entries failed, 2 for any other error, 130 if interrupted.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmpt.api.reserve_windows import anticipation_items, cut_windows, question_items
+from mmpt.store.video_list import find_videos
+from mmpt.utils.errors import MMPTError
+from mmpt_cli.extraction import add_max_failed, check_arguments, exit_code, report
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--videos", nargs="+", required=True, help="folders, CSVs with video_id,path, lists of paths, or files")
+    add("--store", required=True, metavar="DIR", help="folder of the segment store (dataset.segment_path)")
+    add("--before", metavar="CSV", help="actions: EPIC_100_validation.csv")
+    add("--seconds", type=float, default=3.0, help="length of a stretch (3)")
+    add("--number", type=int, default=8, help="stretches before an action (8)")
+    add("--gap", type=float, default=1.0, help="seconds before an action that are not seen (1)")
+    add_max_failed(parser, "entries")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_arguments(args)
+    if not args.seconds > 0 or args.number < 1 or not args.gap >= 0:
+        raise MMPTError(f"--seconds {args.seconds} --number {args.number} --gap {args.gap}: no stretches of a video")
+    videos = find_videos(args.videos)
+    if args.before:
+        items = anticipation_items(args.before, videos, args.seconds, args.number, args.gap)
+    else:
+        items = question_items(videos, args.seconds)
+    how = {"seconds": args.seconds, "before": args.before}
+    return report(cut_windows(items, args.store, how, args.force, not args.quiet), args.max_failed, what="entries")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

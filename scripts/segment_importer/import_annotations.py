@@ -1,0 +1,75 @@
+"""Read VIST, VCR and TVQA, as their authors give them, into a store and a file of questions.
+
+    python scripts/segment_importer/import_annotations.py --corpus vist --annotations sis/val.story-in-sequence.json \\
+        --images images/val --store data/vist/frames --questions data/vist/val.jsonl
+    python scripts/segment_importer/import_annotations.py --corpus vcr --style reserve \\
+        --annotations vcr1annots/val.jsonl --images vcr1images \\
+        --store data/vcr/reserve_frames --questions data/vcr/reserve_val.jsonl
+    python scripts/segment_importer/import_annotations.py --corpus tvqa --annotations tvqa_val.jsonl \\
+        --images frames_hq --subtitles tvqa_subtitles.jsonl --sound audios --store data/tvqa/segments \\
+        --questions data/tvqa/val.jsonl
+
+The names of persons and the colours of objects of VCR are this project's: the published ones are not known to it.
+Exit code 1 if more than --max-failed of the questions failed, 2 for any other error, 130 if interrupted.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmpt.store.tfrecord_questions import write_questions
+from mmpt.store.tvqa_annotations import tvqa_items
+from mmpt.store.vcr_annotations import STYLES, vcr_items
+from mmpt.store.vist_annotations import story_items
+from mmpt.utils.errors import MMPTError
+from mmpt_cli.extraction import add_max_failed, check_arguments, exit_code, report
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--corpus", required=True, choices=["vist", "vcr", "tvqa"], help="whose annotations")
+    add("--annotations", required=True, metavar="FILE", help="of one split")
+    add("--images", required=True, metavar="DIR", help="photos, images with their metadata, or folders of frames")
+    add("--store", required=True, metavar="DIR", help="folder of the frame store, or of TVQA's segment store")
+    add("--questions", required=True, metavar="FILE", help="JSON lines to write")
+    add("--style", choices=STYLES, default="merlot", help="of vcr: whose names and drawings (merlot)")
+    add("--boxes", action="store_true", help="of vcr, merlot: boxes instead of outlines")
+    add("--mirrored", action="store_true", help="of vcr, reserve: store mirror images too, for training")
+    add("--subtitles", metavar="FILE", help="of tvqa: lines with vid_name and sub")
+    add("--sound", metavar="DIR", help="of tvqa: a sound file of each clip; without it all is silent")
+    add_max_failed(parser, "questions")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_arguments(args)
+    if args.corpus == "vist":
+        items = story_items(args.annotations, args.images)
+    elif args.corpus == "vcr":
+        items = vcr_items(args.annotations, args.images, args.style, args.boxes, args.mirrored)
+    elif not args.subtitles:
+        raise MMPTError("--subtitles: TVQA needs them")
+    else:
+        items = tvqa_items(args.annotations, args.images, args.subtitles, args.sound)
+    producer = {"tool": "import_annotations", "corpus": args.corpus, "style": args.style}
+    summary = write_questions(items, args.store, args.questions, producer, args.force)
+    return report(summary, args.max_failed, what="questions")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -97,11 +97,12 @@ def audio_windows(
             raise DataError(f"{path}: FFmpeg has no decoder for its audio stream")
         stretches = _stretches(path, container, stream, rate, windows[0][0], report)
         try:
-            yield from _cut(stretches, windows, rate)
+            first = next(stretches, None)
+            if first is None and report.errors:
+                raise DataError(f"{path}: nothing of its sound can be decoded, {report.errors} packets are damaged")
+            yield from _cut(itertools.chain([] if first is None else [first], stretches), windows, rate)
         except require("av", "video").FFmpegError as error:
             raise DataError(f"{path}: decoding the sound failed ({error})") from error
-        if not report.decoded and report.errors:
-            raise DataError(f"{path}: nothing of its sound can be decoded, {report.errors} packets are damaged")
 
 
 def _cut(

@@ -155,8 +155,7 @@ def _plan(
 ) -> _Plan:
     if rules.kind == "merlot":
         chunks = merlot_chunks(words, subwords.encode_words, duration, denoised, end_margin=rules.end_margin)
-        if not words:
-            chunks = speechless_chunks(duration, rules.seconds, rules.end_margin)
+        chunks = chunks or speechless_chunks(duration, rules.seconds, rules.end_margin)
         return _Plan(
             times=[(chunk.start, chunk.end) for chunk in chunks],
             mid=[chunk.mid for chunk in chunks],

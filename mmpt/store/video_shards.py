@@ -24,7 +24,7 @@ import numpy as np
 
 from mmpt.store.opened import OpenedOnce, not_among
 from mmpt.utils.errors import DataError, shown
-from mmpt.utils.files import read_json
+from mmpt.utils.files import allow_open_files, read_json
 from mmpt.utils.shardedtensor import ShardedTensor
 
 __all__ = [
@@ -152,6 +152,7 @@ class VideoShards:
             raise DataError(f"{self.path}: no {layout.kind}: {self._absence()} ({layout.option}). {layout.how_to_make}")
         self._videos = [self._open_videos(shard) for shard in self.shards]
         self._parts: list[dict[str, ShardedTensor]] = [{} for _ in self.shards]
+        allow_open_files(len(self.shards) * len(self.layout.parts))  # each mapping holds one
         self._firsts = [0]
         self._places: dict[str, int] = {}  # the number of the video, all shards counted through
         for shard, videos in zip(self.shards, self._videos, strict=True):

@@ -9,15 +9,17 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 __all__ = [
+    "allow_open_files",
     "atomic_copy",
     "atomic_open",
     "file_sha256",
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: How often a lock that another process holds is looked at.
 _LOOK_SECONDS = 0.5
+#: Files that a process has open beside those it counts: libraries, sockets of loaders, logs.
+_OTHER_FILES = 512
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 #: What the system says of a write -> what it means to the person who started it.
 _REFUSED = {
@@ -259,6 +263,16 @@ def sole_writer(lock: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold ``count`` files open beside others, as far as the system allows (``ulimit -Hn``)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
 
 
 def _umask() -> int:

@@ -102,3 +102,18 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, video: Path) -> None:
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(write_sound_video(tmp_path / "v.mkv", 12).read_bytes()[:-8000])
     assert first_beep(decode_audio(cut)) < 0.01 and 22050 < len(decode_audio(cut)) < 11 * 22050
+
+
+def test_sound_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> None:
+    import av
+
+    path = write_sound_video(tmp_path / "v.mp4", 3)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    for place, size in places:
+        content[place : place + size] = b"\xff" * size
+    path.write_bytes(content)
+    for end in (None, 2.0):
+        with pytest.raises(DataError, match=r"v\.mp4: nothing of its sound can be decoded, \d+ packets are damaged"):
+            decode_audio(path, end=end)

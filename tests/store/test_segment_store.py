@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,19 @@ def test_damaged_lists_of_shards_and_other_stores_are_refused(folder: Path, tmp_
     (tmp_path / "frames" / "frames.json").rename(tmp_path / "frames" / STORE_FILE)
     with pytest.raises(DataError, match="holds no videos of a segment store"):
         SegmentStore(tmp_path / "frames")
+
+
+FEW_FILES = """
+import os, resource, sys
+from mmpt.store.segment_store import SegmentStore, open_segments
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 6, hard))
+store = open_segments(sys.argv[1])
+print(sum(len(store[name].spectrogram(0)) + len(store[name].image(0)) + len(store[name].tokens(0)) for name in store))
+"""
+
+
+def test_more_shards_than_a_process_may_hold_files_at_first(folder: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", FEW_FILES, folder], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert int(told.stdout) > 5 * 188

@@ -176,7 +176,10 @@ def _zero(path: str | os.PathLike[str], container: Any) -> Fraction:
     """Return where second 0 is on the file's clock; its pictures are looked at through another handle."""
     with open_container(path, "sound") as other:
         video = video_stream(other)
-        first = None if video is None or video.codec_context is None else first_picture(other, video)
+        first = None
+        if video is not None and video.codec_context is not None:
+            video.thread_count = 1  # one picture is worth no more
+            first = first_picture(other, video)
     if first is None:
         return Fraction(container.start_time or 0, 1_000_000)
     return clock_zero(container, first)

@@ -14,6 +14,7 @@ from mmpt.store.segment_store import (
     MELS,
     SEGMENT_LAYOUT,
     SPECTROGRAM_FRAMES,
+    STORE_FILE,
     check_fields,
 )
 from mmpt.store.video_shards_writer import VIDEOS_PER_SHARD, VideoShardsWriter
@@ -76,11 +77,12 @@ class SegmentStoreWriter(VideoShardsWriter):
         self.fields = check_fields(fields, folder)
         facts = {"tool": "mmpt.store.segment_writer", **(producer or {})}
         super().__init__(SEGMENT_LAYOUT, folder, {*self.fields, "meta"}, facts, videos_per_shard, on_commit)
-        there = sorted(self.extra.setdefault("fields", sorted(self.fields)))
-        if there != sorted(self.fields):
+        file = self.folder / STORE_FILE
+        there = check_fields(self.extra.setdefault("fields", sorted(self.fields)), file)
+        if there != self.fields:
             raise DataError(
-                f"{folder}: holds segments with {', '.join(there)}, these have {', '.join(sorted(self.fields))}."
-                " Use another folder, or remove this one"
+                f"{file}: the store holds segments with {', '.join(sorted(there))}, these have"
+                f" {', '.join(sorted(self.fields))}. Use another folder, or remove this one"
             )
 
     def add(self, video_id: str, record: SegmentRecord) -> None:

@@ -181,9 +181,9 @@ def _load_merlot(folder: Path, keep_last_merge: bool) -> MerlotSubwords:
         if odd is not None:  # the library would panic
             raise _unusable(folder, f"{MERGES_FILE} does not fit {VOCABULARY_FILE}: the merge {' '.join(odd)}")
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    except Exception as error:  # the library raises no class of its own
         raise _unusable(folder, f"{VOCABULARY_FILE} or {MERGES_FILE}: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

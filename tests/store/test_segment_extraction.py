@@ -97,6 +97,14 @@ def test_chunks_of_speech(corpus: Path, tmp_path: Path) -> None:
     assert [len(store["ö b"].tokens(k)) for k in range(2)] == [0, 0]  # nothing is said: every 5 seconds
 
 
+def test_chunks_may_be_shorter(corpus: Path, tmp_path: Path) -> None:
+    extract(corpus, tmp_path / "out", "merlot", most_tokens=7, short_side=24, quality=50)
+    a = SegmentStore(tmp_path / "out")["a"]
+    lengths = [len(a.tokens(k)) for k in range(len(a))]
+    assert max(lengths) <= 7 and len(lengths) > 4
+    assert decode_image(a.image(0)).shape == (24, 43, 3)  # 36 x 64 without its bars
+
+
 def test_denoised_and_raw_transcripts_and_no_transcripts_at_all(corpus: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.jsonl"
     words = [{"word": word, "time": number} for number, word in enumerate(["mashen", "eggs"])]
@@ -221,7 +229,7 @@ def test_options_that_do_not_go_together_are_named(corpus: Path, tmp_path: Path)
     ):
         with pytest.raises(DataError, match=told):
             options(corpus, **{"kind": "merlot", **changes})
-    for changes in ({"raw_transcript": True}, {"seconds": 3.0}):
+    for changes in ({"raw_transcript": True}, {"seconds": 3.0}, {"most_tokens": 7}):
         with pytest.raises(DataError, match="--kind reserve"):
             options(corpus, "reserve", **changes)
     items = find_videos([corpus / "videos"])

@@ -9,7 +9,8 @@ import pytest
 from mmpt.datasets.mmdataset import MMDataset
 from mmpt.modules import merlot_tokens, reserve_tokens
 from mmpt.processors.subword_texts import SubwordTextProcessor
-from mmpt.processors.vcr import MERLOTVCRAligner, ReserveVCRAligner, VCRMetaProcessor, VCRVideoProcessor
+from mmpt.processors.vcr import VCRMetaProcessor, VCRVideoProcessor
+from mmpt.processors.vcr_aligners import MERLOTVCRAligner, ReserveVCRAligner
 from mmpt.utils.errors import ConfigError, DataError
 from tests.processors.downstream_data import section
 

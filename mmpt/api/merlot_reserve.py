@@ -101,7 +101,7 @@ class PretrainedMerlotReserve:
         return self.model.contrastive_scales.device
 
     def preprocess_video(self, video_segments: Sequence[Mapping[str, Any]], verbose: bool = False) -> dict[str, Any]:
-        """Prepare segments by :func:`mmpt.api.reserve_preprocess.preprocess_video`, with the model's grid and tokenizer."""
+        """Prepare segments as :func:`~mmpt.api.reserve_preprocess.preprocess_video`, for this grid and tokenizer."""
         return preprocess_video(video_segments, self.image_grid_size, verbose, self.tokenizer)
 
     def get_label_space(self, options: Sequence[str]) -> Tensor:

@@ -16,10 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.api.reserve_segments import (
+    extract_frames_from_video,
+    video_to_segments,
+    video_to_segments_for_action_segmentation,
+    video_to_segments_zero_shot,
+)
 from mmpt.modules.reserve_tokens import AUDIOSPAN, PAD
 from mmpt.modules.reserve_towers import MELS, PATCH, patches_of
-from mmpt.store.black_bars import trim_black_bars
-from mmpt.store.frames_at_times import frames_at_times
 from mmpt.store.spectrogram import invert_spectrogram, make_spectrogram
 from mmpt.utils.errors import DataError
 
@@ -34,6 +38,9 @@ __all__ = [
     "make_spectrogram",
     "preprocess_image_to_patches",
     "preprocess_video",
+    "video_to_segments",
+    "video_to_segments_for_action_segmentation",
+    "video_to_segments_zero_shot",
 ]
 
 logger = logging.getLogger(__name__)
@@ -57,35 +64,7 @@ def load_tokenizer(tokenizer: Any) -> Any:
         return tokenizer
     from mmpt.utils.subwords import load_subwords
 
-    return load_subwords(tokenizer)
-
-
-def extract_frames_from_video(
-    video_file: str | os.PathLike[str],
-    times: Sequence[float],
-    use_multithreading: bool = False,
-    blackbar_threshold: int | None = 32,
-    max_perc_to_trim: float = 0.2,
-) -> list[np.ndarray]:
-    """Return the picture that a video shows at each time (seconds), black bars cut off, the same off all.
-
-    Args:
-        video_file: a local file.
-        times: seconds from the start of the video.
-        use_multithreading: decode with as many threads as FFmpeg likes.
-        blackbar_threshold: brightness below which a row or column is black; None: nothing is cut off.
-        max_perc_to_trim: largest share of height or width that is cut off a side.
-
-    Returns:
-        uint8 (height, width, 3) RGB each.
-
-    Raises:
-        DataError: if the file is no video or shows nothing at a time.
-    """
-    frames: list[np.ndarray] = frames_at_times(video_file, times, threads=0 if use_multithreading else 1)
-    if blackbar_threshold is None or not frames:
-        return frames
-    return list(trim_black_bars(np.stack(frames), blackbar_threshold, max_perc_to_trim))
+    return load_subwords(str(tokenizer))
 
 
 def preprocess_image_to_patches(

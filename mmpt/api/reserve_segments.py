@@ -10,13 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpt.api.reserve_preprocess import extract_frames_from_video
 from mmpt.store.audio import SAMPLE_RATE, audio_windows
+from mmpt.store.black_bars import trim_black_bars
 from mmpt.store.decode import probe
+from mmpt.store.frames_at_times import frames_at_times
 from mmpt.store.spectrogram import make_spectrogram
 from mmpt.utils.errors import DataError
 
-__all__ = ["video_to_segments", "video_to_segments_for_action_segmentation", "video_to_segments_zero_shot"]
+__all__ = [
+    "extract_frames_from_video",
+    "video_to_segments",
+    "video_to_segments_for_action_segmentation",
+    "video_to_segments_zero_shot",
+]
 
 #: Seconds of sound that the spectrogram of a segment is made of.
 _SOUND = 5.0
@@ -38,6 +44,34 @@ class _Window(NamedTuple):
     @property
     def middle(self) -> float:
         return (self.start + self.end) / 2
+
+
+def extract_frames_from_video(
+    video_file: str | os.PathLike[str],
+    times: Sequence[float],
+    use_multithreading: bool = False,
+    blackbar_threshold: int | None = 32,
+    max_perc_to_trim: float = 0.2,
+) -> list[np.ndarray]:
+    """Return the picture that a video shows at each time (seconds), black bars cut off, the same off all.
+
+    Args:
+        video_file: a local file.
+        times: seconds from the start of the video.
+        use_multithreading: decode with as many threads as FFmpeg likes.
+        blackbar_threshold: brightness below which a row or column is black; None: nothing is cut off.
+        max_perc_to_trim: largest share of height or width that is cut off a side.
+
+    Returns:
+        uint8 (height, width, 3) RGB each.
+
+    Raises:
+        DataError: if the file is no video or shows nothing at a time.
+    """
+    frames: list[np.ndarray] = frames_at_times(video_file, times, threads=0 if use_multithreading else 1)
+    if blackbar_threshold is None or not frames:
+        return frames
+    return list(trim_black_bars(np.stack(frames), blackbar_threshold, max_perc_to_trim))
 
 
 def video_to_segments(

@@ -28,6 +28,7 @@ from mmpt.modules.reserve_towers import (
     patches_of,
     tower_options,
 )
+from mmpt.modules.truncated_init import truncated_normal
 from mmpt.utils.checkpoint import load_checkpoint
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_section
@@ -96,7 +97,7 @@ class ReserveModel(VideoTextModel):
             if isinstance(module, nn.Linear | nn.Conv1d):
                 fan_in = module.weight[0].numel()
                 scale = min(18 / fan_in, 0.02) / math.sqrt(2)
-                nn.init.trunc_normal_(module.weight, std=scale, a=-2 * scale, b=2 * scale)
+                truncated_normal(module.weight, scale)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             if isinstance(module, Tower) and module.with_cls:
@@ -105,7 +106,7 @@ class ReserveModel(VideoTextModel):
             if isinstance(module, AttentionPool):
                 for part in (module.query, module.key, module.value, module.out):
                     scale = 1 / (_TRUNCATED * math.sqrt(self.hidden_size))
-                    nn.init.trunc_normal_(part.weight, std=scale, a=-2 * scale, b=2 * scale)
+                    truncated_normal(part.weight, scale)
         if self.hidden_size <= 768:
             nn.init.normal_(self.token_encoder.weight, std=0.02)
         else:

@@ -239,7 +239,7 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, int]:
     heads = next((value for key, value in state.items() if key.endswith("seq_attnpool/query/kernel")), None)
     if heads is not None and heads.dim() == 3:
         sizes["size_per_head"] = heads.shape[2]
-    named = published_names(state)
+    named = published_names({key: value.to("meta") for key, value in state.items()})  # the shapes are enough
     table, norm = named.get("token_encoder.weight"), named.get("joint_transformer.final_ln.weight")
     if table is None or norm is None or table.dim() != 2:
         raise CheckpointError("holds no MERLOT Reserve: there is no table of words or no joint transformer")

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["KERNELS", "Kernel", "kernel_weights", "resize_part"]
+__all__ = ["KERNELS", "Kernel", "Weights", "kernel_weights", "resize_part"]
+
+_ROWS = 32  # of a product: more of them need more lines, fewer keep the processor less busy
 
 
 class Kernel(NamedTuple):
@@ -44,17 +46,33 @@ KERNELS = {
 }
 
 
+class Weights(NamedTuple):
+    """What each source pixel of a line gives to each target pixel, float32 (target, source); rows sum to 1.
+
+    Attributes:
+        values: these.
+        begins: for each target pixel the first source pixel that matters to it, never falling.
+        ends: the one behind the last, never falling.
+    """
+
+    values: Tensor
+    begins: list[int]
+    ends: list[int]
+
+
 @functools.lru_cache(maxsize=256)
-def kernel_weights(name: str, source: int, target: int) -> Tensor:
-    """Return what each source pixel gives to each target pixel of a line, float32 (target, source); rows sum to 1.
+def kernel_weights(name: str, source: int, target: int) -> Weights:
+    """Return the weights of a kernel for lines of ``source`` pixels that become ``target`` pixels long.
 
     Where the line shrinks, kernels are widened by as much (antialias); pixel centres lie at half integers.
     """
     kernel, scale = KERNELS[name], source / target
     centres = (torch.arange(target, dtype=torch.float64) + 0.5) * scale
     distances = (torch.arange(source, dtype=torch.float64) + 0.5 - centres[:, None]) / max(scale, 1.0)
-    weights = torch.where(distances.abs() < kernel.radius, kernel.value(distances), 0.0)
-    return (weights / weights.sum(1, keepdim=True)).float()
+    reached = distances.abs() < kernel.radius
+    weights, matters = torch.where(reached, kernel.value(distances), 0.0), reached.int()
+    begins, ends = matters.argmax(1), source - matters.flip(1).argmax(1)
+    return Weights((weights / weights.sum(1, keepdim=True)).float(), begins.tolist(), ends.tolist())
 
 
 def resize_part(
@@ -72,16 +90,21 @@ def resize_part(
     Returns:
         uint8 (3, *part), rounded, clipped.
     """
-    sides = zip(image.shape[1:], size, corner, part, strict=True)
-    rows, columns = (kernel_weights(name, old, new)[first : first + count] for old, new, first, count in sides)
-    # What the part does not depend on is left out of the products.
-    top, bottom = _needed(rows)
-    left, right = _needed(columns)
-    pixels = image[:, top:bottom, left:right].to(torch.float32, memory_format=torch.contiguous_format)
-    resized = rows[:, top:bottom] @ pixels @ columns[:, left:right].T
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
+    rows, columns = (kernel_weights(name, old, new) for old, new in zip(image.shape[1:], size, strict=True))
+    lines = image.permute(1, 2, 0).flatten(1).float()  # (height, width * 3)
+    lines = _weighted(rows, range(corner[0], corner[0] + part[0]), lines)
+    lines = lines.unflatten(1, (-1, 3)).transpose(0, 1).flatten(1)  # (width, rows * 3)
+    lines = _weighted(columns, range(corner[1], corner[1] + part[1]), lines)
+    resized = lines.round_().clamp_(0, 255).to(torch.uint8)
+    return resized.unflatten(1, (-1, 3)).permute(2, 1, 0)
 
 
-def _needed(weights: Tensor) -> tuple[int, int]:
-    used = weights.abs().amax(0).nonzero()
-    return int(used[0]), int(used[-1]) + 1
+def _weighted(weights: Weights, targets: range, lines: Tensor) -> Tensor:
+    """Return the target lines, (targets, any), some at a time: these need few of the source lines (source, any)."""
+    found = lines.new_empty(len(targets), lines.shape[1])
+    for place in range(0, len(targets), _ROWS):
+        some = targets[place : place + _ROWS]
+        begin, end = weights.begins[some[0]], weights.ends[some[-1]]
+        values = weights.values[some[0] : some[-1] + 1, begin:end]
+        torch.mm(values, lines[begin:end], out=found[place : place + len(some)])
+    return found

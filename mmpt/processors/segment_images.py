@@ -184,15 +184,21 @@ def _crop(
 def _resize_corners(pixels: Tensor, size: tuple[int, int], kernel: str) -> Tensor:
     """Resize uint8 (3, H, W), corner pixels on corner pixels but for the mean over areas."""
     if kernel == "nearest":
-        rows, columns = (_nearest_corners(old, new) for old, new in zip(pixels.shape[1:], size, strict=True))
-        return pixels[:, rows[:, None], columns]
+        return _nearest_corners(pixels, size)
     if kernel == "area":
         return _resize(pixels, size, (0, 0), size, "area")
     return F.interpolate(pixels[None], size, mode=kernel, align_corners=True)[0]
 
 
-def _nearest_corners(old: int, new: int) -> Tensor:
-    return (torch.arange(new, dtype=torch.float64) * ((old - 1) / max(new - 1, 1)) + 0.5).long()
+def _nearest_corners(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    from PIL import Image
+
+    # Pillow's pixels have their centres at halves.
+    rows, columns = ((old - 1) / max(new - 1, 1) for old, new in zip(pixels.shape[1:], size, strict=True))
+    where = (columns, 0, 0.5 - columns / 2, 0, rows, 0.5 - rows / 2)
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    moved = image.transform((size[1], size[0]), Image.Transform.AFFINE, where, Image.Resampling.NEAREST)
+    return _tensor(np.array(moved))
 
 
 def _resize(

@@ -1,6 +1,7 @@
 """Records of segments of videos: which there are in a split, and of how many segments (MERLOT, MERLOT Reserve)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,9 @@ from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.segment_base import Piece, Record, SegmentOptions, open_store
 from mmpt.processors.segment_packing import pack_segments
+from mmpt.store.segment_store import SegmentStore
 from mmpt.utils.errors import ConfigError
+from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
 
 __all__ = [
@@ -58,6 +61,9 @@ class ReserveMetaOptions(SegmentMetaOptions):
 class SegmentMetaProcessor(MetaProcessor):
     """List the records of a split: ``train_path``, ``val_path`` and ``test_path`` are lists of video ids.
 
+    Without ``train_path``, training has all videos of the store but those that ``val_holdout`` holds out. Without
+    ``val_path``, validation has these, of the videos that training would have.
+
     Items are ``(Record, Record)``. Every segment of every listed video is in a record, and but for the last record
     in one alone. Subclasses say how long records and groups are.
 
@@ -75,20 +81,30 @@ class SegmentMetaProcessor(MetaProcessor):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.length, group = self.sizes(config)
-        store = open_store(config)
-        listed = read_id_list(self.path, self.path_key)
-        ids = list(dict.fromkeys(listed))
+        store, options = open_store(config), read_options(config, SegmentMetaOptions)
+        source, ids = self._listed(store, options)
+        self._path = str(source)  # for errors: the key may not be set
         ids = [name for name, keep in zip(ids, self.in_split(ids), strict=True) if keep]
         places = {name: place for place, name in enumerate(store.ids)}
         found = np.fromiter((places.get(name, -1) for name in ids), np.int64, len(ids))
         lengths = np.where(found >= 0, store.lengths()[found], 0)
-        report = SkipReport(self.path, read_options(config, SegmentMetaOptions).max_missing, what="videos")
+        report = SkipReport(source, options.max_missing, what="videos")
         for number in np.flatnonzero(found < 0).tolist():
             report.add("not in the segment store", ids[number])
         report.close(len(ids))
         self.skipped = report.counts
         self.video_ids = [name for name, place in zip(ids, found.tolist(), strict=True) if place >= 0]
         self._runs = pack_segments(lengths[found >= 0], self.length, group)
+
+    def _listed(self, store: SegmentStore, options: SegmentMetaOptions) -> tuple[Path, list[str]]:
+        """Return the videos to choose the split's from, each once, and where they are listed."""
+        held_out = self.split == "valid" and not self._path and self.val_holdout > 0
+        key = "train_path" if held_out else self.path_key
+        listed = getattr(options, key)
+        if not listed and key == "train_path":
+            return store.path, list(store.ids)
+        path = resolve_path(listed) if held_out else self.path
+        return path, list(dict.fromkeys(read_id_list(path, key)))
 
     def sizes(self, config: Any) -> tuple[int, int]:
         """Return how many segments a record and a group have; ConfigError if these cannot be."""

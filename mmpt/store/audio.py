@@ -24,7 +24,7 @@ __all__ = ["SAMPLE_RATE", "audio_windows", "decode_audio"]
 #: Samples per second that the published spectrograms are made of.
 SAMPLE_RATE = 22050
 
-_CLOSE = Fraction(1, 10)  # seconds; stamps that are off by less are rounding, not a gap
+_CLOSE = 0.1  # seconds; stamps that are off by less are rounding, not a gap
 _LONGEST_GAP = 3600  # seconds without sound; more is a broken clock
 _SEEK_FROM = 10  # seconds; nearer starts are decoded up to
 _LEAD_IN = 2  # seconds decoded before a start that was sought: codecs need a few packets to settle
@@ -127,20 +127,21 @@ def _joined(held: list[_Stretch], first: int, last: int) -> np.ndarray:
         inside = samples[max(0, first - begin) : max(0, last - begin)]
         offset = max(0, begin - first)
         window[offset : offset + len(inside)] = inside
-    return window
+    return np.nan_to_num(window, copy=False, nan=0.0, posinf=0.0, neginf=0.0)  # of damaged packets
 
 
 def _stretches(
     path: str | os.PathLike[str], container: Any, stream: Any, rate: int, start: float, report: DecodeReport
 ) -> Iterator[_Stretch]:
     """Yield the sound from about ``start`` on, each stretch after the one before; several seconds at most each."""
-    origin, frames = _frames_from(path, container, stream, start, report)
-    sound = _Resampled(rate)
-    expected: Fraction | None = None  # when the next frame begins if nothing is missing
+    zero, frames = _frames_from(path, container, stream, start, report)
+    sound, origin = _Resampled(rate), float(zero)
+    tick = float(stream.time_base or 0)
+    expected: float | None = None  # when the next frame begins if nothing is missing
     for frame in frames:
-        stamp = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base - origin
+        stamp = None if frame.pts is None or not tick else frame.pts * tick - origin
         if expected is None:
-            expected = stamp if stamp is not None and abs(stamp) < start + _LONGEST_GAP else Fraction(0)
+            expected = stamp if stamp is not None and abs(stamp) < start + _LONGEST_GAP else 0.0
             sound.begin(expected)
         elif stamp is not None and _CLOSE < stamp - expected < _LONGEST_GAP:
             yield from sound.flush()
@@ -148,7 +149,7 @@ def _stretches(
             expected = stamp
         elif stamp is not None and not -_CLOSE <= stamp - expected <= _CLOSE:
             origin += stamp - expected  # the clock jumped: the sound goes on
-        expected += Fraction(frame.samples, frame.sample_rate)
+        expected += frame.samples / frame.sample_rate
         yield from sound.add(frame)
     yield from sound.flush()
 
@@ -186,12 +187,13 @@ class _Resampled:
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self._resampler: Any = None
-        self._setup: tuple[Any, ...] | None = None
-        self._next = 0
+        self._setup: tuple[Any, ...] = ()
+        self._next: int | None = None
 
-    def begin(self, second: Fraction) -> None:
+    def begin(self, second: float) -> None:
         """Count samples from a second on, but never back over what was given out."""
-        self._next = max(self._next, round(second * self.rate)) if self._setup else round(second * self.rate)
+        place = round(second * self.rate)
+        self._next = place if self._next is None else max(self._next, place)
 
     def add(self, frame: Any) -> Iterator[_Stretch]:
         setup = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -211,9 +213,10 @@ class _Resampled:
 
     def _given(self, frames: Sequence[Any]) -> Iterator[_Stretch]:
         for frame in frames:
-            samples = frame.to_ndarray().mean(0, dtype=np.float32)  # FFmpeg's own mix of two channels is louder
-            samples[~np.isfinite(samples)] = 0
-            begin = self._next
-            self._next += len(samples)
-            if self._next > 0:  # before the first picture
+            channels = frame.to_ndarray()
+            # FFmpeg's own mix of two channels is louder than their mean
+            samples = channels[0] if len(channels) == 1 else (channels[0] + channels[1]) * np.float32(0.5)
+            begin = self._next or 0
+            self._next = begin + len(samples)
+            if self._next > 0:  # else it lies before the first picture
                 yield max(0, begin), samples[max(0, -begin) :]

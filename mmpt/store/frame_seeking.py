@@ -9,7 +9,7 @@ as a whole.
 import bisect
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,20 +20,39 @@ from mmpt.store.video_info import open_video
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["sought_frames"]
+__all__ = ["CannotSeekError", "FrameTimes", "frame_times", "sought_frames", "sought_pictures"]
 
 
-class _CannotSeekError(Exception):
+class CannotSeekError(Exception):
     """Report a file in which seeking is not to be relied on."""
 
 
 @dataclass
-class _Times:
-    """When the frames of a file are shown, in ticks of its clock and in order; those of key frames among them."""
+class FrameTimes:
+    """When the frames of a file are shown, in ticks of its clock and in order; those of key frames among them.
+
+    ``end``: when the last frame ends. ``tick``: seconds of a tick. ``origin``: second 0 on the file's clock.
+    """
 
     frames: list[int]
     keys: list[int]
     end: int
+    tick: Fraction
+    origin: Fraction
+
+    @property
+    def duration(self) -> float:
+        """How long the video lasts, in seconds."""
+        return float(self.end * self.tick - self.origin)
+
+    def second(self, ticks: int) -> float:
+        """Return the second of the video that is so many ticks on its clock."""
+        return max(0.0, float(ticks * self.tick - self.origin))
+
+    def shown_at(self, second: float) -> int:
+        """Return when the frame begins that is on screen at a second, in ticks; the first or last one if none is."""
+        number = bisect.bisect_right(self.frames, (Fraction(second) + self.origin) / self.tick) - 1
+        return self.frames[max(0, number)]
 
 
 def sought_frames(
@@ -48,7 +67,7 @@ def sought_frames(
     attempt = DecodeReport()
     try:
         chosen = _seek(path, wanted, encode, attempt)
-    except (_CannotSeekError, av.FFmpegError, ValueError) as error:
+    except (CannotSeekError, av.FFmpegError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         yield from middle_frames(path, wanted, encode, report)
@@ -61,42 +80,65 @@ def _seek(
     path: str | os.PathLike[str], wanted: int, encode: Callable[[Any], bytes], report: DecodeReport
 ) -> ChosenFrames:
     with open_video(path) as (container, stream):
-        times = _times(container, stream)
-        tick = stream.time_base
-        origin = clock_zero(container, times.frames[0] * tick)
+        times = frame_times(container, stream)
         targets = [times.frames[number] for number in middle_numbers(len(times.frames), wanted)]
-        images: dict[int, bytes] = {}
-        shown: int | None = None
-        frames: Iterator[Any] = iter(())
-        for target in dict.fromkeys(targets):
-            key = times.keys[bisect.bisect_right(times.keys, target) - 1]
-            if shown is None or key > shown:
-                container.seek(key, stream=stream)
-                frames = _frames(container, stream, report)
-            for frame in frames:
-                shown = frame.pts
-                if shown is None or shown >= target:
-                    break
-            if shown != target:
-                raise _CannotSeekError
-            images[target] = encode(frame)
-        report.packets, report.written = len(times.frames), wanted
-        end = Fraction(times.end) * tick - origin
-        judge_end(container, stream, end, Fraction(0), report)
-        report.seconds = float(end)
-        return ChosenFrames([images[t] for t in targets], [max(0.0, float(t * tick - origin)) for t in targets])
+        images = {
+            target: encode(frame)
+            for target, frame in sought_pictures(container, stream, times, dict.fromkeys(targets), report)
+        }
+        report.written = wanted
+        return ChosenFrames([images[t] for t in targets], [times.second(t) for t in targets])
 
 
-def _times(container: Any, stream: Any) -> _Times:
-    """Read the times of all packets."""
+def sought_pictures(
+    container: Any, stream: Any, times: FrameTimes, targets: Iterable[int], report: DecodeReport
+) -> Iterator[tuple[int, Any]]:
+    """Yield each target and the decoded frame that begins then, decoding from the key frame before it.
+
+    Args:
+        container: of the file.
+        stream: of its video.
+        times: of its frames.
+        targets: in ticks and in order, each once.
+        report: filled with counts and warnings.
+
+    Raises:
+        CannotSeekError: if seeking lands elsewhere, or a frame on the way is damaged.
+    """
+    shown: int | None = None
+    frames: Iterator[Any] = iter(())
+    for target in targets:
+        key = times.keys[bisect.bisect_right(times.keys, target) - 1]
+        if shown is None or key > shown:
+            container.seek(key, stream=stream)
+            frames = _frames(container, stream, report)
+        for frame in frames:
+            shown = frame.pts
+            if shown is None or shown >= target:
+                break
+        if shown != target:
+            raise CannotSeekError
+        yield target, frame
+    report.packets = len(times.frames)
+    end = Fraction(times.end) * times.tick - times.origin
+    judge_end(container, stream, end, Fraction(0), report)
+    report.seconds = float(end)
+
+
+def frame_times(container: Any, stream: Any) -> FrameTimes:
+    """Read the times of all packets, decoding nothing.
+
+    Raises:
+        CannotSeekError: if the packets do not tell when each frame is shown.
+    """
     frames, keys, end = [], [], 0
     if container.format.name == "avi":  # it knows in which order frames are decoded, not when they are shown
-        raise _CannotSeekError
+        raise CannotSeekError
     for packet in container.demux(stream):
         if not packet.size or packet.is_discard:
             continue
         if packet.pts is None or packet.time_base != stream.time_base:
-            raise _CannotSeekError
+            raise CannotSeekError
         frames.append(packet.pts)
         end = max(end, packet.pts + (packet.duration or 0))
         if packet.is_keyframe:
@@ -104,8 +146,9 @@ def _times(container: Any, stream: Any) -> _Times:
     frames.sort()
     keys.sort()
     if not keys or keys[0] > frames[0] or any(a == b for a, b in itertools.pairwise(frames)):
-        raise _CannotSeekError
-    return _Times(frames, keys, end)
+        raise CannotSeekError
+    tick = stream.time_base
+    return FrameTimes(frames, keys, end, tick, clock_zero(container, frames[0] * tick))
 
 
 def _frames(container: Any, stream: Any, report: DecodeReport) -> Iterator[Any]:
@@ -113,10 +156,10 @@ def _frames(container: Any, stream: Any, report: DecodeReport) -> Iterator[Any]:
     first = True
     for packet in container.demux(stream):
         if first and not packet.is_keyframe:
-            raise _CannotSeekError
+            raise CannotSeekError
         first = False
         for frame in packet.decode():
             if frame.is_corrupt:
-                raise _CannotSeekError
+                raise CannotSeekError
             report.decoded += 1
             yield frame

@@ -108,22 +108,23 @@ def log_mel(
     """
     window, hop = options.at_speed(playback_speed)
     sound = torch.as_tensor(wave, dtype=torch.float32)
-    if not torch.isfinite(sound).all():
-        raise DataError("a wave has samples that are no finite numbers")
     leading, samples = sound.shape[:-1], sound.shape[-1]
     frames = 1 + samples // hop
-    sound = sound.reshape(math.prod(leading), samples)
-    if samples:
-        sound = sound / sound.abs().amax(-1, keepdim=True).clamp(min=1)
-    if samples <= window // 2:  # too short to be reflected
-        sound = torch.nn.functional.pad(sound, (0, window // 2 + 1 - samples))
-    transformed = torch.stft(
-        sound, window, hop, window, _hann(window), center=True, pad_mode="reflect", return_complex=True
-    )[..., :frames]
-    power = torch.view_as_real(transformed).square().sum(-1)
-    mel = torch.matmul(_mel_bank(sr, window, options), power).transpose(-1, -2)
-    logs = torch.log(mel + options.offset) - math.log(options.offset)
-    return np.asarray(logs.reshape(*leading, *logs.shape[1:]).numpy(), np.float32)
+    # real and imaginary part of a bin, squared, are weighed alike: their sum need not be formed
+    bank = _mel_bank(sr, window, options).T.repeat_interleave(2, 0).contiguous()
+    logs = torch.empty(math.prod(leading), frames, options.bands)
+    for number, one in enumerate(sound.reshape(math.prod(leading), samples)):  # what one needs stays in the cache
+        peak = float(one.abs().max()) if samples else 0.0
+        if not math.isfinite(peak):
+            raise DataError("a wave has samples that are no finite numbers")
+        one = one / peak if peak > 1 else one
+        if samples <= window // 2:  # too short to be reflected
+            one = torch.nn.functional.pad(one, (0, window // 2 + 1 - samples))
+        padded = torch.nn.functional.pad(one[None], (window // 2, window // 2), mode="reflect")[0]
+        bins = torch.fft.rfft(padded.unfold(0, window, hop)[:frames] * _hann(window))
+        torch.matmul(torch.view_as_real(bins).flatten(1).square_(), bank, out=logs[number])
+    logs.add_(options.offset).log_().sub_(math.log(options.offset))
+    return logs.reshape(*leading, frames, options.bands).numpy()
 
 
 def mel_blocks(spec: np.ndarray, playback_speed: float, starts: Sequence[int] = INFERENCE_STARTS) -> np.ndarray:

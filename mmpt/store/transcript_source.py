@@ -31,6 +31,10 @@ class TranscriptSource(ABC):
         """
 
     @abstractmethod
+    def ids(self) -> list[str]:
+        """Return the ids of all videos that have one."""
+
+    @abstractmethod
     def stamp(self, video_id: str) -> str | None:
         """Return what is otherwise once the transcript of a video has changed; None where there is none."""
 
@@ -81,6 +85,9 @@ class _Folder(TranscriptSource):
             raise DataError(f"{self.folder}: no transcript of video {video_id!r} ({', '.join(SUFFIXES)})")
         return read_spoken(self._files[video_id])
 
+    def ids(self) -> list[str]:
+        return sorted({file: name for name, file in sorted(self._files.items(), reverse=True)}.values())
+
     def stamp(self, video_id: str) -> str | None:
         if video_id not in self._files:
             return None
@@ -110,6 +117,9 @@ class _OneFile(TranscriptSource):
 
     def __getitem__(self, video_id: str) -> SpokenText:
         return parse_spoken(_unpacked(self._file.raw(video_id)), f"{self._file.path}: video {video_id!r}")
+
+    def ids(self) -> list[str]:
+        return self._file.ids()
 
     def stamp(self, video_id: str) -> str | None:
         return f"crc32 {zlib.crc32(self._file.raw(video_id).encode()):08x}" if video_id in self else None
@@ -158,6 +168,9 @@ class _Lines(TranscriptSource):
             raise DataError(f"{self.path}: no transcript of video {video_id!r}")
         number = self._places[video_id][0]
         return parse_spoken(self._read(video_id).decode(errors="replace"), f"{self.path}, line {number}")
+
+    def ids(self) -> list[str]:
+        return list(self._places)
 
     def stamp(self, video_id: str) -> str | None:
         return f"crc32 {zlib.crc32(self._read(video_id)):08x}" if video_id in self._places else None

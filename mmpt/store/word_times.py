@@ -208,14 +208,12 @@ def _denoised(value: Any, where: str) -> list[str] | None:
         return None
     if isinstance(value, str):
         return clean_words(value)
-    texts = [entry.get("cleanasr") if isinstance(entry, dict) else entry for entry in value] if _is_list(value) else []
-    if not _is_list(value) or not all(isinstance(text, str) for text in texts):
+    entries = value if isinstance(value, list) else [None]
+    texts = [entry.get("cleanasr") if isinstance(entry, dict) else entry for entry in entries]
+    words = [text for text in texts if isinstance(text, str)]
+    if len(words) < len(texts):
         raise DataError(f"{where}, denoised: {shown(value, 80)} is no list of texts (cleanasr)")
-    return clean_words(" ".join(texts))
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
+    return clean_words(" ".join(words))
 
 
 def _words_of(cue: Cue) -> list[Word]:

@@ -15,6 +15,7 @@ Both need nothing but ``tokenizers``, which comes with transformers.
 import functools
 import itertools
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,15 @@ from mmpt.utils.errors import ConfigError, shown
 from mmpt.utils.files import resolve_path
 from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE
 
-__all__ = ["MERGES_FILE", "VOCABULARY_FILE", "MerlotSubwords", "ReserveSubwords", "Subwords", "load_subwords"]
+__all__ = [
+    "MERGES_FILE",
+    "VOCABULARY_FILE",
+    "MerlotSubwords",
+    "ReserveSubwords",
+    "Subwords",
+    "load_subwords",
+    "subwords_files",
+]
 
 VOCABULARY_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 _REMEMBERED = 1 << 16  # words
@@ -109,7 +118,7 @@ class ReserveSubwords(Subwords):
         return word  # the tokenizer puts the space before it
 
 
-def load_subwords(path: str, keep_last_merge: bool = False) -> Subwords:
+def load_subwords(path: str | os.PathLike[str], keep_last_merge: bool = False) -> Subwords:
     """Return the tokenizer of a path (``dataset.tokenizer``); one object per path and process.
 
     Args:
@@ -121,24 +130,38 @@ def load_subwords(path: str, keep_last_merge: bool = False) -> Subwords:
     Raises:
         ConfigError: if there is no tokenizer, or one with other special ids; names path and key.
     """
-    found = resolve_path(path)
-    return _load(str(found.absolute()), str(path), bool(keep_last_merge))
+    states = [os.stat(file) for file in subwords_files(path)]
+    stamp = tuple((state.st_size, state.st_mtime_ns) for state in states)  # of files that were trained anew
+    return _load(str(resolve_path(path).absolute()), bool(keep_last_merge), stamp)
+
+
+def subwords_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of the tokenizer of a path: the two of MERLOT's kind, or the one of MERLOT Reserve's.
+
+    Raises:
+        ConfigError: if there is none; names path and key.
+    """
+    place = resolve_path(path)
+    pair = [place / VOCABULARY_FILE, place / MERGES_FILE]
+    if all(file.is_file() for file in pair):
+        return pair
+    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
+    if len(files) != 1 or not files[0].is_file():
+        raise ConfigError(
+            f"dataset.tokenizer: {str(path)!r} is neither a folder with {VOCABULARY_FILE} and {MERGES_FILE} (MERLOT)"
+            " nor a .json file of the library tokenizers (MERLOT Reserve). Copy the published files there, or train"
+            " your own with scripts/tokenizers/train.py"
+        )
+    return files
 
 
 @functools.lru_cache(maxsize=8)
-def _load(path: str, named: str, keep_last_merge: bool) -> Subwords:
-    place = Path(path)
+def _load(path: str, keep_last_merge: bool, stamp: tuple[tuple[int, int], ...]) -> Subwords:
+    files = subwords_files(path)
     subwords: Subwords
-    if place.is_dir() and (place / VOCABULARY_FILE).is_file() and (place / MERGES_FILE).is_file():
-        subwords = _load_merlot(place, keep_last_merge)
+    if len(files) == 2:
+        subwords = _load_merlot(Path(path), keep_last_merge)
     else:
-        files = sorted(place.glob("*.json")) if place.is_dir() else [place]
-        if len(files) != 1 or not files[0].is_file():
-            raise ConfigError(
-                f"dataset.tokenizer: {named!r} is neither a folder with {VOCABULARY_FILE} and {MERGES_FILE} (MERLOT)"
-                " nor a .json file of the library tokenizers (MERLOT Reserve). Copy the published files there, or train"
-                " your own with scripts/tokenizers/train.py"
-            )
         subwords = _load_reserve(files[0])
     subwords._origin = (path, keep_last_merge)
     return subwords

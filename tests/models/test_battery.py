@@ -6,9 +6,21 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from reserve_samples import reserve_images, reserve_records, reserve_videos
 from torch import Tensor, nn
 
-from mmpt.losses import MFMMLM, MTM, CrossEntropy, LAVENDERLoss, MERLOTLoss, MMContraLoss, T2VContraLoss, VIOLETLoss
+from mmpt.losses import (
+    MFMMLM,
+    MTM,
+    CrossEntropy,
+    LAVENDERLoss,
+    MERLOTLoss,
+    MMContraLoss,
+    ReserveLoss,
+    ReserveTVQALoss,
+    T2VContraLoss,
+    VIOLETLoss,
+)
 from mmpt.models.base import VideoTextModel
 from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
 from mmpt.utils.registry import resolve_class
@@ -137,6 +149,11 @@ def reasoning(count: int) -> Batch:
     return {**read_choices(count), "question_kind": torch.arange(count) % 2}
 
 
+def in_one_row(model: Any, batch: Batch) -> Batch:
+    """All scores of an item side by side: it has several questions, or is read in several ways."""
+    return {"logits": model(**batch)["logits"].flatten(1)}
+
+
 POOLED = ("pooled_video", "pooled_text")
 PADDED = {"caps": "cmasks", "vfeats": "vmasks"}
 
@@ -152,6 +169,9 @@ SYSTEMS = {
     "MERLOTPretraining": System(framed_pairs, MERLOTLoss(), POOLED, PADDED, records),
     "MERLOTAnswering": System(read_choices, CrossEntropy(), ("logits",), PADDED),
     "MERLOTVCR": System(reasoning, CrossEntropy(), ("logits",), PADDED),
+    "ReservePretraining": System(framed_pairs, ReserveLoss(), POOLED, PADDED, reserve_records),
+    "ReserveVCR": System(reserve_images, CrossEntropy(), ("logits",), {}, run=in_one_row),
+    "ReserveTVQA": System(reserve_videos, ReserveTVQALoss(), ("logits",), {"vfeats": "vmasks"}, run=in_one_row),
 }
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)

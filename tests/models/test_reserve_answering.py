@@ -88,6 +88,14 @@ def test_vcr_scores_every_option_beside_its_image() -> None:
     assert CrossEntropy()(**outputs) > 0
 
 
+def test_padding_of_a_text_changes_nothing() -> None:
+    for model, batch in ((make(ReserveVCR), vcr_batch()), (make(ReserveTVQA), tvqa_batch())):
+        noisy = {**batch, "caps": batch["caps"].where(batch["cmasks"], 77)}
+        assert not torch.equal(noisy["caps"], batch["caps"])
+        with torch.no_grad():
+            assert torch.equal(model(**noisy)["logits"], model(**batch)["logits"])
+
+
 def tvqa_batch() -> dict[str, Tensor]:
     tokens, _ = texts(1, 2, 2, length=FRAMES * 18 + 16)
     question, place = 8, torch.arange(tokens.shape[-1])

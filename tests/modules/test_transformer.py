@@ -1,5 +1,7 @@
 """The shared encoder: names, masks, hooks, and its two attention paths, recomputed independently."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 from mmpt.modules import transformer
 from mmpt.modules.transformer import (
     MASKED_SCORE,
+    AttentionInputs,
     KeyValueCache,
     TransformerEncoder,
     TransformerOptions,
@@ -105,6 +108,27 @@ def test_rows_that_are_all_padding_stay_finite(dtype: torch.dtype, need_attentio
     mask = torch.zeros(3, 5, dtype=torch.bool)
     output = encoder(hidden().to(dtype), mask, need_attention=need_attention).last_hidden_state
     assert torch.isfinite(output).all()
+
+
+@pytest.mark.parametrize("need_attention", [False, True])
+def test_padding_attends_evenly_where_the_masked_score_is_low_enough(need_attention: bool) -> None:
+    options = TransformerOptions(16, 1, 2, 32, norm="pre", masked_score=-1e10)
+    encoder = TransformerEncoder(options).eval()
+    hidden, mask = torch.randn(1, 4, 16), torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[:, :2, :2] = True
+    with torch.no_grad():
+        attention = encoder.layer[0].attention.attention
+        context, _ = attention(hidden, AttentionInputs(additive_mask(mask, hidden.dtype, -1e10), None, need_attention))
+        values = attention.value(hidden)
+        torch.testing.assert_close(context[0, 3], values[0].mean(0))
+        plain = TransformerEncoder(TransformerOptions(16, 1, 2, 32, norm="pre")).eval()
+        plain.load_state_dict(encoder.state_dict())
+        states = [one(hidden, mask, need_attention=need_attention).last_hidden_state for one in (encoder, plain)]
+        assert torch.equal(states[0][:, :2], states[1][:, :2])
+        for dtype in (torch.float16, torch.bfloat16):
+            with torch.autocast("cpu", dtype=dtype):
+                assert encoder(hidden, mask, need_attention=need_attention).last_hidden_state.isfinite().all()
+            assert copy.deepcopy(encoder).to(dtype)(hidden.to(dtype), mask).last_hidden_state.isfinite().all()
 
 
 def test_additive_mask_shapes_and_values() -> None:

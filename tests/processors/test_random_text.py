@@ -12,12 +12,14 @@ from mmpt.modules.reserve_tokens import MASK, PAD
 from mmpt.processors.random_text import (
     SPAN_LENGTHS,
     IdText,
+    MaskedText,
     TextFiles,
     allowed_tokens,
     mask_spans,
     open_random_text,
     unmasked_length,
 )
+from mmpt.processors.reserve_sequences import Layout
 from mmpt.utils.errors import DataError
 from mmpt.utils.shardedtensor import ShardedTensor
 from mmpt.utils.subwords import load_subwords
@@ -61,6 +63,10 @@ def test_the_published_items_have_this_layout():
         audio, text = (GOLDEN[f"dl/random_text/{name}_ptr"][number][0] for name in ("audio", "text"))
         assert text[text >= 0].tolist() == list(range(6, 12)) and (tokens[text >= 0] == MASK).all()
         assert set(np.diff(audio).tolist()) == {0, 1}
+        spans = [span[span > 0] for span in GOLDEN["dl/text_spans"][number][6:]]
+        text = restored(MaskedText(Layout(tokens, audio, text), spans), 6)
+        source = GOLDEN["random_text"][number]
+        assert any((source[k : k + len(text)] == text).all() for k in range(len(source) - len(text) + 1))
     rng = np.random.default_rng(0)
     for _ in range(20):
         masked = mask_spans(rng, Long(), 160, 6, 6, EVERY)

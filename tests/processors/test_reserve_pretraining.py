@@ -9,6 +9,7 @@ from segment_samples import (
     VIDEOS,
     dataset,
     merlot_settings,
+    published_files,
     reserve_settings,
     write_sample,
     write_segments,
@@ -85,6 +86,13 @@ def test_a_record_in_a_test(folder):
     subwords = load_subwords(section["tokenizer"])
     known = [START, *subwords.encode("title:"), *subwords.encode("w nine"), START, *subwords.encode("tags:"), 30, 31]
     assert tokens[: tokens.index(END) + 1] == [*known, END]
+
+
+@pytest.mark.skipif(not (published_files() / "reserve").exists(), reason="the published tokenizer is not here")
+def test_what_is_known_of_a_video_is_headed_as_published(folder):
+    section = reserve_settings(folder, tokenizer=str(published_files() / "reserve" / "lowercase_encoder.json"))
+    headings = dataset(section, "Reserve").aligner.headings
+    assert headings == {"title": [START, 3388, 35], "description": [START, 2026, 35], "tags": [START, 10884, 35]}
 
 
 def check(item):

@@ -45,6 +45,20 @@ def test_the_listed_videos_alone_are_used_and_held_out_ones_in_one_split(folder,
     assert sorted(sides[0] + sides[1]) == sorted(VIDEOS) and all(sides)
 
 
+def test_without_a_list_all_of_the_store_is_used(folder, tmp_path):
+    def ids(split, **more):
+        return MERLOTMetaProcessor(merlot_settings(folder, split, **{"train_path": None, "val_path": None, **more}))
+
+    assert ids("train").video_ids == list(VIDEOS)
+    sides = [ids(split, val_holdout=0.5).video_ids for split in ("train", "valid")]
+    assert sorted(sides[0] + sides[1]) == sorted(VIDEOS) and all(sides)
+    names = tmp_path / "ids.txt"
+    names.write_text("\n".join(sides[1]))
+    assert ids("valid", val_holdout=0.5, train_path=str(names)).video_ids == sides[1]
+    with pytest.raises(DataError, match=r"dataset\.train_path: cannot read"):
+        ids("valid", val_holdout=0.5, train_path="/nowhere.txt")
+
+
 def test_videos_that_are_not_there_are_counted_up_to_a_limit(folder, tmp_path):
     names = tmp_path / "ids.txt"
     names.write_text("\n".join([*VIDEOS, "gone"]))
@@ -60,7 +74,8 @@ def test_videos_that_are_not_there_are_counted_up_to_a_limit(folder, tmp_path):
         ({"segment_path": None}, "dataset.segment_path: not set"),
         ({"chunks_in_group": 3}, "dataset.num_chunks: 8 is no multiple"),
         ({"chunks_in_group": 0}, "dataset.num_chunks: 8 is no multiple"),
-        ({"train_path": None}, "dataset.train_path: not set"),
+        ({"split": "test", "test_path": None}, "dataset.test_path: not set"),
+        ({"split": "valid", "val_path": None}, "dataset.val_path: not set"),
     ],
 )
 def test_settings_that_cannot_be(folder, section, message):
@@ -112,3 +127,8 @@ def test_damage_is_told(folder, tmp_path):
     segments._places[0][0].token_times = lambda k: np.zeros((77, 2))
     with pytest.raises(DataError, match=r"video four: segment 1: \d+ tokens and times of shape"):
         segments.token_times(1)
+
+
+def test_an_empty_split_is_told(folder):
+    with pytest.raises(DataError, match="merlot_store gives an empty valid split with dataset.val_holdout 1e-09"):
+        MERLOTMetaProcessor(merlot_settings(folder, "valid", train_path=None, val_path=None, val_holdout=1e-9))

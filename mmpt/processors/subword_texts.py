@@ -8,7 +8,7 @@ import numpy as np
 from mmpt.processors.clip_text_processor import WordPieces
 from mmpt.processors.msrvtt_qa import Choice
 from mmpt.processors.open_questions import OpenQuestion
-from mmpt.utils.errors import ConfigError
+from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 from mmpt.utils.subwords import Subwords, load_subwords
 
@@ -47,8 +47,20 @@ class Tokenised:
         return subwords_of(self._tokenizer_of)
 
     def ids(self, text: Any) -> list[int]:
-        """Return the ids of a text; a list of ids stays as it is."""
-        return self.subwords.encode(text) if isinstance(text, str) else [int(one) for one in text]
+        """Return the ids of a text; a list of ids stays as it is.
+
+        Raises:
+            DataError: if the tokenizer does not have an id: the text was tokenised by another.
+        """
+        if isinstance(text, str):
+            return self.subwords.encode(text)
+        ids = [int(one) for one in text]
+        if ids and not 0 <= min(ids) <= max(ids) < self.subwords.vocab_size:
+            raise DataError(
+                f"ids {min(ids)} to {max(ids)} are not all of the {self.subwords.vocab_size} of dataset.tokenizer "
+                f"{self._tokenizer_of['tokenizer']}: these texts were tokenised by another"
+            )
+        return ids
 
 
 class SubwordTextProcessor(Tokenised):

@@ -190,6 +190,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "MERLOTVCRAligner": Entry("mmpt.processors.vcr_aligners:MERLOTVCRAligner"),
         "ReserveVCRAligner": Entry("mmpt.processors.vcr_aligners:ReserveVCRAligner"),
         "TVQAAligner": Entry("mmpt.processors.tvqa:TVQAAligner"),
+        "MERLOTTVQAAligner": Entry("mmpt.processors.merlot_tvqa:MERLOTTVQAAligner"),
         "ClozeAligner": Entry("mmpt.processors.reserve_cloze:ClozeAligner"),
     },
     "predictor": {

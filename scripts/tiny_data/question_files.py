@@ -1,6 +1,7 @@
 """Tiny data of the downstream tasks of MERLOT and MERLOT Reserve, at the paths that their task files name."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +10,7 @@ import numpy as np
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
 from mmpt.store.tfrecord_questions import import_questions
 from mmpt.utils.files import write_json
+from mmpt.utils.json_lines import read_lines
 from scripts.tiny_data.retrieval_files import write_lines
 from scripts.tiny_data.tfrecord_files import picture, write_layout
 
@@ -37,6 +39,8 @@ def write_downstream(data: Path, questions: int = 4, seed: int = 0) -> None:
             for split in splits:
                 write_layout(records, layout, questions, seed)
                 import_questions([records], data / store, data / lines.format(split), layout, progress=False)
+    for split in ("train", "val"):
+        write_lines(data / f"tvqa/merlot_{split}.jsonl", _in_words(data / f"tvqa/{split}.jsonl"))
     clips = {f"cloze_{number}": 3 + number for number in range(questions)}
     write_segments(data / "msrvtt/segments_3s", clips, seed)
     asked = [{"video": name, "question": _CLOZE, "answer": _ANSWERS[row % 3]} for row, name in enumerate(clips)]
@@ -59,6 +63,13 @@ def write_segments(folder: Path, lengths: Mapping[str, int], seed: int = 0) -> N
                 spectrograms=[rng.random((188, 64)).astype(np.float16) for _ in range(count)],
             )
             store.add(name, record)
+
+
+def _in_words(questions: Path) -> Iterator[str]:
+    """Yield the lines of a file of TVQA with texts for token ids, as MERLOT needs them."""
+    for _, record in read_lines(questions):
+        texts = {"query": "who is it", "choices": [f"answer {n}" for n in range(5)], "subtitles": ["hello"] * 7}
+        yield json.dumps(record | texts)
 
 
 def _write_kitchens(folder: Path, actions: int, seed: int) -> None:

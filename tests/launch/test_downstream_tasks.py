@@ -22,7 +22,7 @@ from scripts.tiny_data.question_files import write_downstream
 from scripts.tiny_data.subword_files import write_merlot_tokenizer, write_reserve_tokenizer
 
 MERLOT_CHOICES = ("tgif_action", "tgif_transition", "lsmdc_mc")
-TRAININGS = ["merlot_vcr", "reserve_vcr", "reserve_tvqa", *(f"merlot_{name}" for name in MERLOT_CHOICES)]
+TRAININGS = ["merlot_vcr", "merlot_tvqa", "reserve_vcr", "reserve_tvqa", *(f"merlot_{name}" for name in MERLOT_CHOICES)]
 TESTS = [
     *(f"test_{name}" for name in TRAININGS),
     "test_merlot_vist_zs",
@@ -54,7 +54,7 @@ def small(config: OmegaConf) -> OmegaConf:
     reserve = "image_grid" in config.dataset
     config.dataset.update({"image_grid": [2, 4]} if reserve else {"image_size": [32, 64]})
     if not reserve:
-        config.model.max_text_positions = 256
+        config.model.max_text_positions = 256  # of one text
     return config
 
 

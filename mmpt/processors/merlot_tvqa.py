@@ -12,7 +12,6 @@ from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_sampling import sample_frames
 from mmpt.processors.merlot_questions import MERLOTChoiceOptions, lay_out_merlot
 from mmpt.processors.oblong_frames import merlot_frames
-from mmpt.processors.question_lines import Text
 from mmpt.processors.segment_base import RecordSegments
 from mmpt.processors.subword_texts import Tokenised
 from mmpt.processors.tvqa import TVQAQuestion
@@ -66,9 +65,9 @@ class MERLOTTVQAAligner(Tokenised):
             raise DataError(f"{name}: {len(stored)} segments are stored, and frames is {question.frames}")
         windows = sample_frames(question.frames, self.num_frames, drawn)
         vfeats, vmasks = self.frames([stored.image(window) for window in windows], name, self.num_frames, drawn)
-        asked = self._spaced(question.query)
-        choices = [self._spaced(choice) for choice in question.choices]
-        said = [one for window in question.subtitles[: question.frames] for one in self._spaced(window)]
+        asked = self.running(question.query)
+        choices = [self.running(choice) for choice in question.choices]
+        said = [one for window in question.subtitles[: question.frames] for one in self.running(window)]
         room = max(self.max_text_len - 2 - len(asked) - max(map(len, choices)), 0)
         self.cut.add(len(said) > room, f"{name}, {len(said) - room} ids too many")
         rows = [lay_out_merlot([*asked, *choice, *said[:room]], self.max_text_len) for choice in choices]
@@ -80,7 +79,3 @@ class MERLOTTVQAAligner(Tokenised):
             "answers": torch.tensor(question.answer),
             "video_id": question.question_id,
         }
-
-    def _spaced(self, text: Text) -> list[int]:
-        """Return the ids of a text as it stands behind another, after a space; of ids, these."""
-        return self.ids(f" {text.strip()}" if isinstance(text, str) and text.strip() else text)

@@ -169,6 +169,7 @@ SYSTEMS = {
     "MERLOTPretraining": System(framed_pairs, MERLOTLoss(), POOLED, PADDED, records),
     "MERLOTAnswering": System(read_choices, CrossEntropy(), ("logits",), PADDED),
     "MERLOTVCR": System(reasoning, CrossEntropy(), ("logits",), PADDED),
+    "MERLOTOpenEnded": System(framed_questions, CrossEntropy(), ("logits",), PADDED),
     "ReservePretraining": System(framed_pairs, ReserveLoss(), POOLED, PADDED, reserve_records),
     "ReserveVCR": System(reserve_images, CrossEntropy(), ("logits",), {}, run=in_one_row),
     "ReserveTVQA": System(reserve_videos, ReserveTVQALoss(), ("logits",), {"vfeats": "vmasks"}, run=in_one_row),

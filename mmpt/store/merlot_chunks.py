@@ -11,10 +11,10 @@ import numpy as np
 from mmpt.store.word_alignment import align_words
 from mmpt.store.word_times import Word
 
-__all__ = ["END_MARGIN", "MOST_TOKENS", "SENTENCE_TOKENS", "Chunk", "merlot_chunks", "speechless_chunks"]
+__all__ = ["END_MARGIN", "MOST_TOKENS", "SENTENCE_SHARE", "Chunk", "merlot_chunks", "speechless_chunks"]
 
-#: Tokens of a chunk beside its start token, and how many make a chunk complete where a sentence ends.
-MOST_TOKENS, SENTENCE_TOKENS = 31, 23.25
+#: Tokens of a chunk beside its start token, and the share of them that makes it complete where a sentence ends.
+MOST_TOKENS, SENTENCE_SHARE = 31, 0.75
 #: Seconds before the end of a video from which no frame is taken: many files end earlier than they say.
 END_MARGIN = 1.0
 
@@ -55,7 +55,7 @@ def merlot_chunks(
     duration: float,
     denoised: Sequence[str] | None = None,
     most_tokens: int = MOST_TOKENS,
-    sentence_tokens: float = SENTENCE_TOKENS,
+    sentence_tokens: float = SENTENCE_SHARE * MOST_TOKENS,
     end_margin: float = END_MARGIN,
 ) -> list[Chunk]:
     """Cut the speech of a video into chunks, in the order of time.

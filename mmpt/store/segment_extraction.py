@@ -15,7 +15,7 @@ from mmpt.store.decode import DecodeReport, decoder_version
 from mmpt.store.decode_pool import Piece, PoolOptions
 from mmpt.store.extraction_job import ExtractionJob, ExtractionSummary, UnfitVideoError, is_unchanged, source_of
 from mmpt.store.extraction_manifest import Manifest
-from mmpt.store.merlot_chunks import END_MARGIN
+from mmpt.store.merlot_chunks import END_MARGIN, MOST_TOKENS
 from mmpt.store.reserve_segments import SpeedUp
 from mmpt.store.segment_making import PictureSize, SegmentRules, make_record
 from mmpt.store.segment_store import ALWAYS
@@ -46,8 +46,9 @@ class SegmentExtractionOptions:
     faster (reserve; :class:`mmpt.store.reserve_segments.SpeedUp`), as published: so little speech is easy to guess, and
     longer stretches hold more of it; off, so that all segments have one length. ``spectrograms``: of the sound
     (reserve). ``missing_as_speechless``: take a video without a transcript as one in which nothing is said, instead of
-    counting it as failed. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at the end
-    of a video that are left out, because many files end earlier than they say. ``short_side``, ``long_side``,
+    counting it as failed. ``most_tokens``: of a chunk (merlot), beside its start; a sentence that ends with three
+    quarters of them closes it. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at
+    the end of a video that are left out, because many files end earlier than they say. ``short_side``, ``long_side``,
     ``quality``: limits of the frames' pixels and quality of their JPEGs; None: as published. ``videos_per_shard``: a
     killed run loses at most so many. ``force``: also extract again what is there. ``workers`` and ``timeout_seconds``:
     see :class:`mmpt.store.decode_pool.PoolOptions`.
@@ -63,6 +64,7 @@ class SegmentExtractionOptions:
     speed_up: bool = False
     spectrograms: bool = True
     missing_as_speechless: bool = False
+    most_tokens: int = MOST_TOKENS
     seconds: float = SEGMENT_SECONDS
     end_margin: float = END_MARGIN
     short_side: int | None = None
@@ -80,6 +82,7 @@ class SegmentExtractionOptions:
             ("raw_transcript", self.raw_transcript, merlot or not self.raw_transcript),
             ("speed_up", self.speed_up, not (merlot and self.speed_up)),
             ("seconds", self.seconds, self.seconds > 0 and (merlot or self.seconds == SEGMENT_SECONDS)),
+            ("most_tokens", self.most_tokens, self.most_tokens >= 1 and (merlot or self.most_tokens == MOST_TOKENS)),
             ("end_margin", self.end_margin, self.end_margin >= 0),
             ("short_side", self.short_side, self.short_side is None or self.short_side >= 1),
             ("long_side", self.long_side, self.long_side is None or self.long_side >= 1),
@@ -99,6 +102,7 @@ class SegmentExtractionOptions:
             kind=self.kind,
             size=size,
             spectrograms=self.kind == "reserve" and self.spectrograms,
+            most_tokens=self.most_tokens,
             seconds=self.seconds,
             end_margin=self.end_margin,
             speed_up=SpeedUp() if self.speed_up else None,
@@ -122,6 +126,7 @@ class SegmentExtractionOptions:
             "tokenizer": {file.name: file_sha256(file) for file in subwords_files(self.tokenizer)},
             "keep_last_merge": self.keep_last_merge,
             "speed_up": self.speed_up,
+            "most_tokens": self.most_tokens,
             "seconds": self.seconds,
             "end_margin": self.end_margin,
             "frames": rules.size._asdict(),

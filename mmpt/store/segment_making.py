@@ -12,7 +12,7 @@ from mmpt.store.black_bars import BlackBars
 from mmpt.store.decode import Picture
 from mmpt.store.frames_at_times import VideoClock, pictures_at, read_clock
 from mmpt.store.images import encode_jpeg
-from mmpt.store.merlot_chunks import merlot_chunks, speechless_chunks
+from mmpt.store.merlot_chunks import SENTENCE_SHARE, merlot_chunks, speechless_chunks
 from mmpt.store.reserve_segments import SpeedUp, plan_windows, reserve_segments
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord
@@ -47,6 +47,7 @@ class SegmentRules:
     kind: str
     size: PictureSize
     spectrograms: bool
+    most_tokens: int
     seconds: float
     end_margin: float
     speed_up: SpeedUp | None
@@ -154,7 +155,15 @@ def _plan(
     duration: float,
 ) -> _Plan:
     if rules.kind == "merlot":
-        chunks = merlot_chunks(words, subwords.encode_words, duration, denoised, end_margin=rules.end_margin)
+        chunks = merlot_chunks(
+            words,
+            subwords.encode_words,
+            duration,
+            denoised,
+            rules.most_tokens,
+            SENTENCE_SHARE * rules.most_tokens,
+            rules.end_margin,
+        )
         if not words:
             chunks = speechless_chunks(duration, rules.seconds, rules.end_margin)
         return _Plan(

@@ -6,7 +6,7 @@ Writes, below the output folder:
 
     videos/<id>.mp4              stories of five stages, 75 seconds, and single stages of 5 seconds, with sound
     transcripts/<id>.json        what the narrator says: {"words": [{"word", "start", "end"}, ..]}, times in seconds
-    train.lst, val.lst, test.lst ids of the videos with stories; asked.lst of the single stages
+    train.lst, val.lst, test.lst ids of the videos with stories; asked.lst: the files of the single stages
     stories/, stories.jsonl      the stories of the test as VIST has them: five images and five captions
     txt_asked-mc.json            questions about single stages, five options each, as TGIF-Action's
     cloze.jsonl                  the same questions of the test as sentences with one <|MASK|>, and the answers
@@ -70,7 +70,8 @@ def write_texts(plans: Sequence[StoryPlan], output: Path, seed: int) -> None:
         write_json(output / "transcripts" / f"{plan.name}.json", {"words": _words(plan)}, indent=None)
     for split in ("train", "val", "test"):
         _write_lines(output / f"{split}.lst", (plan.name for plan in plans if plan.split == f"story_{split}"))
-    _write_lines(output / "asked.lst", (plan.name for plan in plans if plan.split.startswith("asked")))
+    asked_files = (f"videos/{plan.file_name}" for plan in plans if plan.split.startswith("asked"))
+    _write_lines(output / "asked.lst", asked_files)
     questions = _questions(plans, np.random.default_rng([seed, 13]))
     write_json(output / "txt_asked-mc.json", questions, indent=None)
     _write_lines(output / "cloze.jsonl", _clozes(plans))

@@ -55,6 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--speed-up", action="store_true", help="reserve: play windows with few words 2 or 3 times faster")
     add("--no-sound", action="store_true", help="reserve: no spectrograms")
     add(
+        "--most-tokens",
+        type=int,
+        default=default.most_tokens,
+        metavar="N",
+        help=f"merlot: of a chunk, beside its start (dataset.max_text_len less 1; {default.most_tokens})",
+    )
+    add(
         "--seconds",
         type=float,
         default=default.seconds,
@@ -97,6 +104,7 @@ def _run(args: argparse.Namespace) -> int:
         speed_up=args.speed_up,
         spectrograms=not args.no_sound,
         missing_as_speechless=args.missing_as_speechless,
+        most_tokens=args.most_tokens,
         seconds=args.seconds,
         end_margin=args.end_margin,
         short_side=args.short_side,

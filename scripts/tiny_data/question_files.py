@@ -1,4 +1,7 @@
-"""Tiny data of the downstream tasks of MERLOT and MERLOT Reserve, at the paths that their task files name."""
+"""Tiny data of MERLOT and MERLOT Reserve, at the paths that their task files name.
+
+Images and sounds are noise, so that there is nothing to learn.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,14 +10,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from mmpt.store.segment_store import open_segments
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
+from mmpt.store.tfrecord_pretraining import import_segments
 from mmpt.store.tfrecord_questions import import_questions
 from mmpt.utils.files import write_json
 from mmpt.utils.json_lines import read_lines
 from scripts.tiny_data.retrieval_files import write_lines
+from scripts.tiny_data.subword_files import write_merlot_tokenizer, write_reserve_tokenizer
 from scripts.tiny_data.tfrecord_files import picture, write_layout
 
-__all__ = ["write_downstream", "write_segments"]
+__all__ = ["write_downstream", "write_segments", "write_systems"]
 
 #: Layout of the records, store, and the file of questions of a split.
 _TASKS = (
@@ -28,10 +34,26 @@ _ACTIONS = (("0", "1", "take plate"), ("0", "2", "take board:chopping"), ("3", "
 _CLOZE = "this is a<|MASK|>"
 
 
+def write_systems(output: Path, seed: int = 0) -> None:
+    """Write all data of the two systems below ``output / "data"``, and tokenizers in ``pretrained_models``."""
+    data, models = output / "data", output / "pretrained_models"
+    write_merlot_tokenizer(models / "merlot")
+    write_reserve_tokenizer(models / "reserve/lowercase_encoder.json")
+    with TemporaryDirectory() as folder:
+        records = Path(folder) / "records"
+        for layout, store in (("merlot", "yttemporal180m/merlot_segments"), ("reserve", "yttemporal1b/segments")):
+            write_layout(records, layout, 6, seed)
+            import_segments([records], data / store, layout, progress=False)
+            ids = open_segments(data / store).ids
+            for split, listed in (("train", ids[4:]), ("test", ids[:4])):
+                write_lines((data / store).with_name(f"{split}.lst"), listed)
+    write_downstream(data, seed=seed)
+
+
 def write_downstream(data: Path, questions: int = 4, seed: int = 0) -> None:
     """Write VCR, TVQA, VIST, MSRVTT-QA as sentences with a gap, and EPIC-KITCHENS-100 below ``data``.
 
-    Ids are those of :mod:`scripts.tiny_data.tfrecord_files`; images are noise, so that there is nothing to learn.
+    Ids are those of :mod:`scripts.tiny_data.tfrecord_files`.
     """
     with TemporaryDirectory() as folder:
         records = Path(folder) / "records"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.store.extraction_job import ExtractionSummary
-from mmpt.store.images import decode_image, image_format
+from mmpt.store.images import decode_image
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
 from mmpt.store.tfrecords import Example, read_examples
@@ -123,7 +123,7 @@ def merlot_groups(example: Example) -> Iterator[Group]:
         video = example.text(f"{first}/youtube_id")
         seconds = np.array([example.number(f"{chunk}/mean_time") for chunk in chunks], np.float64)
         record = SegmentRecord(
-            images=[_image(example, f"{chunk}/image/encoded") for chunk in chunks],
+            images=[example.image(f"{chunk}/image/encoded") for chunk in chunks],
             times=np.stack([seconds, seconds], axis=1),
             mid=seconds,
             speed=np.ones(len(chunks), np.float32),
@@ -149,7 +149,7 @@ def reserve_groups(example: Example) -> Iterator[Group]:
         tokens = [_ids(example, f"{one}/tok_ids") for one in segments]
         token_times = [_token_times(example, one, len(ids)) for one, ids in zip(segments, tokens, strict=True)]
         record = SegmentRecord(
-            images=[_image(example, f"{one}/image/encoded") for one in segments],
+            images=[example.image(f"{one}/image/encoded") for one in segments],
             times=times,
             mid=times.mean(axis=1),
             speed=np.array([example.number(f"{one}/playback_speed", 1) for one in segments], np.float32),
@@ -236,13 +236,6 @@ def _reserve_source(example: Example, segment: str, last: str) -> bool:
                 return True
             break
     return example.text(f"{segment}/youtube_id") != example.text(f"{last}/youtube_id")
-
-
-def _image(example: Example, name: str) -> bytes:
-    content = example.bytes_of(name)
-    if image_format(content) is None:
-        raise DataError(f"{example.place}: {name!r}: neither JPEG nor PNG")
-    return content
 
 
 def _ids(example: Example, name: str) -> np.ndarray:

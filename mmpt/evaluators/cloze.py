@@ -16,6 +16,7 @@ from mmpt.evaluators.base import EvalOptions, Metric, load_arrays, save_arrays
 from mmpt.evaluators.batch_predictor import BatchPredictor, on_device
 from mmpt.evaluators.metrics import wilson_interval
 from mmpt.evaluators.open_qa_predictor import OpenQAOptions, OpenQAPredictor
+from mmpt.models.reserve_cloze import SPAN_LENGTH
 from mmpt.modules.reserve_tokens import PAD
 from mmpt.processors.subword_texts import SubwordOptions, subwords_of
 from mmpt.utils.errors import ConfigError, DataError
@@ -26,8 +27,6 @@ __all__ = ["ActionAnticipationMetric", "ActionAnticipationPredictor", "ClozePred
 
 logger = logging.getLogger(__name__)
 
-#: Ids of an answer, at most (specification B5.1).
-_SPAN_LENGTH = 15
 _BEST, _TOP = 5, (1, 5)
 _PARTS = ("action", "verb", "noun")
 _FILE = "anticipation.npz"
@@ -47,9 +46,9 @@ def give_answers(model: Any, dataloader: Any, config: Any, predictor: str) -> li
     if not labels:
         raise ConfigError(f"predictor: {predictor} needs a data set with answers to choose from (its labels)")
     subwords = subwords_of(section_of(config, "dataset"))
-    spans = torch.full((len(labels), _SPAN_LENGTH), PAD)
+    spans = torch.full((len(labels), SPAN_LENGTH), PAD)
     for row, label in zip(spans, labels, strict=True):
-        ids = subwords.encode(str(label))[:_SPAN_LENGTH]
+        ids = subwords.encode(str(label))[:SPAN_LENGTH]
         row[: len(ids)] = torch.tensor(ids)
     model.set_answers(spans)
     return [str(label) for label in labels]

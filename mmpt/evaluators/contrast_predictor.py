@@ -78,7 +78,7 @@ class ContrastMetric(Metric):
 
     Candidates that are alike (the same words) are one: naming it is right for each of its queries. Other ties count
     against the query. ``<objective>_chance`` is the recall at 1 of guessing, ``<objective>_R1_ci`` the 95% Wilson
-    interval.
+    interval. ``count`` is the number of queries of the first objective.
     """
 
     kind = "contrasts"
@@ -105,7 +105,8 @@ class ContrastMetric(Metric):
                 more[f"{name}_R{top}_ci"] = list(wilson_interval(hits, len(found)))
             more[f"{name}_MR"] = float(np.median(found))
             more |= {f"{name}_chance": 1 / len(first), f"{name}_candidates": len(first), f"{name}_count": len(found)}
-        return {**recalls, **more}
+        main = next(iter(contrasts))
+        return {**recalls, **more, "count": more[f"{main}_count"]}
 
     def print_computed_metrics(self, metrics: Mapping[str, Any]) -> str:
         """Return the recalls of each objective on one line, with chance."""

@@ -80,18 +80,28 @@ class ReserveCloze(ReserveModel):
         rows, places = torch.arange(len(tokens), device=tokens.device), (tokens == MASK).int().argmax(1)
         return unit_rows(self.head(self.join(inputs)[rows, places]))
 
-    def answer_scores(self, **batch: Any) -> Tensor:
-        """Score every answer that was set, (B, C); arguments as :meth:`mask_vectors`, others are ignored.
+    def answer_scores(self, answer_spans: Tensor | None = None, **batch: Any) -> Tensor:
+        """Score the answers that were set, or those of each item, (B, C).
+
+        Args:
+            answer_spans: int64 (B, C, L), padded with 0: answers of each item's own, encoded here.
+            batch: arguments of :meth:`mask_vectors`; others are ignored.
 
         Raises:
-            DataError: if no answers were set.
+            DataError: if there are no answers of either kind.
         """
-        if not len(self.answers):
-            raise DataError("no answers to choose from: the predictor (ClozePredictor) sets those of the data")
         names = ("caps", "cmasks", "segments", "vfeats", "vmasks", "audio_pointers", "audio_clips")
-        return _SCALE * self.mask_vectors(**{name: batch[name] for name in names if name in batch}) @ self.answers.T
+        if answer_spans is not None:
+            spans = answer_spans.flatten(0, 1)
+            own = self.encode_text(spans, spans != PAD).unflatten(0, answer_spans.shape[:2])
+        elif len(self.answers):
+            own = self.answers
+        else:
+            raise DataError("no answers to choose from: the predictor (ClozePredictor) sets those of the data")
+        vectors = self.mask_vectors(**{name: batch[name] for name in names if name in batch})
+        return _SCALE * (own.to(vectors.dtype) @ vectors[..., None])[..., 0]
 
     def forward(self, answers: Tensor | None = None, **batch: Any) -> dict[str, Tensor]:
-        """Return ``logits`` (B, C) of the answers that were set, and ``answers``, int64 (B,), as ``targets``."""
+        """Return ``logits`` as :meth:`answer_scores`, and ``answers``, int64 (B,), as ``targets``."""
         logits = self.answer_scores(**batch)
         return {"logits": logits} if answers is None else {"logits": logits, "targets": answers.reshape(-1)}

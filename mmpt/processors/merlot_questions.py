@@ -1,4 +1,4 @@
-"""Questions about a few frames of a clip with N answers to choose from, as MERLOT reads them (arXiv:2106.02636).
+"""Questions about a few frames of a clip, as MERLOT reads them (arXiv:2106.02636): with N answers, or open-ended.
 
 Meta and text files are those of VIOLET and LAVENDER (:class:`~mmpt.processors.clip_texts.ClipTextMetaProcessor`).
 
@@ -12,17 +12,19 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.modules.masking import IGNORED
 from mmpt.modules.merlot_tokens import END, PADDING, START
 from mmpt.processors.base import UnusableItemError, clip_name, flat_ids
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_sampling import sample_frames
 from mmpt.processors.msrvtt_qa import Choice, OptionsAligner
 from mmpt.processors.oblong_frames import MERLOTItemOptions, merlot_frames
+from mmpt.processors.open_questions import OpenQuestion
 from mmpt.store.frame_store import StoredFrames
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 
-__all__ = ["MERLOTChoiceAligner", "MERLOTChoiceOptions", "lay_out_merlot"]
+__all__ = ["MERLOTChoiceAligner", "MERLOTChoiceOptions", "MERLOTOpenEndedAligner", "lay_out_merlot"]
 
 
 @dataclass
@@ -49,10 +51,9 @@ def lay_out_merlot(words: Sequence[int], length: int) -> tuple[torch.Tensor, tor
     return torch.from_numpy(caps), torch.arange(length) < len(kept) + 2
 
 
-class MERLOTChoiceAligner(OptionsAligner):
-    """Align a clip with every option of a question: ``START question option END``, one text for each."""
+class _ClipFrames:
+    """What the aligners of questions about a clip share: a few of its frames, and the length of texts."""
 
-    config_options: ClassVar[dict[str, type]] = {"dataset": MERLOTChoiceOptions}
     whole_videos: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
@@ -65,6 +66,25 @@ class MERLOTChoiceAligner(OptionsAligner):
         self.split, self.num_frames, self.max_text_len = options.split, options.num_frames, options.max_text_len
         self.frames = merlot_frames(config)
         self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")
+
+    def clip(self, name: str, stored: StoredFrames, rng: np.random.Generator | None) -> dict[str, Any]:
+        """Return ``vfeats``, ``vmasks`` and ``video_id`` of a clip; UnusableItemError if it has no usable frame."""
+        drawn = rng if self.split == "train" else None
+        if not len(stored):
+            raise UnusableItemError(f"video {name}: has no stored frame")
+        numbers = sample_frames(len(stored), self.num_frames, drawn)
+        vfeats, vmasks = self.frames([stored[number] for number in numbers], f"video {name}", self.num_frames, drawn)
+        return {"vfeats": vfeats, "vmasks": vmasks, "video_id": name}
+
+    def count_cut(self, name: str, over: int) -> None:
+        """Count a text about a video of which ``over`` ids, if positive, do not fit."""
+        self.cut.add(over > 0, f"video {name}, {over} ids too many")
+
+
+class MERLOTChoiceAligner(_ClipFrames, OptionsAligner):
+    """Align a clip with every option of a question: ``START question option END``, one text for each."""
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": MERLOTChoiceOptions}
 
     @property
     def max_words(self) -> int:
@@ -97,14 +117,47 @@ class MERLOTChoiceAligner(OptionsAligner):
             UnusableItemError: if there is no frame, or one is damaged; names the video.
             DataError: if the right option is none of them; names the video.
         """
-        name, drawn = clip_name(video_id), rng if self.split == "train" else None
+        name = clip_name(video_id)
         if not isinstance(text_feature, Choice):
             raise DataError(f"video {name}: {type(text_feature).__name__} is no question with options")
         texts = self.question_item(name, text_feature)
-        if not len(stored):
-            raise UnusableItemError(f"video {name}: has no stored frame")
-        numbers = sample_frames(len(stored), self.num_frames, drawn)
-        vfeats, vmasks = self.frames([stored[number] for number in numbers], f"video {name}", self.num_frames, drawn)
-        over = self.too_many(text_feature)
-        self.cut.add(over > 0, f"video {name}, {over} ids too many")
-        return {"vfeats": vfeats, "vmasks": vmasks, "video_id": name, **texts}
+        self.count_cut(name, self.too_many(text_feature))
+        return {**self.clip(name, stored, rng), **texts}
+
+
+class MERLOTOpenEndedAligner(_ClipFrames):
+    """Align a clip with a question whose answer is one of a vocabulary: ``START question END``."""
+
+    config_options: ClassVar[dict[str, type]] = {"dataset": MERLOTChoiceOptions}
+
+    def __call__(
+        self, video_id: Any, stored: StoredFrames, text_feature: Any, rng: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        """Return a clip and a question.
+
+        Args:
+            video_id: id, or ``(id, start, end)``.
+            stored: the frames, of a :class:`~mmpt.processors.frame_base.FrameVideoProcessor`.
+            text_feature: :class:`~mmpt.processors.open_questions.OpenQuestion` of ids.
+            rng: draws frames and crops, in training.
+
+        Returns:
+            As :class:`MERLOTChoiceAligner`, with ``caps`` int64 and ``cmasks`` bool (X,), and ``answers`` int64 (), the
+            class of the answer, -100 where the vocabulary lacks it. In the test split also ``question`` and
+            ``answer_text``, the texts.
+
+        Raises:
+            UnusableItemError: if there is no frame, or one is damaged; names the video.
+            DataError: if it is no open-ended question; names the video.
+        """
+        name = clip_name(video_id)
+        if not isinstance(text_feature, OpenQuestion):
+            raise DataError(f"video {name}: {type(text_feature).__name__} is no open-ended question")
+        ids = flat_ids(text_feature.question).tolist()
+        caps, cmasks = lay_out_merlot(ids, self.max_text_len)
+        self.count_cut(name, len(ids) + 2 - self.max_text_len)
+        label = torch.tensor(text_feature.label if text_feature.label >= 0 else IGNORED)
+        item = {**self.clip(name, stored, rng), "caps": caps, "cmasks": cmasks, "answers": label}
+        if self.split == "test" and text_feature.texts:
+            item["question"], item["answer_text"] = text_feature.texts
+        return item

@@ -8,7 +8,7 @@ import numpy as np
 from mmpt.processors.clip_text_processor import WordPieces
 from mmpt.processors.msrvtt_qa import Choice
 from mmpt.processors.open_questions import OpenQuestion
-from mmpt.utils.errors import ConfigError
+from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 from mmpt.utils.subwords import Subwords, load_subwords
 
@@ -47,12 +47,29 @@ class Tokenised:
         return subwords_of(self._tokenizer_of)
 
     def ids(self, text: Any) -> list[int]:
-        """Return the ids of a text; a list of ids stays as it is."""
-        return self.subwords.encode(text) if isinstance(text, str) else [int(one) for one in text]
+        """Return the ids of a text; a list of ids stays as it is.
+
+        Raises:
+            DataError: if the tokenizer does not have an id: the text was tokenised by another.
+        """
+        if isinstance(text, str):
+            return self.subwords.encode(text)
+        ids = [int(one) for one in text]
+        if ids and not 0 <= min(ids) <= max(ids) < self.subwords.vocab_size:
+            raise DataError(
+                f"ids {min(ids)} to {max(ids)} are not all of the {self.subwords.vocab_size} of dataset.tokenizer "
+                f"{self._tokenizer_of['tokenizer']}: these texts were tokenised by another"
+            )
+        return ids
+
+    def running(self, text: Any) -> list[int]:
+        """Return the ids of a text as it stands behind another, after a space; a list of ids stays as it is."""
+        spaced = isinstance(text, str) and text.strip() and self.subwords.kind == "merlot"
+        return self.ids(f" {text.strip()}" if spaced else text)
 
 
 class SubwordTextProcessor(Tokenised):
-    """Encode a caption, the options of a question, or an open-ended question; ids stay as they are.
+    """Encode a caption, the options of a question, or an open-ended question, as running text; ids stay as they are.
 
     =====================  =====================================================================
     a text                 :class:`~mmpt.processors.clip_text_processor.WordPieces`
@@ -66,12 +83,12 @@ class SubwordTextProcessor(Tokenised):
     def __call__(self, text_id: Any, rng: np.random.Generator | None = None) -> Any:
         """Return ids without special ones; anything else than the above is passed on for the aligner to encode."""
         if isinstance(text_id, str):
-            return WordPieces(self.ids(text_id), text_id)
+            return WordPieces(self.running(text_id), text_id)
         if isinstance(text_id, Choice):
             texts = tuple(text if isinstance(text, str) else "" for text in (text_id.question, *text_id.options))
-            options = [self.ids(option) for option in text_id.options]
-            return text_id._replace(options=options, question=self.ids(text_id.question), texts=texts)
+            options = [self.running(option) for option in text_id.options]
+            return text_id._replace(options=options, question=self.running(text_id.question), texts=texts)
         if isinstance(text_id, OpenQuestion):
             texts = (text_id.question, text_id.answer_text)
-            return text_id._replace(question=self.ids(text_id.question), texts=texts)
+            return text_id._replace(question=self.running(text_id.question), texts=texts)
         return text_id

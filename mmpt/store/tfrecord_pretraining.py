@@ -8,6 +8,7 @@ and the records do not say how many there are.
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.store.extraction_job import ExtractionSummary
-from mmpt.store.images import decode_image, image_format
+from mmpt.store.images import decode_image
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
 from mmpt.store.tfrecords import Example, read_examples
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
+from mmpt.utils.shardedtensor import ShardedTensorWriter
 
-__all__ = ["PRETRAINING_LAYOUTS", "Group", "import_segments", "merlot_groups", "read_spectrogram", "reserve_groups"]
+__all__ = [
+    "PRETRAINING_LAYOUTS",
+    "Group",
+    "import_segments",
+    "merlot_groups",
+    "random_texts",
+    "read_spectrogram",
+    "reserve_groups",
+]
 
 
 class Group(NamedTuple):
@@ -39,6 +49,7 @@ def import_segments(
     check: bool = True,
     force: bool = False,
     progress: bool = True,
+    random_text: str | Path | None = None,
 ) -> ExtractionSummary:
     """Read the records of files into a segment store; entries that are there already are left as they are.
 
@@ -51,6 +62,8 @@ def import_segments(
         check: verify each record's checksum.
         force: write entries again that are there.
         progress: show a bar.
+        random_text: of ``reserve``, also write the text that belongs to no video, token ids, as a ShardedTensor of
+            this prefix (``dataset.random_text_path``), anew.
 
     Returns:
         Counts; ``failures`` are the groups that could not be used, with the reason.
@@ -65,27 +78,34 @@ def import_segments(
     read, fields = PRETRAINING_LAYOUTS[layout]
     began, names = time.perf_counter(), _Names()
     summary = ExtractionSummary("segments", skipped_because="")
-    with sole_writer(Path(folder) / ".lock"):
-        producer = {"tool": "import_tfrecords", "layout": layout}
-        with SegmentStoreWriter(folder, fields=fields, producer=producer) as writer:
-            for example in tqdm(read_examples(files, check), desc=layout, unit="record", disable=not progress):
+    producer = {"tool": "import_tfrecords", "layout": layout}
+    with ExitStack() as stack:
+        stack.enter_context(sole_writer(Path(folder) / ".lock"))
+        writer = stack.enter_context(SegmentStoreWriter(folder, fields=fields, producer=producer))
+        texts = ShardedTensorWriter(random_text, np.int32, (), producer) if random_text is not None else None
+        if texts is not None:
+            stack.enter_context(texts)
+        for example in tqdm(read_examples(files, check), desc=layout, unit="record", disable=not progress):
+            try:
+                groups = list(read(example))
+                if texts is not None:
+                    for text in random_texts(example):
+                        texts.append(text)
+            except DataError as error:
+                summary.failures.append((example.place, str(error)))
+                continue
+            for group in groups:
+                name = names.unique(group.name)
+                if name in writer.stored and not force:
+                    summary.skipped += 1
+                    continue
                 try:
-                    groups = list(read(example))
+                    writer.add(name, group.record)
                 except DataError as error:
                     summary.failures.append((example.place, str(error)))
                     continue
-                for group in groups:
-                    name = names.unique(group.name)
-                    if name in writer.stored and not force:
-                        summary.skipped += 1
-                        continue
-                    try:
-                        writer.add(name, group.record)
-                    except DataError as error:
-                        summary.failures.append((example.place, str(error)))
-                        continue
-                    summary.done += 1
-                    summary.frames += len(group.record.images)
+                summary.done += 1
+                summary.frames += len(group.record.images)
     summary.wall_seconds = time.perf_counter() - began
     return summary
 
@@ -103,7 +123,7 @@ def merlot_groups(example: Example) -> Iterator[Group]:
         video = example.text(f"{first}/youtube_id")
         seconds = np.array([example.number(f"{chunk}/mean_time") for chunk in chunks], np.float64)
         record = SegmentRecord(
-            images=[_image(example, f"{chunk}/image/encoded") for chunk in chunks],
+            images=[example.image(f"{chunk}/image/encoded") for chunk in chunks],
             times=np.stack([seconds, seconds], axis=1),
             mid=seconds,
             speed=np.ones(len(chunks), np.float32),
@@ -129,7 +149,7 @@ def reserve_groups(example: Example) -> Iterator[Group]:
         tokens = [_ids(example, f"{one}/tok_ids") for one in segments]
         token_times = [_token_times(example, one, len(ids)) for one, ids in zip(segments, tokens, strict=True)]
         record = SegmentRecord(
-            images=[_image(example, f"{one}/image/encoded") for one in segments],
+            images=[example.image(f"{one}/image/encoded") for one in segments],
             times=times,
             mid=times.mean(axis=1),
             speed=np.array([example.number(f"{one}/playback_speed", 1) for one in segments], np.float32),
@@ -139,6 +159,12 @@ def reserve_groups(example: Example) -> Iterator[Group]:
             meta={"youtube_id": video, **_reserve_meta(example, segments)},
         )
         yield Group(f"{video}_{round(times[0, 0]):05d}", record)
+
+
+def random_texts(example: Example) -> list[np.ndarray]:
+    """Return the texts of a record of Reserve that belong to no video, token ids int32 (tokens,) each."""
+    names = (name for name in sorted(example) if name.endswith("/random_text"))
+    return [ids for name in names if len(ids := _ids(example, name))]
 
 
 #: What reads a record of each layout, and the fields of its segments.
@@ -210,13 +236,6 @@ def _reserve_source(example: Example, segment: str, last: str) -> bool:
                 return True
             break
     return example.text(f"{segment}/youtube_id") != example.text(f"{last}/youtube_id")
-
-
-def _image(example: Example, name: str) -> bytes:
-    content = example.bytes_of(name)
-    if image_format(content) is None:
-        raise DataError(f"{example.place}: {name!r}: neither JPEG nor PNG")
-    return content
 
 
 def _ids(example: Example, name: str) -> np.ndarray:

@@ -16,41 +16,27 @@ of each kind, ``answer`` is ``{"context", "choices", "label"}``, and ``rationale
 with the context that names the right answer, or those of each answer; a label is null where it is not known.
 """
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mmpt.store.extraction_job import ExtractionSummary
-from mmpt.store.frame_writer import FrameStoreWriter
-from mmpt.store.images import image_format
+from mmpt.store.question_writer import Entry, Imported, write_questions
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
-from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
+from mmpt.store.segment_writer import SegmentRecord
 from mmpt.store.tfrecord_pretraining import read_spectrogram
 from mmpt.store.tfrecords import Example, read_examples
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import atomic_open, sole_writer
 
-__all__ = ["QUESTION_LAYOUTS", "Entry", "Imported", "import_questions", "write_questions"]
+__all__ = ["QUESTION_LAYOUTS", "TVQA_FRAMES", "WINDOW_SECONDS", "import_questions"]
 
 #: TVQA: seconds of a window, frames of its spectrogram, and their columns: 64 mel bands and the playback speed.
 WINDOW_SECONDS, TVQA_FRAMES, TVQA_COLUMNS = 14 / 3, 180, 65
 _TVQA_WINDOWS, _CHOICES, _SENTENCES = 7, {"vcr": 4, "tvqa": 5}, 5
 _KINDS = ("answer", "rationale")
-
-#: What belongs into a store: images of a frame store, or segments.
-Entry = tuple[str, Sequence[bytes] | SegmentRecord]
-
-
-class Imported(NamedTuple):
-    """One record: what goes into the store, and its line of the file of questions."""
-
-    entries: Sequence[Entry]
-    line: Mapping[str, Any]
 
 
 def import_questions(
@@ -93,88 +79,12 @@ def import_questions(
     return write_questions(items, folder, questions, {"tool": "import_tfrecords", "layout": layout}, force)
 
 
-def write_questions(
-    items: Iterator[tuple[str, Callable[[], Imported]]],
-    folder: str | Path,
-    questions: str | Path,
-    producer: Mapping[str, Any],
-    force: bool = False,
-) -> ExtractionSummary:
-    """Write images and questions; of each item its place, and what reads it or raises DataError.
-
-    An image that is in the store is left as it is unless ``force``; the file of questions appears when all is done.
-    """
-    began, summary = time.perf_counter(), ExtractionSummary("questions", skipped_because="")
-    seen: set[str] = set()
-    with (
-        sole_writer(Path(folder) / ".lock"),
-        _Stores(folder, producer, force) as stores,
-        atomic_open(questions) as file,
-    ):
-        for place, read in items:
-            try:
-                item = read()
-                if item.line["id"] in seen:
-                    raise DataError(f"{place}: the id {item.line['id']!r} comes twice")
-                for entry in item.entries:
-                    summary.frames += stores.add(entry)
-            except DataError as error:
-                summary.failures.append((place, str(error)))
-                continue
-            seen.add(item.line["id"])
-            file.write(json.dumps(item.line, ensure_ascii=False) + "\n")
-            summary.done += 1
-        if not summary.done:
-            raise DataError(f"{questions}: no question could be used; the first: {summary.failures[:1]}")
-    summary.wall_seconds = time.perf_counter() - began
-    return summary
-
-
-class _Stores:
-    """The frame or segment store of an import, opened by the first entry of its kind."""
-
-    def __init__(self, folder: str | Path, producer: Mapping[str, Any], force: bool) -> None:
-        self.folder, self.producer, self.force = folder, producer, force
-        self.writer: FrameStoreWriter | SegmentStoreWriter | None = None
-        self.added: set[str] = set()
-
-    def __enter__(self) -> "_Stores":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.writer is not None:
-            self.writer.__exit__(*error)
-
-    def add(self, entry: Entry) -> int:
-        """Add an entry if it is not there; return the number of its images."""
-        name, content = entry
-        if self.writer is None:
-            if isinstance(content, SegmentRecord):
-                fields = frozenset({"images", "tokens", "spectrograms"})
-                self.writer = SegmentStoreWriter(self.folder, fields, self.producer)
-            else:
-                self.writer = FrameStoreWriter(self.folder, self.producer)
-            self.writer.__enter__()
-        if name in self.added or (name in self.writer.stored and not self.force):
-            return 0
-        if isinstance(content, SegmentRecord):
-            assert isinstance(self.writer, SegmentStoreWriter)
-            self.writer.add(name, content)
-            count = len(content.images)
-        else:
-            assert isinstance(self.writer, FrameStoreWriter)
-            self.writer.append(name, content)
-            count = len(content)
-        self.added.add(name)
-        return count
-
-
 def _vist(example: Example, drawing: str) -> Imported:
     name = example.text("story_id") if isinstance(example.needed("story_id"), list) else str(example.number("story_id"))
     for number in range(_SENTENCES):
         if not example.number(f"image/image_{number}_is_valid", 1):
             raise DataError(f"{example.place}: story {name}: image {number} is missing")
-    images = [_image(example, f"image/image_{number}_encoded") for number in range(_SENTENCES)]
+    images = [example.image(f"image/image_{number}_encoded") for number in range(_SENTENCES)]
     line: dict[str, Any] = {"id": name, "images": name}
     line["sentences"] = [_text(example, f"sentence/sentence_{number}") for number in range(_SENTENCES)]
     if "permutation_identity_encode" in example:
@@ -184,7 +94,7 @@ def _vist(example: Example, drawing: str) -> Imported:
 
 def _merlot_vcr(example: Example, drawing: str) -> Imported:
     name = example.text("annot_id")
-    entries = [(f"{name}/{kind}", [_image(example, f"{kind}/{drawing}/image/encoded")]) for kind in _KINDS]
+    entries = [(f"{name}/{kind}", [example.image(f"{kind}/{drawing}/image/encoded")]) for kind in _KINDS]
     asked = {
         kind: _asked(example, f"{kind}/ctx", f"{kind}/choice_", f"label/{kind}_label", _CHOICES["vcr"])
         for kind in _KINDS
@@ -194,10 +104,10 @@ def _merlot_vcr(example: Example, drawing: str) -> Imported:
 
 def _reserve_vcr(example: Example, drawing: str) -> Imported:
     name = example.text("id")
-    entries: list[Entry] = [(name, [_image(example, "image")])]
+    entries: list[Entry] = [(name, [example.image("image")])]
     stored = dict.fromkeys(_KINDS, name)
     if "image_fliplr" in example:
-        entries.append((f"{name}/flipped", [_image(example, "image_fliplr")]))
+        entries.append((f"{name}/flipped", [example.image("image_fliplr")]))
         stored["flipped"] = f"{name}/flipped"
     asked = {
         kind: _asked(example, f"{short}_query", f"{short}_choice_", f"{short}_label", _CHOICES["vcr"])
@@ -222,7 +132,7 @@ def _tvqa(example: Example, drawing: str) -> Imported:
     starts = WINDOW_SECONDS * np.arange(_TVQA_WINDOWS)
     times = np.stack([starts, starts + WINDOW_SECONDS], axis=1)
     record = SegmentRecord(
-        images=[_image(example, f"{one}/image_encoded") for one in prefixes],
+        images=[example.image(f"{one}/image_encoded") for one in prefixes],
         times=times,
         mid=times.mean(axis=1),
         speed=np.ones(_TVQA_WINDOWS, np.float32),
@@ -268,10 +178,3 @@ def _text(example: Example, name: str) -> str | list[int]:
     if isinstance(feature, list):
         return example.text(name) if feature else []
     return [int(one) for one in feature]
-
-
-def _image(example: Example, name: str) -> bytes:
-    content = example.bytes_of(name)
-    if image_format(content) is None:
-        raise DataError(f"{example.place}: {name!r}: neither JPEG nor PNG")
-    return content

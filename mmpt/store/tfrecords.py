@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from mmpt.store.images import image_format
 from mmpt.utils.crc32c import crc32c, mask_crc
 from mmpt.utils.errors import DataError, nearest
 from mmpt.utils.files import atomic_open
@@ -49,6 +50,13 @@ class Example(dict[str, Feature]):
             return self.bytes_of(name).decode()
         except UnicodeDecodeError as error:
             raise DataError(f"{self.place}: {name!r}: not UTF-8 text") from error
+
+    def image(self, name: str) -> bytes:
+        """Return the bytes of a JPEG or PNG, by its first bytes; DataError if it is neither."""
+        content = self.bytes_of(name)
+        if image_format(content) is None:
+            raise DataError(f"{self.place}: {name!r}: neither JPEG nor PNG")
+        return content
 
     def number(self, name: str, default: float | None = None) -> float:
         """Return the one number of a feature; ``default``, where given, if there is none of this name."""

@@ -15,10 +15,11 @@ import numpy as np
 
 from mmpt.store.audio import audio_windows
 from mmpt.store.images import image_format
+from mmpt.store.question_writer import Imported
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord
 from mmpt.store.spectrogram import log_mel
-from mmpt.store.tfrecord_questions import TVQA_FRAMES, WINDOW_SECONDS, Imported
+from mmpt.store.tfrecord_questions import TVQA_FRAMES, WINDOW_SECONDS
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.json_lines import read_lines
 
@@ -35,7 +36,7 @@ Subtitle = tuple[float, float, str]
 def tvqa_items(
     annotations: str | Path, frames: str | Path, subtitles: str | Path, sound: str | Path | None = None
 ) -> Iterator[tuple[str, Callable[[], Imported]]]:
-    """Yield the questions of a file for :func:`mmpt.store.tfrecord_questions.write_questions`.
+    """Yield the questions of a file for :func:`mmpt.store.question_writer.write_questions`.
 
     Args:
         annotations: lines with ``qid``, ``q``, ``a0`` to ``a4``, ``ts`` ("start-end"), ``vid_name`` and maybe

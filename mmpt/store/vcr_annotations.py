@@ -14,7 +14,7 @@ import numpy as np
 
 from mmpt.store.drawn_objects import DrawnObject, draw_objects, hashed_colour, person_colour
 from mmpt.store.images import decode_image, encode_jpeg
-from mmpt.store.tfrecord_questions import Entry, Imported
+from mmpt.store.question_writer import Entry, Imported
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import read_json
 from mmpt.utils.json_lines import read_lines
@@ -41,7 +41,7 @@ Words = Sequence[str | list[int]]
 def vcr_items(
     annotations: str | Path, images: str | Path, style: str, boxes: bool = False, mirrored: bool = False
 ) -> Iterator[tuple[str, Callable[[], Imported]]]:
-    """Yield the questions of a file for :func:`mmpt.store.tfrecord_questions.write_questions`.
+    """Yield the questions of a file for :func:`mmpt.store.question_writer.write_questions`.
 
     Rationales have a context for each answer, so that a test can predict all that the leaderboard asks for.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.store.images import image_format
-from mmpt.store.tfrecord_questions import Imported
+from mmpt.store.question_writer import Imported
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import read_json
 
@@ -20,7 +20,7 @@ _IMAGES = 5
 
 
 def story_items(annotations: str | Path, images: str | Path) -> Iterator[tuple[str, Callable[[], Imported]]]:
-    """Yield the stories of a file for :func:`mmpt.store.tfrecord_questions.write_questions`.
+    """Yield the stories of a file for :func:`mmpt.store.question_writer.write_questions`.
 
     Args:
         annotations: ``{"annotations": [[{..}], ..]}``, each with ``story_id``, ``photo_flickr_id``,

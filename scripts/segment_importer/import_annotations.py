@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.store.tfrecord_questions import write_questions
+from mmpt.store.question_writer import write_questions
 from mmpt.store.tvqa_annotations import tvqa_items
 from mmpt.store.vcr_annotations import STYLES, vcr_items
 from mmpt.store.vist_annotations import story_items

@@ -37,6 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--store", required=True, metavar="DIR", help="folder of the segment store or frame store")
     add("--questions", metavar="FILE", help="JSON lines to write, of the layouts with questions")
     add("--drawing", default="segm", choices=["segm", "bbox"], help="of merlot_vcr: images with polygons or with boxes")
+    add(
+        "--random-text", metavar="PREFIX", help="of reserve: where the text of no video goes (dataset.random_text_path)"
+    )
     add("--no-check", action="store_true", help="do not verify the checksum of each record")
     add_max_failed(parser, "entries")
     return parser
@@ -55,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.layout in PRETRAINING_LAYOUTS:
         if args.questions:
             raise MMPTError(f"--questions: records of the layout {args.layout} hold none")
-        summary = import_segments(args.input, args.store, args.layout, **how)
+        summary = import_segments(args.input, args.store, args.layout, random_text=args.random_text, **how)
     else:
         if not args.questions:
             raise MMPTError(f"--questions: the layout {args.layout} needs the file to write them to")

@@ -10,6 +10,9 @@ Below the output folder come, under the names that the shipped project files exp
     data/own/corpus.jsonl, data/own/feat/               a corpus of one's own (docs/own_corpus.md)
     data/<corpus>/txt_<task>.json, frames/, vq/         texts, frames of 32 pixels and random visual tokens, for VIOLET
                                                         and LAVENDER; data/msrvtt/MSRVTT-v2/, data/msvd/MSVD/: captions
+    data/yttemporal180m/, data/yttemporal1b/            segments of MERLOT and MERLOT Reserve
+    data/vcr/, data/tvqa/, data/vist/, data/epic_kitchens/  images, segments and questions of theirs
+    pretrained_models/merlot/, reserve/                 tokenizers of single bytes
     data/feat/feat_<corpus>_s3d/<id>.npy                made-up features of 512 numbers a second
     bert-base-uncased/                                  a BERT of 12 layers, 24 wide, with random weights
 
@@ -35,6 +38,7 @@ from scripts.tiny_data.bert import write_bert
 from scripts.tiny_data.concepts import World
 from scripts.tiny_data.frame_files import frame_words, write_frames
 from scripts.tiny_data.own_files import write_own
+from scripts.tiny_data.question_files import write_systems
 from scripts.tiny_data.retrieval_files import vocabulary, write_didemo, write_how2, write_msrvtt, write_youcook
 from scripts.tiny_data.step_files import write_coin, write_crosstask
 from scripts.video_feature_extractor import shard_feature
@@ -111,6 +115,7 @@ def generate(output: Path, seed: int = 0, counts: Counts | None = None) -> None:
     write_crosstask(data, world, of_tasks, counts.crosstask_val)
     write_own(data, world, counts.own_train, counts.own_valid, counts.own_test)
     write_frames(data, world, counts.framed)
+    write_systems(output, seed)
     make_shards(output)
     write_json(marker, settings)
 

@@ -30,7 +30,7 @@ def grey_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def _ids(rng: np.random.Generator, most: int = 6) -> list[int]:
-    return rng.integers(100, 300, int(rng.integers(1, most + 1))).tolist()
+    return rng.integers(100, 260, int(rng.integers(1, most + 1))).tolist()
 
 
 def _merlot(rng: np.random.Generator, number: int) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from scripts.tiny_data.frame_files import write_frames
 from scripts.tiny_data.question_files import write_downstream
 from scripts.tiny_data.subword_files import write_merlot_tokenizer, write_reserve_tokenizer
 
-MERLOT_CHOICES = ("tgif_action", "tgif_transition", "lsmdc_mc")
-TRAININGS = ["merlot_vcr", "reserve_vcr", "reserve_tvqa", *(f"merlot_{name}" for name in MERLOT_CHOICES)]
+MERLOT_CLIPS = ("tgif_action", "tgif_transition", "lsmdc_mc", "msrvtt_qa", "msvd_qa", "tgif_frame")
+TRAININGS = ["merlot_vcr", "merlot_tvqa", "reserve_vcr", "reserve_tvqa", *(f"merlot_{name}" for name in MERLOT_CLIPS)]
 TESTS = [
     *(f"test_{name}" for name in TRAININGS),
     "test_merlot_vist_zs",
@@ -51,10 +51,11 @@ def small(config: OmegaConf) -> OmegaConf:
     name = str(config.model.model_cls)
     tiny = resolve_class("model", name).tiny_config()
     config = OmegaConf.merge(config, {"model": {**tiny.model, "vocab_size": 600, "model_cls": name}})
+    config.model.pop("num_labels", None)  # the data say it
     reserve = "image_grid" in config.dataset
     config.dataset.update({"image_grid": [2, 4]} if reserve else {"image_size": [32, 64]})
     if not reserve:
-        config.model.max_text_positions = 256
+        config.model.max_text_positions = 256  # of one text
     return config
 
 

@@ -149,6 +149,13 @@ def reasoning(count: int) -> Batch:
     return {**read_choices(count), "question_kind": torch.arange(count) % 2}
 
 
+def gaps(count: int) -> Batch:
+    """Texts of which the last token is a gap, beside frames, and five phrases for each that could fill it."""
+    batch = framed_questions(count)
+    spans = torch.arange(count * 5 * 3).view(count, 5, 3) % 50 + 10
+    return {**batch, "segments": batch["cmasks"].long() - 1, "answer_spans": spans}
+
+
 def in_one_row(model: Any, batch: Batch) -> Batch:
     """All scores of an item side by side: it has several questions, or is read in several ways."""
     return {"logits": model(**batch)["logits"].flatten(1)}
@@ -169,8 +176,10 @@ SYSTEMS = {
     "MERLOTPretraining": System(framed_pairs, MERLOTLoss(), POOLED, PADDED, records),
     "MERLOTAnswering": System(read_choices, CrossEntropy(), ("logits",), PADDED),
     "MERLOTVCR": System(reasoning, CrossEntropy(), ("logits",), PADDED),
+    "MERLOTOpenEnded": System(framed_questions, CrossEntropy(), ("logits",), PADDED),
     "ReservePretraining": System(framed_pairs, ReserveLoss(), POOLED, PADDED, reserve_records),
     "ReserveVCR": System(reserve_images, CrossEntropy(), ("logits",), {}, run=in_one_row),
+    "ReserveCloze": System(gaps, CrossEntropy(), ("logits",), PADDED),
     "ReserveTVQA": System(reserve_videos, ReserveTVQALoss(), ("logits",), {"vfeats": "vmasks"}, run=in_one_row),
 }
 

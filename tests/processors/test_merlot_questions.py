@@ -11,7 +11,8 @@ from mmpt.datasets.mmdataset import MMDataset
 from mmpt.modules.merlot_tokens import END, START
 from mmpt.processors.clip_texts import ClipTextMetaProcessor
 from mmpt.processors.frame_base import FrameVideoProcessor
-from mmpt.processors.merlot_questions import MERLOTChoiceAligner
+from mmpt.processors.merlot_questions import MERLOTChoiceAligner, MERLOTOpenEndedAligner
+from mmpt.processors.msrvtt_qa import Choice
 from mmpt.processors.subword_texts import SubwordTextProcessor
 from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.utils.errors import ConfigError, DataError
@@ -45,7 +46,7 @@ def test_an_item(config: dict[str, Any]) -> None:
     questions = dataset(config)
     first, second = questions[0], questions[1]
     encode = questions.text_processor.subwords.encode
-    expected = [START, *encode("who"), *encode("the cat"), END]
+    expected = [START, *encode(" who"), *encode(" the cat"), END]
     assert first["caps"].shape == (2, 16) and first["caps"][0].tolist()[: len(expected)] == expected
     assert first["cmasks"][0].tolist() == [True] * len(expected) + [False] * (16 - len(expected))
     assert first["answers"].tolist() == [1]
@@ -57,7 +58,7 @@ def test_an_item(config: dict[str, Any]) -> None:
 def test_a_long_question_gives_way_to_its_options(config: dict[str, Any]) -> None:
     questions = dataset({**config, "max_text_len": 10})
     encode, row = questions.text_processor.subwords.encode, questions[0]["caps"][0].tolist()
-    assert row == [START, *encode("who")[: 8 - len(encode("the cat"))], *encode("the cat"), END]
+    assert row == [START, *encode(" who")[: 8 - len(encode(" the cat"))], *encode(" the cat"), END]
 
 
 def test_training_draws_and_tests_do_not(config: dict[str, Any]) -> None:
@@ -68,6 +69,21 @@ def test_training_draws_and_tests_do_not(config: dict[str, Any]) -> None:
     test.set_epoch(1)
     assert not train[0]["vfeats"].equal(before)
     assert "question" not in train[0]
+
+
+def test_an_open_ended_question(config: dict[str, Any], tmp_path: Path) -> None:
+    records = [{"video": "long", "question": "who", "answer": text} for text in ("cat", "cow")]
+    (tmp_path / "txt.json").write_text(json.dumps({"test": records, "vocab": ["dog", "cat"]}))
+    meta = ClipTextMetaProcessor(config, items="open_ended")
+    parts = (FrameVideoProcessor, SubwordTextProcessor, MERLOTOpenEndedAligner)
+    questions = MMDataset(meta, *(part(config) for part in parts))
+    ids = [START, *questions.text_processor.subwords.encode(" who"), END]
+    first, second = questions[0], questions[1]
+    assert first["caps"].tolist() == [*ids, *[0] * (16 - len(ids))] and first["cmasks"].sum() == len(ids)
+    assert (first["answers"], second["answers"]) == (1, -100)
+    assert first["question"] == "who" and second["answer_text"] == "cow" and first["vfeats"].shape == (4, 3, 32, 64)
+    with pytest.raises(DataError, match="Choice is no open-ended question"):
+        questions.aligner("long", questions.video_processor("long"), Choice(0, ["a", "b"]))
 
 
 def test_what_is_refused(config: dict[str, Any]) -> None:

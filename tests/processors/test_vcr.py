@@ -9,7 +9,8 @@ import pytest
 from mmpt.datasets.mmdataset import MMDataset
 from mmpt.modules import merlot_tokens, reserve_tokens
 from mmpt.processors.subword_texts import SubwordTextProcessor
-from mmpt.processors.vcr import MERLOTVCRAligner, ReserveVCRAligner, VCRMetaProcessor, VCRVideoProcessor
+from mmpt.processors.vcr import VCRMetaProcessor, VCRVideoProcessor
+from mmpt.processors.vcr_aligners import MERLOTVCRAligner, ReserveVCRAligner
 from mmpt.utils.errors import ConfigError, DataError
 from tests.processors.downstream_data import section
 
@@ -27,7 +28,7 @@ def with_all_contexts(folder: Path, label: int | None = 0) -> None:
     """Give every rationale a context for each answer."""
     lines = lines_of(folder)
     for line in lines:
-        line["rationale"]["contexts"] = [[300 + number] for number in range(4)]
+        line["rationale"]["contexts"] = [[262 + number] for number in range(4)]
         line["answer"]["label"] = label
     (folder / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -94,7 +95,7 @@ def test_a_test_asks_the_rationale_of_every_answer(tmp_path: Path, joint: bool) 
     with_all_contexts(tmp_path, label=2)
     training = dataset({**config, "split": "train"}, joint)
     caps = training[0]["caps"][1] if joint else training[1]["caps"]
-    assert 302 in caps[0] and not {300, 301, 303} & set(caps.flatten().tolist())
+    assert 264 in caps[0] and not {262, 263, 265} & set(caps.flatten().tolist())
 
 
 def test_one_kind_alone(tmp_path: Path) -> None:
@@ -124,6 +125,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], told: st
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [lines[0] | change, *lines[1:]]))
     with pytest.raises(DataError, match=told):
         VCRMetaProcessor(config, joint=True)
+
+
+def test_ids_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    config = section(tmp_path, "reserve_vcr")
+    lines = lines_of(tmp_path)
+    lines[0]["answer"]["choices"][2] = [5, 266]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match="ids 5 to 266 are not all of the 266 of dataset.tokenizer"):
+        dataset(config, joint=True)[0]
 
 
 def test_training_needs_labels(tmp_path: Path) -> None:

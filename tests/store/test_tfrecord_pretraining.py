@@ -9,6 +9,7 @@ from mmpt.store.segment_store import open_segments
 from mmpt.store.tfrecord_pretraining import import_segments
 from mmpt.store.tfrecords import read_examples
 from mmpt.utils.errors import DataError
+from mmpt.utils.shardedtensor import ShardedTensor
 from scripts.segment_importer.import_tfrecords import main
 from scripts.tiny_data.tfrecord_files import write_layout
 
@@ -66,6 +67,18 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert np.array_equal(segments.spectrogram(0), expected)
     assert segments.tokens(0).tolist() == first.numbers("c00/tok_ids").tolist()
     assert segments.meta["description_ids"] == first.numbers("c00/description").tolist()
+
+
+def test_text_that_belongs_to_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    write_layout(
+        path, "reserve", 3, changes=[{"c00/random_text": [5, 6, 7], "c01/random_text": [8]}, {"c00/random_text": []}]
+    )
+    arguments = ["--layout", "reserve", "--input", str(path), "--store", str(tmp_path / "s"), "--quiet"]
+    for _ in range(2):  # written anew, so that nothing is in it twice
+        assert main([*arguments, "--random-text", str(tmp_path / "text")]) == 0
+    texts = ShardedTensor.load(tmp_path / "text")
+    assert [texts[number].tolist() for number in range(len(texts))] == [[5, 6, 7], [8]]
 
 
 @pytest.mark.parametrize("key", ["video_src_idx", "video_src_index", None])

@@ -48,7 +48,8 @@ class WarmupDecay(LinearWarmup):
     """Set the learning rate of every update by :func:`warmup_decay`.
 
     Raises:
-        ConfigError: if the shape is unknown, the final share is not in [0, 1], or as :class:`LinearWarmup`.
+        ConfigError: if the shape is unknown, the final share is not in [0, 1], the warm-up is as long as the training or
+            longer, or as :class:`LinearWarmup`.
     """
 
     name: ClassVar[str] = "warmup_decay"
@@ -61,6 +62,16 @@ class WarmupDecay(LinearWarmup):
         super().__init__(cfg, optimizer)
 
     def part(self, update: int, total: float) -> float:
-        """Return the part of the highest rate that an update of ``total`` has."""
+        """Return the part of the highest rate that an update of ``total`` has.
+
+        Raises:
+            ConfigError: if the warm-up leaves no update for the decay.
+        """
         warm_up = self.cfg.warmup_updates or int(self.cfg.warmup_share * total)
+        if warm_up >= total:
+            raise ConfigError(
+                f"fairseq.optimization.warmup_updates: {warm_up}, and the training has {total:g} updates: the rate "
+                "would never go down. Set it to 0, so that warmup_share says it, or to fewer; or raise max_update or "
+                "max_epoch"
+            )
         return warmup_decay(update, total, warm_up, self.cfg.decay_shape, self.cfg.final_share)

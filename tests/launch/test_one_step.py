@@ -73,7 +73,7 @@ ON_TINY_FRAMES = (
     "mlm/lavender_multitask_ablate",
 )
 #: Projects that read segments of videos, or single images: MERLOT and MERLOT Reserve. Here all sizes are small.
-ON_TINY_SEGMENTS = ("script/merlot", "script/merlot_reserve")
+ON_TINY_SEGMENTS = ("script/merlot", "script/merlot_reserve", "script/merlot_reserve_large")
 #: Projects on the demo corpus. Here its files have features drawn at random: nothing is rendered or encoded.
 DEMO = ("demo", "demo_vlm")
 #: The same for short clips and raw frames.
@@ -101,7 +101,7 @@ _SMALL_SEGMENTS = (
     },
     {
         "dataset": {"image_grid": [2, 4], "val_holdout": 0.3, "seq_len": 192},
-        "model": {"vocab_size": 400, "gradient_checkpointing": False},
+        "model": {"preset": None, "vocab_size": 400, "gradient_checkpointing": False},
     },
 )
 _ITEMS = 4

@@ -59,6 +59,10 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         schedule(decay_shape="square")
     with pytest.raises(ConfigError, match=r"final_share: 2 is not in"):
         schedule(final_share=2)
+    for warm_up in (20, 21, 400):
+        with pytest.raises(ConfigError, match=rf"warmup_updates: {warm_up}, and the training has 20 updates"):
+            schedule(warmup_updates=warm_up, total_num_update=20)
+    assert schedule(warmup_updates=19, total_num_update=20).step_update(19) == pytest.approx(3e-4 * 20 / 2 / 20)
     monkeypatch.setattr(LinearWarmup, "planned", math.inf)
     with pytest.raises(ConfigError, match="lr_scheduler: warmup_decay ends with the training"):
         schedule()

@@ -3,8 +3,8 @@
 Every objective that takes negatives from a batch goes through here. Each worker scores its own rows with the
 candidates of all (local x global scores, never global x global), and the gradient reaches the candidates on the workers
 that made them. What a worker returns is its share: fairseq's reduction, the mean over the workers that count, of losses
-as of gradients, gives those of one process with the whole batch. A worker without rows does not count: that is one
-whose batches have run out before the last step of an epoch.
+as of gradients, gives those of one process with the whole batch. A worker whose batches have run out before the last
+step of an epoch does not count.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.utils.distributed import gather_rows, row_counts, world
+from mmpt.utils.distributed import gather_numbers, gather_rows, world
 
-__all__ = ["Candidates", "cross_entropies", "gather_candidates", "single_or_double", "symmetric_cross_entropy"]
+__all__ = [
+    "Candidates",
+    "counts_of_all",
+    "cross_entropies",
+    "gather_candidates",
+    "single_or_double",
+    "symmetric_cross_entropy",
+]
 
 
 class Candidates(NamedTuple):
@@ -30,22 +37,49 @@ class Candidates(NamedTuple):
     share: float
 
 
-def gather_candidates(rows: Tensor, across_workers: bool) -> Candidates:
+def gather_candidates(rows: Tensor, across_workers: bool, padding_step: bool | None = None) -> Candidates:
     """Return the candidates that rows (B, ..) make, of this worker or of all workers, in float32 or float64.
 
     For an objective with scores of its own: score the own rows with ``rows``, row ``i``'s own being ``first + i``, and
     return the sum of the losses times ``share``. Across workers all must call this equally often, with rows that
     differ in number alone; a worker may have none.
+
+    Args:
+        rows: of this worker.
+        across_workers: whether those of the others are candidates too.
+        padding_step: whether this worker's batch does not count. None, of objectives whose every batch has rows: the
+            batches without any do not. Where a batch that counts may have none, as a silent video, this must be told.
     """
     rows = single_or_double(rows)  # before they travel: gradients are summed over workers
     if not across_workers or world()[1] == 1:
         return Candidates(rows, 0, 1 / max(len(rows), 1))
-    counts = row_counts(rows)
+    counts_here = len(rows) > 0 if padding_step is None else not padding_step
+    numbers = gather_numbers(torch.tensor([len(rows), int(counts_here)], device=rows.device)).tolist()
+    counts = [count for count, _ in numbers]
     everyone, first = gather_rows(rows, counts)
     # fairseq averages over workers, whatever their numbers of rows B: a mean over the rows of each would count those of
     # a short batch for more. The weight B / (mean B) on that mean makes the average the mean over all rows.
-    counting = sum(count > 0 for count in counts)
+    counting = sum(counted for _, counted in numbers)
     return Candidates(everyone, first, counting / max(sum(counts), 1))
+
+
+def counts_of_all(counts: Tensor, across_workers: bool, padding_step: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the numbers of items of which losses are summed up, and the workers that count, to make shares of means.
+
+    For objectives without candidates of which batches have unlike numbers of items, such as masked words: the sum over
+    this worker's own items, times the second number, divided by the first, is its share of the mean over all items.
+
+    Args:
+        counts: int64 (K,), the items of this worker for K such sums.
+        across_workers: whether those of the others count too; all must call this equally often.
+        padding_step: whether this worker's batch does not count, nor its items.
+
+    Returns:
+        int64 (K,) and a scalar; the latter is 0 in a padding step.
+    """
+    mine = torch.cat([counts, torch.ones_like(counts[:1])]) * (not padding_step)
+    everyone = gather_numbers(mine).sum(0) if across_workers else mine
+    return everyone[:-1], everyone[-1] * (not padding_step)
 
 
 def cross_entropies(
@@ -53,6 +87,7 @@ def cross_entropies(
     score: Callable[[Tensor, Tensor], Tensor],
     across_workers: bool,
     others: Sequence[Tensor | None] | None = None,
+    padding_step: bool | None = None,
 ) -> Tensor:
     """Return for each side, queries (B, H) and keys (B, H), the mean cross entropy of finding each query's key.
 
@@ -64,6 +99,7 @@ def cross_entropies(
         across_workers: whether the keys of all workers are the candidates; the result is then this worker's share.
         others: for each side keys (M, H) that belong to no query, negatives alone; None for none. They too are
             gathered from all workers.
+        padding_step: as of :func:`gather_candidates`.
 
     Returns:
         (S,), float32 or float64.
@@ -72,7 +108,7 @@ def cross_entropies(
     first, share = 0, 1 / max(len(all_keys[0]), 1)
     if across_workers and world()[1] > 1:
         # One gather for all sides: one round trip, and no order of backward passes for workers to differ in.
-        rows, first, share = gather_candidates(torch.stack(tuple(all_keys), dim=1), across_workers)
+        rows, first, share = gather_candidates(torch.stack(tuple(all_keys), dim=1), across_workers, padding_step)
         all_keys = rows.unbind(1)
     losses = []
     for (queries, _), keys, more in zip(sides, all_keys, others or [None] * len(sides), strict=True):
@@ -106,7 +142,7 @@ def symmetric_cross_entropy(
         with torch.autocast(queries.device.type, enabled=False):
             return (queries * scale) @ keys.T
 
-    return cross_entropies([(x, y), (y, x)], score, across_workers, [y_extra, None]).mean()
+    return cross_entropies([(x, y), (y, x)], score, across_workers, [y_extra, None], padding_step).mean()
 
 
 def single_or_double(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.losses.candidates import single_or_double, symmetric_cross_entropy
+from mmpt.losses.candidates import counts_of_all, single_or_double, symmetric_cross_entropy
 from mmpt.losses.generic import accuracy
 from mmpt.losses.matching import check_temperature
 from mmpt.modules.masking import IGNORED
@@ -32,7 +32,8 @@ class MERLOTLossOptions:
         contrast_coef: weight of matching frames with transcripts (0.25; 0.5 with groups of five).
         mask_coef: weight of telling masked words.
         temporal_coef: weight of telling which of two moments comes first.
-        global_negatives: whether the chunks of all workers are compared, not those of each alone.
+        global_negatives: whether the chunks of all workers are compared, and the means taken over the words and pairs
+            of all, not over those of each alone.
     """
 
     temperature: float = 0.05
@@ -85,6 +86,9 @@ class MERLOTLoss:
     ) -> dict[str, Tensor]:
         """Return ``contrastive``, ``mlm`` and ``temporal``, float32 (or float64) scalars, not weighted.
 
+        With ``global_negatives`` they are this worker's shares: their means over workers are the parts of one process
+        with the whole batch.
+
         Args:
             image_vectors: unit vectors (K, H), of the frames; ``text_vectors`` (K, H) of their transcripts.
             word_logits: (masked positions, V), with ``word_targets`` int64, 0 where nothing is to be told.
@@ -95,15 +99,18 @@ class MERLOTLoss:
         contrastive = symmetric_cross_entropy(
             text_vectors, image_vectors, 1 / self.temperature, self.global_negatives, padding_step
         )
-        temporal = [
-            _mean_of_pairs(logits, order_targets, order_weights)
-            for logits in (text_image_logits, image_image_logits)
-            if logits is not None
-        ]
+        mlm = _sum_of_words(word_logits, word_targets)
+        temporal = _sum_of_pairs(text_image_logits, order_targets, order_weights)
+        if image_image_logits is not None:
+            temporal = temporal + _sum_of_pairs(image_image_logits, order_targets, order_weights)
+        words = (word_targets != PADDING).sum()
+        counts, workers = counts_of_all(
+            torch.stack([words, words.new_tensor(order_targets.numel())]), self.global_negatives, padding_step
+        )
         return {
             "contrastive": contrastive,
-            "mlm": _mean_of_words(word_logits, word_targets),
-            "temporal": torch.stack(temporal).sum(),
+            "mlm": mlm * workers / (counts[0] + _COUNT_EPS),
+            "temporal": temporal * workers / counts[1].clamp(min=1),
         }
 
     def measures(self, **outputs: Any) -> dict[str, Tensor]:
@@ -133,14 +140,13 @@ def _ignored(targets: Tensor) -> Tensor:
     return targets.masked_fill(targets == PADDING, IGNORED)
 
 
-def _mean_of_words(logits: Tensor, targets: Tensor) -> Tensor:
+def _sum_of_words(logits: Tensor, targets: Tensor) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        total = F.cross_entropy(single_or_double(logits), _ignored(targets), ignore_index=IGNORED, reduction="sum")
-    return total / ((targets != PADDING).sum() + _COUNT_EPS)
+        return F.cross_entropy(single_or_double(logits), _ignored(targets), ignore_index=IGNORED, reduction="sum")
 
 
-def _mean_of_pairs(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted cross entropy divided by the number of pairs, not by their weight (published)."""
+def _sum_of_pairs(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted cross entropy, to be divided by the number of pairs, not by their weight (published)."""
     with torch.autocast(logits.device.type, enabled=False):
         losses = F.cross_entropy(single_or_double(logits).flatten(0, -2), targets.flatten(), reduction="none")
-    return (losses * weights.flatten()).mean()
+    return (losses * weights.flatten()).sum()

@@ -19,6 +19,7 @@ __all__ = [
     "broadcast_object",
     "check_sendable",
     "gather_items",
+    "gather_numbers",
     "gather_rows",
     "is_main_process",
     "row_counts",
@@ -110,13 +111,17 @@ def gather_items(items: Sequence[T]) -> list[list[T]] | None:
 
 def row_counts(rows: Tensor) -> list[int]:
     """Return how many rows each process has, in the order of ranks."""
+    return gather_numbers(torch.tensor([len(rows)], device=rows.device)).flatten().tolist()
+
+
+def gather_numbers(numbers: Tensor) -> Tensor:
+    """Return every process's numbers (K,), as many and of one type in each, in the order of ranks: (processes, K)."""
     size = world()[1]
     if size == 1:
-        return [len(rows)]
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(own) for _ in range(size)]
-    dist.all_gather(counts, own)
-    return torch.cat(counts).tolist()
+        return numbers[None]
+    everyone = [torch.empty_like(numbers) for _ in range(size)]
+    dist.all_gather(everyone, numbers)
+    return torch.stack(everyone)
 
 
 def gather_rows(rows: Tensor, counts: list[int] | None = None) -> tuple[Tensor, int]:
@@ -132,6 +137,8 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> tuple[Tensor, 
     if size == 1:
         return rows, 0
     numbers = row_counts(rows) if counts is None else counts
+    if not any(numbers):  # in every process: nothing need travel, nor back
+        return rows, 0
     return _GatherRows.apply(rows, numbers), sum(numbers[:rank])
 
 

@@ -27,7 +27,7 @@ from mmpt.models.reserve import ReservePretraining
 from mmpt.models.reserve_weights import published_names, sizes_of
 from mmpt.modules.reserve_sequence import JointInputs, prepare_multimodal_inputs
 from mmpt.modules.reserve_targets import unit_rows
-from mmpt.modules.reserve_tokens import PAD
+from mmpt.modules.reserve_tokens import PAD, SOUNDS, SPAN_LENGTH
 from mmpt.utils.checkpoint import load_into, load_state_dict_file
 from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import CheckpointError, DataError
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: Grids that weights were released for: (12, 20) before, the others after resolution adaptation.
 GRIDS = ((12, 20), (18, 32), (24, 24))
-_SPAN_LENGTH = 15
-_SOUNDS = 3
 _MOST_FRAMES = 8
 #: Options that are encoded at a time.
 _SPANS_AT_ONCE = 512
@@ -111,9 +109,9 @@ class PretrainedMerlotReserve:
             DataError: without a tokenizer, or if an option has no words.
         """
         tokenizer = load_tokenizer(self.tokenizer)
-        rows = torch.full((len(options), _SPAN_LENGTH), PAD, dtype=torch.long)
+        rows = torch.full((len(options), SPAN_LENGTH), PAD, dtype=torch.long)
         for row, option in zip(rows, options, strict=True):
-            words = torch.tensor(tokenizer.encode(option)[:_SPAN_LENGTH], dtype=torch.long)
+            words = torch.tensor(tokenizer.encode(option)[:SPAN_LENGTH], dtype=torch.long)
             if not len(words):
                 raise DataError(f"the option {option!r} has no words")
             row[: len(words)] = words
@@ -262,7 +260,7 @@ class PretrainedMerlotReserve:
         subseg_idxs: Tensor,
         audio_pointers: Tensor | None = None,
     ) -> Tensor:
-        segments = torch.div(subseg_idxs, _SOUNDS, rounding_mode="floor")
+        segments = torch.div(subseg_idxs, SOUNDS, rounding_mode="floor")
         inputs = self._inputs(tokens, segments, None, images_enc, audio_enc, audio_pointers)
         return unit_rows(self.model.head(self.model.join(inputs)[:, : tokens.shape[1]]))
 

@@ -16,8 +16,7 @@ from mmpt.evaluators.base import EvalOptions, Metric, load_arrays, save_arrays
 from mmpt.evaluators.batch_predictor import BatchPredictor, on_device
 from mmpt.evaluators.metrics import wilson_interval
 from mmpt.evaluators.open_qa_predictor import OpenQAOptions, OpenQAPredictor
-from mmpt.models.reserve_cloze import SPAN_LENGTH
-from mmpt.modules.reserve_tokens import PAD
+from mmpt.modules.reserve_tokens import PAD, SPAN_LENGTH
 from mmpt.processors.subword_texts import SubwordOptions, subwords_of
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import write_json

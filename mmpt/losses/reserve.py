@@ -9,13 +9,12 @@ from torch.nn import functional as F
 
 from mmpt.losses.candidates import single_or_double, symmetric_cross_entropy
 from mmpt.losses.generic import CrossEntropy, accuracy
+from mmpt.modules.reserve_tokens import SPAN_SOURCES
 
 __all__ = ["OBJECTIVES", "ReserveLoss", "ReserveLossOptions", "ReserveTVQALoss"]
 
-#: Frames from sound or text, sounds from text, text spans from anything.
+#: Frames from sound or text, sounds from text, text spans from anything; in the order of their scales.
 OBJECTIVES = ("imgs_to_audio", "text_to_audio", "stuff_to_span")
-#: Where a text span was told from, by its number.
-_SOURCES = ("text2audio", "audio2text", "random_text")
 
 
 @dataclass
@@ -70,7 +69,7 @@ class ReserveLoss:
             scores = x @ candidates.T
             found[f"{name}_accuracy"] = accuracy(scores, own) if len(x) else scores.new_tensor(torch.nan)
         losses = (F.cross_entropy(scores, own, reduction="none") + F.cross_entropy(scores.T, own, reduction="none")) / 2
-        for number, source in enumerate(_SOURCES):
+        for number, source in enumerate(SPAN_SOURCES):
             found[f"stuff_to_span_from_{source}"] = losses[span_sources == number].mean()
         return found
 

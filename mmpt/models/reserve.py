@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mmpt.losses.candidates import single_or_double
-from mmpt.models.reserve_base import SOUNDS, ReserveModel
+from mmpt.losses.reserve import OBJECTIVES
+from mmpt.models.reserve_base import ReserveModel
 from mmpt.models.reserve_options import (
     ReservePretrainingOptions,
     ReservePretrainingSequence,
@@ -24,16 +25,12 @@ from mmpt.models.reserve_options import (
 from mmpt.modules.reserve_noise import SPLIT_PROBABILITY, split_sources
 from mmpt.modules.reserve_sequence import JointInputs
 from mmpt.modules.reserve_targets import Pooled, choose_sounds, choose_spans, pool_by_pointer, unit_rows
-from mmpt.modules.reserve_tokens import LTOVPOOL, MASK, MASKAUDIO, PAD
+from mmpt.modules.reserve_tokens import LTOVPOOL, MASK, MASKAUDIO, PAD, SOUNDS, SPAN_SOURCES
 from mmpt.modules.reserve_towers import Encoded
 from mmpt.utils.errors import ConfigError, DataError
 
-__all__ = ["SOURCES", "ReservePretraining"]
+__all__ = ["ReservePretraining"]
 
-#: Where a text span was told from, by its number in ``span_sources``.
-SOURCES = ("text2audio", "audio2text", "random_text")
-#: The objectives, in the order of their scales.
-CONTRASTED = ("imgs_to_audio", "text_to_audio", "stuff_to_span")
 _MATCHING = "audio_text_matching"
 _MAX_SCALE = math.log(100)
 
@@ -96,7 +93,7 @@ class ReservePretraining(ReserveModel):
             For each objective vectors ``<objective>_x`` and ``<objective>_y``, (rows, D), row i belonging to row i:
             ``imgs_to_audio`` (B * S), ``text_to_audio`` (the told sounds of B; ``text_to_audio_y_extra`` are the
             others) and ``stuff_to_span`` (at most ``model.text_spans`` * B), all scaled: a dot product is a logit.
-            ``span_sources`` int64, of which of :data:`SOURCES` each span was told.
+            ``span_sources`` int64, of which of :data:`~mmpt.modules.reserve_tokens.SPAN_SOURCES` each span was told.
 
         Raises:
             DataError: if the shapes contradict each other or the config.
@@ -111,7 +108,7 @@ class ReservePretraining(ReserveModel):
         examples = len(vfeats)
         frames = self.encode_frames(vfeats)
         sounds = self.audio_encoder(batch["audio_clips"].flatten(0, 1))
-        kinds = {name: _kind(batch, name) for name in (*SOURCES, _MATCHING) if name in batch}
+        kinds = {name: _kind(batch, name) for name in (*SPAN_SOURCES, _MATCHING) if name in batch}
         states = self._states(kinds, frames, sounds, self.pooled_grid(vfeats), self._sources(batch), examples)
 
         def pooled(name: str, token: int, pointers: Tensor, slots: int) -> Pooled:
@@ -121,8 +118,8 @@ class ReservePretraining(ReserveModel):
         segments, spans = vfeats.shape[1], batch["text_spans"].shape[1]
         order = (kinds[_MATCHING].tokens == LTOVPOOL).cumsum(1) - 1
         matched = pooled(_MATCHING, LTOVPOOL, order, segments)
-        heard = pooled(SOURCES[0], MASKAUDIO, kinds[SOURCES[0]].audio_pointers, SOUNDS * segments)
-        told = [pooled(name, MASK, kinds[name].text_pointers, spans) for name in SOURCES if name in kinds]
+        heard = pooled(SPAN_SOURCES[0], MASKAUDIO, kinds[SPAN_SOURCES[0]].audio_pointers, SOUNDS * segments)
+        told = [pooled(name, MASK, kinds[name].text_pointers, spans) for name in SPAN_SOURCES if name in kinds]
         scales = (single_or_double(self.contrastive_scales).clamp(max=_MAX_SCALE) / 2).exp().unbind()
         return {
             "imgs_to_audio_x": _scaled(matched.states.flatten(0, 1), scales[0]),
@@ -134,14 +131,14 @@ class ReservePretraining(ReserveModel):
     @staticmethod
     def contrasted(outputs: Batch) -> dict[str, tuple[Tensor, ...]]:
         """Return what the objectives compare: queries, their own candidates, and others where there are any."""
-        pairs = {name: (outputs[f"{name}_x"], outputs[f"{name}_y"]) for name in CONTRASTED}
+        pairs = {name: (outputs[f"{name}_x"], outputs[f"{name}_y"]) for name in OBJECTIVES}
         return {**pairs, "text_to_audio": (*pairs["text_to_audio"], outputs["text_to_audio_y_extra"])}
 
     def _check(self, vfeats: Tensor, batch: Batch) -> None:
         segments, groups = vfeats.shape[1], self.sequence.num_segment_groups
         problems = [
             f"{name}: {tuple(batch[name].shape)} for {groups} groups of segments (dataset.num_segment_groups)"
-            for name in SOURCES[:2]
+            for name in SPAN_SOURCES[:2]
             if batch[name].shape[1] != groups
         ]
         if segments % groups:
@@ -164,7 +161,7 @@ class ReservePretraining(ReserveModel):
         sources = index.unflatten(1, (groups, -1)).flatten(0, 1)
         return {
             name: split_sources(sources, own.flatten(), place.flatten())
-            for name, own, place in zip(SOURCES[:2], split.chunk(2, dim=1), cut.chunk(2, dim=1), strict=True)
+            for name, own, place in zip(SPAN_SOURCES[:2], split.chunk(2, dim=1), cut.chunk(2, dim=1), strict=True)
         }
 
     def _states(
@@ -189,7 +186,7 @@ class ReservePretraining(ReserveModel):
                 parts = {"vision": vision, "vision_grid": grid, "sources": sources[name]}
             elif name == _MATCHING:
                 segments = (kind.tokens == LTOVPOOL).cumsum(1)
-            if name != SOURCES[2]:
+            if name != SPAN_SOURCES[2]:
                 parts["audio"] = audio.repeat_interleave(len(kind.tokens) // examples, dim=0)
                 parts["audio_pointers"] = kind.audio_pointers
             inputs[name] = self.joint_inputs(kind.tokens, segments, padding_length=self.sequence.seq_len, **parts)

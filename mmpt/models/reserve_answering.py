@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmpt.models.reserve_base import SOUNDS, ReserveModel
-from mmpt.modules.reserve_tokens import AUDIOSPAN, MASK, PAD
+from mmpt.models.reserve_base import ReserveModel
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, MASK, PAD, SOUNDS
 from mmpt.utils.errors import DataError
 
 __all__ = ["ReserveAnswering", "ReserveTVQA", "ReserveVCR"]
@@ -163,7 +163,7 @@ class ReserveTVQA(ReserveAnswering):
         sounds = self.audio_encoder(audio_clips.flatten(0, 1)).pooled.unflatten(0, (items, -1))
         vision = self.frame_tokens(vfeats, vmasks)
         each = len(tokens) // items
-        pointers = ((tokens == AUDIOSPAN).cumsum(1) - 1).clamp(min=0) // self.options.audio_tokens
+        pointers = ((tokens == AUDIOSPAN).cumsum(1) - 1).clamp(min=0) // AUDIO_TOKENS
         scores = self.score_texts(
             tokens,
             segments.flatten(0, -2),

@@ -16,9 +16,8 @@ from mmpt.models.reserve_options import ReserveOptions, ReserveSequence, check_r
 from mmpt.models.reserve_weights import published_names
 from mmpt.modules.reserve_sequence import JointInputs, prepare_multimodal_inputs
 from mmpt.modules.reserve_targets import unit_rows
-from mmpt.modules.reserve_tokens import AUDIOSPAN, MASK, PAD
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, MASK, PAD, PATCH, SOUNDS
 from mmpt.modules.reserve_towers import (
-    PATCH,
     AttentionPool,
     AudioEncoder,
     Encoded,
@@ -33,10 +32,8 @@ from mmpt.utils.checkpoint import load_checkpoint
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_section
 
-__all__ = ["SOUNDS", "ReserveModel"]
+__all__ = ["ReserveModel"]
 
-#: Sounds of a segment.
-SOUNDS = 3
 #: Standard deviation of a truncated normal distribution (at two deviations) of unit scale.
 _TRUNCATED = 0.87962566103423978
 
@@ -69,7 +66,7 @@ class ReserveModel(VideoTextModel):
 
         self.vision_encoder = VisionEncoder(layers(options.vision_layers), options.pooling)
         if self.with_audio:
-            self.audio_encoder = AudioEncoder(layers(options.audio_layers), options.audio_tokens)
+            self.audio_encoder = AudioEncoder(layers(options.audio_layers))
         self.token_encoder = nn.Embedding(options.vocab_size, size)
         self.joint_transformer = Tower(layers(options.joint_layers), with_cls=False)
         if self.with_contrast:
@@ -171,7 +168,7 @@ class ReserveModel(VideoTextModel):
                     f"audio_clips {tuple(audio_clips.shape)}: expected {SOUNDS} for each of {batch} x {count} frames"
                 )
             audio = self.audio_encoder(audio_clips.flatten(0, 1)).pooled.unflatten(0, (batch, -1))
-            sounds = torch.arange(SOUNDS * count, device=tokens.device).repeat_interleave(self.options.audio_tokens)
+            sounds = torch.arange(SOUNDS * count, device=tokens.device).repeat_interleave(AUDIO_TOKENS)
             heard = seen[:, sounds // SOUNDS]
             tokens = torch.cat([tokens, torch.where(heard, AUDIOSPAN, PAD)], dim=1)
             segments = torch.cat([segments, torch.where(heard, sounds // SOUNDS, -1)], dim=1)

@@ -15,10 +15,8 @@ from mmpt.modules.reserve_targets import unit_rows
 from mmpt.modules.reserve_tokens import MASK, PAD
 from mmpt.utils.errors import DataError
 
-__all__ = ["SPAN_LENGTH", "ReserveCloze"]
+__all__ = ["ReserveCloze"]
 
-#: Ids of an answer, at most: the span encoder was made for so many.
-SPAN_LENGTH = 15
 #: What the cosine of two vectors is multiplied by.
 _SCALE = 100.0
 _ANSWERS_AT_ONCE = 1024

@@ -61,7 +61,8 @@ class ReservePretrainingSequence(ReserveSequence):
     Attributes:
         num_segments: S of an example; each has a frame and three sounds.
         num_segment_groups: G; segments of different groups are in different sequences.
-        seq_len: positions of a joint sequence: ``lang_seq_len`` of text and the frames of a group.
+        seq_len: positions of a joint sequence: ``lang_seq_len`` of text and the frames of a group. Sequences without
+            frames are as long, but have 1024 positions of text at most.
         mask_rate: share of the sounds that text tells of; their vectors are told from the others.
     """
 
@@ -86,7 +87,6 @@ class ReserveOptions:
         size_per_head: at least 32; positions scale the first 32.
         vocab_size: of the word table.
         pooling: P; P x P patches are pooled to one token of a frame.
-        audio_tokens: tokens that a sound is pooled to.
         initializer_range: standard deviation of the initial word table, and, over the root of 2, the greatest of
             other weights; narrow models learn sooner from wider ones.
         init: ``random``, or a file of weights to begin from: published, or one's own.
@@ -102,7 +102,6 @@ class ReserveOptions:
     size_per_head: int = 64
     vocab_size: int = 32768
     pooling: int = 2
-    audio_tokens: int = 6
     initializer_range: float = 0.02
     init: str = "random"
     gradient_checkpointing: bool = False
@@ -123,7 +122,7 @@ def check_reserve(sequence: ReserveSequence, options: ReserveOptions) -> None:
                 f"model.preset: {options.preset!r} is none of {', '.join(PRESETS)}.{nearest(options.preset, PRESETS)}"
             )
         vars(options).update(PRESETS[options.preset])
-    for key in ("hidden_size", "size_per_head", "vocab_size", "pooling", "audio_tokens"):
+    for key in ("hidden_size", "size_per_head", "vocab_size", "pooling"):
         if getattr(options, key) < 1:
             raise ConfigError(f"model.{key}: must be at least 1, not {getattr(options, key)}")
     if options.initializer_range <= 0:

@@ -15,6 +15,7 @@ from mmpt.modules.reserve_positions import (
     reserve_rotary,
     span_coordinates,
 )
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, PATCH
 from mmpt.modules.transformer import TransformerEncoder, TransformerOptions
 from mmpt.utils.errors import ConfigError, DataError
 
@@ -31,8 +32,6 @@ __all__ = [
     "tower_options",
 ]
 
-#: Side of a patch, pixels.
-PATCH = 16
 #: Numbers that a frame of a spectrogram has: 64 mel bands and the playback speed.
 MELS = 65
 #: As published: so low that in float32 nothing is left of the scores, and padding attends evenly to all.
@@ -181,11 +180,10 @@ class VisionEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """A transformer over the spectrogram of a short sound, pooled to a few tokens (six as published)."""
+    """A transformer over the spectrogram of a short sound, pooled to six tokens."""
 
-    def __init__(self, options: TransformerOptions, audio_tokens: int = 6) -> None:
+    def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
-        self.audio_tokens = audio_tokens
         self.embedding = nn.Conv1d(MELS, options.hidden_size, _AUDIO_STRIDE, stride=_AUDIO_STRIDE)
         self.transformer = Tower(options)
         self.seq_attnpool = AttentionPool(options.hidden_size, options.num_heads)
@@ -196,12 +194,12 @@ class AudioEncoder(nn.Module):
         Raises:
             DataError: if they are of another shape.
         """
-        if clips.dim() != 3 or clips.shape[2] != MELS or clips.shape[1] % (_AUDIO_STRIDE * self.audio_tokens):
+        if clips.dim() != 3 or clips.shape[2] != MELS or clips.shape[1] % (_AUDIO_STRIDE * AUDIO_TOKENS):
             raise DataError(f"audio clips of shape {tuple(clips.shape)}: expected (clips, 60, {MELS})")
         embedded = self.embedding(clips.to(self.embedding.weight.dtype).transpose(1, 2)).transpose(1, 2)
         cls, sequence = self.transformer(embedded, audio_coordinates(embedded.shape[1]))
         assert cls is not None
-        return Encoded(cls, sequence, self.seq_attnpool(sequence.unflatten(1, (self.audio_tokens, -1))))
+        return Encoded(cls, sequence, self.seq_attnpool(sequence.unflatten(1, (AUDIO_TOKENS, -1))))
 
 
 class SpanEncoder(nn.Module):

@@ -48,8 +48,8 @@ class WarmupDecay(LinearWarmup):
     """Set the learning rate of every update by :func:`warmup_decay`.
 
     Raises:
-        ConfigError: if the shape is unknown, the final share is not in [0, 1], the warm-up is as long as the training or
-            longer, or as :class:`LinearWarmup`.
+        ConfigError: if the shape is unknown, the final share is not in [0, 1], the warm-up leaves nothing of the
+            training, or as :class:`LinearWarmup`.
     """
 
     name: ClassVar[str] = "warmup_decay"

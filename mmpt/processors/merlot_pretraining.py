@@ -16,14 +16,13 @@ from mmpt.modules.merlot_tokens import FIRST_WORD, NEXTCAPTION_START, PADDING, S
 from mmpt.processors.base import UnusableItemError
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.segment_base import Record, RecordSegments
-from mmpt.processors.segment_images import MERLOTTransform, image_scale
+from mmpt.processors.segment_images import MERLOT_SCALE, MERLOTTransform, image_scale
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 from mmpt.utils.subwords import load_subwords
 
 __all__ = ["MERLOTPretrainingAligner", "MERLOTPretrainingAlignerOptions", "scramble", "shuffle_order"]
 
-_SCALE = (1.125, 1.5)
 # How often training takes the second transcript, as recognised, where there is one.
 _RAW = 0.5
 # Index embeddings that images have in all: the positions in a group, then those of scrambled ones.
@@ -43,7 +42,7 @@ class MERLOTPretrainingAlignerOptions:
         image_size: height and width of a frame, in pixels.
         image_scale: least and greatest factor by which training enlarges a frame before cropping; null: 1.125 to 1.5.
         image_shuffle_prob: how often images of a group lose their place in time.
-        shuffle_offset: index of the first unknown place; what the loss takes for one begins at 64.
+        shuffle_offset: index of the first unknown place. The model must take it for one: it does from 64 on.
         shuffle_chunks: whether training changes the order of the videos of a record.
     """
 
@@ -93,7 +92,7 @@ class MERLOTPretrainingAligner:
             raise ConfigError("dataset.tokenizer: not set; it names the byte-pair encoding of the stored ids")
         self.vocab_size = load_subwords(options.tokenizer).vocab_size
         height, width = options.image_size
-        self.transform = MERLOTTransform((height, width), image_scale(options.image_scale, _SCALE))
+        self.transform = MERLOTTransform((height, width), image_scale(options.image_scale, MERLOT_SCALE))
         self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")
 
     def __call__(

@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpt.modules.reserve_tokens import PATCH
 from mmpt.processors.base import UnusableItemError
 from mmpt.processors.frame_transforms import refuse_oblong
-from mmpt.processors.segment_images import MERLOTTransform, ReserveTransform, image_scale
+from mmpt.processors.segment_images import MERLOT_SCALE, RESERVE_SCALE, MERLOTTransform, ReserveTransform, image_scale
 from mmpt.processors.subword_texts import SubwordOptions
 from mmpt.store.images import decode_image
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 
-__all__ = ["MERLOTItemOptions", "OblongFrames", "PATCH", "ReserveItemOptions", "merlot_frames", "reserve_frames"]
-
-#: Pixels of a patch, of both systems.
-PATCH = 16
-_MERLOT_SCALE, _RESERVE_SCALE = (1.125, 1.5), (1.05, 1.1)
+__all__ = ["MERLOTItemOptions", "OblongFrames", "ReserveItemOptions", "merlot_frames", "reserve_frames"]
 
 
 @dataclass
@@ -103,7 +100,7 @@ def merlot_frames(config: Any) -> OblongFrames:
     """Return what reads frames for MERLOT; ConfigError if ``image_size`` is not two multiples of 32."""
     options = read_options(config, MERLOTItemOptions)
     size = _size(options.image_size, "image_size", 2 * PATCH)
-    return OblongFrames(size, MERLOTTransform(size, image_scale(options.image_scale, _MERLOT_SCALE)))
+    return OblongFrames(size, MERLOTTransform(size, image_scale(options.image_scale, MERLOT_SCALE)))
 
 
 def reserve_frames(config: Any) -> OblongFrames:
@@ -114,7 +111,7 @@ def reserve_frames(config: Any) -> OblongFrames:
     options = read_options(config, ReserveItemOptions)
     rows, columns = _size(options.image_grid, "image_grid", 2)
     size = (rows * PATCH, columns * PATCH)
-    return OblongFrames(size, ReserveTransform(size, image_scale(options.image_scale, _RESERVE_SCALE), rotate=False))
+    return OblongFrames(size, ReserveTransform(size, image_scale(options.image_scale, RESERVE_SCALE), rotate=False))
 
 
 def _size(given: Any, key: str, multiple: int) -> tuple[int, int]:

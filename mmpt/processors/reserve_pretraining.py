@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mmpt.modules.reserve_noise import reserve_noise
-from mmpt.modules.reserve_tokens import END, START
+from mmpt.modules.reserve_noise import SPLIT_PROBABILITY, reserve_noise
+from mmpt.modules.reserve_tokens import END, MOST_TEXT, PATCH, SPAN_LENGTH, START
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.random_text import RandomText, allowed_tokens, mask_spans, open_random_text
 from mmpt.processors.reserve_sequences import (
@@ -30,7 +30,7 @@ from mmpt.processors.reserve_spans import (
     locate_words,
 )
 from mmpt.processors.segment_base import Record, RecordSegments
-from mmpt.processors.segment_images import ReserveTransform, image_scale
+from mmpt.processors.segment_images import RESERVE_SCALE, ReserveTransform, image_scale
 from mmpt.store.spectrogram import mel_blocks
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
@@ -38,9 +38,6 @@ from mmpt.utils.subwords import load_subwords
 
 __all__ = ["ReservePretrainingAligner", "ReservePretrainingAlignerOptions"]
 
-#: Pixels of a side of the patches that ``image_grid`` counts.
-_PATCH = 16
-_SCALE = (1.05, 1.1)
 #: How often all of a record is matched by its words rather than by its sound.
 _MATCHED_BY_TEXT = 0.5
 _METADATA = ("title", "description", "tags")
@@ -51,7 +48,8 @@ class ReservePretrainingAlignerOptions:
     """Keys of ``dataset``.
 
     Attributes:
-        split: train, valid or test; only training changes frames at random. What is masked is random in each.
+        split: train, valid or test; only training changes frames at random, and cuts sequences into parts that do not
+            see each other. What is masked is random in each.
         tokenizer: file of the encoding that the stored ids are of.
         num_segments: segments of a record (S).
         num_segment_groups: how many groups they are, each of which the joint encoder sees together.
@@ -59,8 +57,8 @@ class ReservePretrainingAlignerOptions:
         image_scale: least and greatest factor by which training enlarges a frame before cropping; null: 1.05 to 1.1.
         rotate_tall: whether training turns frames that are high and narrow.
         lang_seq_len: positions of ``text2audio`` and ``audio2text``.
-        seq_len: positions of ``audio_text_matching`` and ``random_text``.
-        audio_tokens: tokens of a subsegment's sound, as the model has them.
+        seq_len: positions of a joint sequence, frames and all. ``audio_text_matching`` and ``random_text`` have no
+            frames: they are as long, but have 1024 positions at most.
         mask_rate: the share of the subsegments that is to be told from words, and again of sound.
         text_span_budget: spans of random text that are to be told.
         text_span_length: tokens of a span.
@@ -76,10 +74,9 @@ class ReservePretrainingAlignerOptions:
     rotate_tall: bool = True
     lang_seq_len: int = 160
     seq_len: int = 640
-    audio_tokens: int = 6
     mask_rate: float = 0.25
     text_span_budget: int = 38
-    text_span_length: int = 15
+    text_span_length: int = SPAN_LENGTH
     random_text_path: Any = None
 
 
@@ -103,8 +100,8 @@ class ReservePretrainingAligner:
         subwords = load_subwords(self.tokenizer)
         self.headings = {name: [START, *subwords.encode(f"{name}:")] for name in _METADATA}
         rows, columns = options.image_grid
-        scale = image_scale(options.image_scale, _SCALE)
-        self.transform = ReserveTransform((_PATCH * rows, _PATCH * columns), scale, options.rotate_tall)
+        scale = image_scale(options.image_scale, RESERVE_SCALE)
+        self.transform = ReserveTransform((PATCH * rows, PATCH * columns), scale, options.rotate_tall)
         self.random_text: RandomText | None = None
         if options.random_text_path:
             self.random_text = open_random_text(options.random_text_path, self.tokenizer)
@@ -150,13 +147,14 @@ class ReservePretrainingAligner:
         spans, item = self._masked(video_id.name, words, rng)
         metadata = self._metadata(text_feature)
         as_text = bool(rng.random() < _MATCHED_BY_TEXT)
-        parts = matching(words, metadata, as_text, options.seq_len, options.audio_tokens)
-        item |= _stacked("audio_text_matching", [join_parts(rng, parts, options.seq_len)])
+        length = min(options.seq_len, MOST_TEXT)
+        parts = matching(words, metadata, as_text, length)
+        item |= _stacked("audio_text_matching", [join_parts(rng, parts, length)])
         if self.random_text is not None:
             masked = mask_spans(
                 rng,
                 self.random_text,
-                options.seq_len,
+                length,
                 options.text_span_budget,
                 len(spans),
                 allowed_tokens(self.tokenizer),
@@ -171,7 +169,7 @@ class ReservePretrainingAligner:
             "video_src_index": torch.from_numpy(video_feature.sources),
             "video_id": video_id.name,
             **item,
-            **reserve_noise(rng, len(spans), sequences),
+            **reserve_noise(rng, len(spans), sequences, SPLIT_PROBABILITY * (drawn is not None)),
         }
 
     def _masked(
@@ -188,7 +186,7 @@ class ReservePretrainingAligner:
             own = range(group * each, (group + 1) * each)
             told = text_to_audio(words, heard, from_text, own)
             text_layouts.append(self._joined(name, rng, told))
-            told = audio_to_text(rng, words, read, from_audio, own, len(from_text), options.audio_tokens)
+            told = audio_to_text(rng, words, read, from_audio, own, len(from_text))
             audio_layouts.append(self._joined(name, rng, told))
         spans = [words.ids[owner == k] for owner in (heard, read) for k in range(len(from_text))]
         return spans, {**_stacked("text2audio", text_layouts), **_stacked("audio2text", audio_layouts)}
@@ -229,11 +227,10 @@ def _check(options: ReservePretrainingAlignerOptions) -> None:
     needed = 2 * min(targets, SUBSEGMENTS * segments // groups)
     if options.lang_seq_len < needed:
         raise ConfigError(f"dataset.lang_seq_len: {options.lang_seq_len} has no room for {needed} masks")
-    if options.seq_len < max(segments, options.text_span_budget if options.random_text_path else 0):
+    if min(options.seq_len, MOST_TEXT) < max(segments, options.text_span_budget if options.random_text_path else 0):
         raise ConfigError(f"dataset.seq_len: {options.seq_len} has no room for all segments and masks")
-    for key in ("text_span_length", "audio_tokens"):
-        if getattr(options, key) < 1:
-            raise ConfigError(f"dataset.{key}: {getattr(options, key)} is not at least 1")
+    if options.text_span_length < 1:
+        raise ConfigError(f"dataset.text_span_length: {options.text_span_length} is not at least 1")
     if options.text_span_budget < 0:
         raise ConfigError(f"dataset.text_span_budget: {options.text_span_budget} is below 0")
     if not options.tokenizer:

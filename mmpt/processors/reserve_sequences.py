@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmpt.modules.reserve_tokens import AUDIOSPAN, END, LTOVPOOL, MASK, MASKAUDIO, PAD
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, END, LTOVPOOL, MASK, MASKAUDIO, PAD
 from mmpt.processors.reserve_spans import SUBSEGMENTS, Words
 
 __all__ = [
@@ -72,7 +72,6 @@ def audio_to_text(
     targets: np.ndarray,
     subsegments: range,
     first_span: int,
-    audio_tokens: int,
 ) -> list[Part]:
     """Return the sound of a group, ``AUDIOSPAN`` so many times a subsegment, and ``MASK`` in place of each target.
 
@@ -86,7 +85,6 @@ def audio_to_text(
         targets: int64, in order.
         subsegments: of the group.
         first_span: that the first target asks for.
-        audio_tokens: tokens of a subsegment's sound.
     """
     spans, parts = _numbers(targets), list[Part]()
     as_text = rng.random(len(subsegments)) < _ADJACENT_TEXT
@@ -96,11 +94,11 @@ def audio_to_text(
             continue
         beside = any(near in spans and near in subsegments for near in (one - 1, one + 1))
         text = _text(words, owner, one)
-        parts.append(text if beside and drawn and len(text.tokens) else _sound(one, audio_tokens))
+        parts.append(text if beside and drawn and len(text.tokens) else _sound(one))
     return parts
 
 
-def matching(words: Words, metadata: Sequence[int], as_text: bool, length: int, audio_tokens: int) -> list[Part]:
+def matching(words: Words, metadata: Sequence[int], as_text: bool, length: int) -> list[Part]:
     """Return what is known of the video, then of every segment ``LTOVPOOL`` and its words, or its sound.
 
     What is known is cut at its end where it leaves no room for the rest.
@@ -110,14 +108,13 @@ def matching(words: Words, metadata: Sequence[int], as_text: bool, length: int, 
         metadata: ids, of which the last is ``END``; may be none.
         as_text: words or sound, of all segments alike.
         length: of the sequence.
-        audio_tokens: tokens of a subsegment's sound.
     """
     nobody = np.full(len(words.ids), -1)
     parts = list[Part]()
     for one in range(len(words.sources)):
         if one % SUBSEGMENTS == 0:
             parts.append(Part(np.array([LTOVPOOL]), one, kept=True))
-        parts.append(_text(words, nobody, one) if as_text else _sound(one, audio_tokens))
+        parts.append(_text(words, nobody, one) if as_text else _sound(one))
     room = length - sum(len(part.tokens) for part in parts)
     if len(metadata) > room:
         metadata = [*metadata[: room - 1], END] if room > 1 else []
@@ -170,8 +167,8 @@ def _text(words: Words, owner: np.ndarray, subsegment: int) -> Part:
     return Part(words.ids[own][owner[own] < 0], subsegment)
 
 
-def _sound(subsegment: int, audio_tokens: int) -> Part:
-    return Part(np.full(audio_tokens, AUDIOSPAN), subsegment, whole=True)
+def _sound(subsegment: int) -> Part:
+    return Part(np.full(AUDIO_TOKENS, AUDIOSPAN), subsegment, whole=True)
 
 
 def _cut_ends(rng: np.random.Generator, parts: list[Part], over: int) -> list[Part]:

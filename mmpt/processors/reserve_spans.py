@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmpt.modules.reserve_tokens import SOUNDS
 from mmpt.processors.segment_base import RecordSegments
-from mmpt.store.spectrogram import BLOCK_FRAMES, BLOCKS, INFERENCE_STARTS, MelOptions
+from mmpt.store.spectrogram import BLOCK_FRAMES, INFERENCE_STARTS, MelOptions
 
 __all__ = [
     "SUBSEGMENTS",
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 #: Subsegments of a segment.
-SUBSEGMENTS = BLOCKS
+SUBSEGMENTS = SOUNDS
 #: Frames of a segment's spectrogram that are in none of its subsegments.
 _SPARE_FRAMES = 8
 #: Seconds, as played, from one frame of the spectrogram to the next.

@@ -16,7 +16,9 @@ from mmpt.processors.resize_kernels import resize_part
 from mmpt.utils.errors import ConfigError
 
 __all__ = [
+    "MERLOT_SCALE",
     "MERLOTTransform",
+    "RESERVE_SCALE",
     "ReserveTransform",
     "fit_antialiased",
     "fit_corners",
@@ -24,6 +26,8 @@ __all__ = [
     "image_scale",
 ]
 
+#: Least and greatest factor by which training enlarges a frame before it crops it.
+MERLOT_SCALE, RESERVE_SCALE = (1.125, 1.5), (1.05, 1.1)
 #: A frame is jittered with this probability, by a factor of each channel that differs from 1 by at most so much.
 _JITTERED, _JITTER = 0.8, 0.32
 #: No side of a frame becomes shorter in training, unless the model's side is.
@@ -88,7 +92,7 @@ class MERLOTTransform:
         scale: least and greatest factor.
     """
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = (1.125, 1.5)) -> None:
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = MERLOT_SCALE) -> None:
         self.size, self.scale = size, scale
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -124,7 +128,7 @@ class ReserveTransform:
         rotate: whether high frames are turned; the adaptation does not.
     """
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = (1.05, 1.1), rotate: bool = True) -> None:
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = RESERVE_SCALE, rotate: bool = True) -> None:
         self.size, self.scale, self.rotate = size, scale, rotate
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:

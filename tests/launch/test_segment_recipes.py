@@ -104,3 +104,22 @@ def test_reserves_decay_is_that_of_leaves_of_more_than_one_dimension(name: str) 
     scales = {key: scales_of(value)[1] for key, value in model.named_parameters()}
     assert {key for key, scale in scales.items() if scale == 1} == wanted.keys()
     assert set(scales.values()) == {0, 1}
+
+
+def test_the_adaptation_to_larger_frames_is_the_published_one(tmp_path: Path) -> None:
+    """Specification B3, B4.4: 144 tokens of a frame beside 160 of text, frames as filmed and hardly enlarged."""
+    configs = []
+    for name in ("reserve_resadapt", "reserve_resadapt_square"):  # a project has one of them: they write to one folder
+        file = tmp_path / "adapted.yaml"
+        groups = {"resadapt": {"task_list": [f"{name}.yaml"]}}
+        file.write_text(OmegaConf.to_yaml({"project_dir": "adapted", "base_dir": "task", "task_group": groups}))
+        configs += [job.config for job in expand_project(str(file)).jobs]
+    wide, square = configs
+    for config, grid, largest in ((wide, [18, 32], 1.1), (square, [24, 24], 1.88)):
+        dataset, settings = config.dataset, config.fairseq.optimization
+        assert dataset.image_grid == grid and dataset.image_scale == [1.0, largest] and not dataset.rotate_tall
+        assert dataset.seq_len == dataset.lang_seq_len + 8 * grid[0] * grid[1] // 4 == 1312
+        assert (settings.max_update, settings.warmup_updates, settings.final_share) == (75_000, 15_000, 0)
+        assert JOB_TYPES[str(config.task_type)] * config.fairseq.dataset.batch_size * settings.update_freq[0] == 1024
+    wide.dataset = square.dataset
+    assert wide == square, "they differ in the data alone"

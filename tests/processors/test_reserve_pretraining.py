@@ -228,6 +228,23 @@ def test_items_depend_on_seed_epoch_and_index_alone(folder, data):
         assert not torch.equal(item["vfeats"], other["vfeats"]), one
 
 
+def test_text_without_frames_has_1024_positions_at_most_however_long_the_others(folder):
+    item = dataset(reserve_settings(folder, seq_len=1312), "Reserve")[0]
+    lengths = {kind: item[kind].shape[1] for kind in KINDS}
+    assert lengths == {"text2audio": 80, "audio2text": 80, "audio_text_matching": 1024, "random_text": 1024}
+
+
+def test_training_alone_cuts_sequences(folder):
+    cut = {}
+    for split in ("train", "valid", "test"):
+        data, rng = dataset(reserve_settings(folder, split), "Reserve"), np.random.default_rng(0)
+        record = data.meta_processor[0][0]
+        stored = data.video_processor(record)
+        cut[split] = sum(int(data.aligner(record, stored, stored, rng)["noise_split"].sum()) for _ in range(30))
+    assert 2 < cut.pop("train") < 30  # of 4 sequences each, one in ten
+    assert cut == {"valid": 0, "test": 0}
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt.modules.reserve_tokens import AUDIOSPAN, END, LTOVPOOL, MASK, MASKAUDIO, PAD, START
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, END, LTOVPOOL, MASK, MASKAUDIO, PAD, START
 from mmpt.processors import reserve_sequences
 from mmpt.processors.reserve_sequences import (
     Part,
@@ -27,7 +27,6 @@ from mmpt.processors.reserve_spans import (
 )
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "data" / "reserve_sequences.npz")
-SOUND = 6
 
 
 def golden_record(number):
@@ -80,16 +79,16 @@ def test_audio2text_is_the_published_one(number, monkeypatch):
         sound = GOLDEN["dl/audio2text/audio_ptr"][number][group][GOLDEN["dl/audio2text"][number][group] == AUDIOSPAN]
         own = range(6 * group, 6 * group + 6)
         drawn = SimpleNamespace(random=lambda n, own=own, sound=sound: np.array([float(k in sound) for k in own]))
-        parts = audio_to_text(drawn, words, owner, targets, own, 3, SOUND)
+        parts = audio_to_text(drawn, words, owner, targets, own, 3)
         same(join_parts(np.random.default_rng(0), parts, 64), number, "audio2text", group)
 
 
 def test_matching_is_the_published_one():
     words = locate_words(golden_record(0), GOLDEN["starts"][0])
     known = [START, 3388, 35, 100, 101, START, 2026, 35, 103, 104, 105, START, 10884, 35, 102, END]
-    layout = join_parts(np.random.default_rng(0), matching(words, known, False, 160, SOUND), 160)
+    layout = join_parts(np.random.default_rng(0), matching(words, known, False, 160), 160)
     same(layout, 0, "audio_text_matching", 0)
-    as_text = join_parts(np.random.default_rng(0), matching(words, known, True, 160, SOUND), 160)
+    as_text = join_parts(np.random.default_rng(0), matching(words, known, True, 160), 160)
     assert as_text.tokens[as_text.tokens >= 10].tolist() == [k for k in known if k >= 10] + words.ids.tolist()
     assert (as_text.tokens == LTOVPOOL).sum() == 4
 
@@ -141,7 +140,7 @@ def test_sound_beside_a_target_is_mostly_shown_as_words():
     words, rng = words_of([2] * 12), np.random.default_rng(0)
     shown = []
     for _ in range(500):
-        parts = audio_to_text(rng, words, np.full(24, -1), np.array([4, 6]), range(12), 0, SOUND)
+        parts = audio_to_text(rng, words, np.full(24, -1), np.array([4, 6]), range(12), 0)
         assert {part.audio for part in parts if not part.whole and not part.kept} <= {3, 5, 7}
         shown += [not part.whole for part in parts if part.audio in (3, 5, 7)]
     assert abs(np.mean(shown) - 0.8) < 0.04
@@ -150,7 +149,7 @@ def test_sound_beside_a_target_is_mostly_shown_as_words():
 def parts_strategy():
     mask = st.integers(0, 9).map(lambda k: Part(np.array([MASK, MASKAUDIO]), k, k, kept=True))
     words = st.integers(0, 9).map(lambda n: Part(np.arange(10, 10 + n), n))
-    sound = st.integers(0, 9).map(lambda k: Part(np.full(SOUND, AUDIOSPAN), k, whole=True))
+    sound = st.integers(0, 9).map(lambda k: Part(np.full(AUDIO_TOKENS, AUDIOSPAN), k, whole=True))
     return st.lists(mask | words | sound, max_size=14)
 
 
@@ -168,7 +167,7 @@ def test_joined_parts_are_no_longer_than_they_may_and_keep_every_mask(parts, len
     whole = sum(len(part.tokens) for part in parts) <= length
     assert not whole or filled.sum() == sum(len(part.tokens) for part in parts)
     runs = np.flatnonzero(np.diff(np.concatenate([[0], layout.tokens == AUDIOSPAN, [0]]).astype(int)))
-    assert all((end - begin) % SOUND == 0 for begin, end in runs.reshape(-1, 2))
+    assert all((end - begin) % AUDIO_TOKENS == 0 for begin, end in runs.reshape(-1, 2))
 
 
 def test_ends_are_cut_before_anything_between_masks():
@@ -188,8 +187,8 @@ def test_ends_are_cut_before_anything_between_masks():
 
 def test_what_is_known_of_a_video_gives_way_to_its_segments():
     words = words_of([2] * 6)
-    parts = matching(words, [START, *range(50, 90), END], True, 30, SOUND)
+    parts = matching(words, [START, *range(50, 90), END], True, 30)
     tokens = join_parts(np.random.default_rng(0), parts, 30).tokens
     assert tokens[0] == START and (tokens == END).sum() == 1 and (tokens == LTOVPOOL).sum() == 2 and (tokens > 0).all()
     assert set(words.ids) <= set(tokens.tolist())
-    assert not len(matching(words, [START, 50, END], True, 14, SOUND)[0].tokens)
+    assert not len(matching(words, [START, 50, END], True, 14)[0].tokens)

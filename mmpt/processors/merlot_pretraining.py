@@ -15,11 +15,10 @@ from mmpt.modules.attention_masking import masked_count, masking_noise
 from mmpt.modules.merlot_tokens import FIRST_WORD, NEXTCAPTION_START, PADDING, START
 from mmpt.processors.base import UnusableItemError
 from mmpt.processors.cut_texts import CutTexts
-from mmpt.processors.segment_base import Record, RecordSegments
+from mmpt.processors.segment_base import Record, RecordSegments, subwords_of_kind
 from mmpt.processors.segment_images import MERLOT_SCALE, MERLOTTransform, image_scale
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
-from mmpt.utils.subwords import load_subwords
 
 __all__ = ["MERLOTPretrainingAligner", "MERLOTPretrainingAlignerOptions", "scramble", "shuffle_order"]
 
@@ -88,9 +87,7 @@ class MERLOTPretrainingAligner:
                 f"dataset.shuffle_offset: {options.shuffle_offset} is not between the places of a group,"
                 f" {options.chunks_in_group}, and {_IMAGE_INDICES - options.chunks_in_group}"
             )
-        if not options.tokenizer:
-            raise ConfigError("dataset.tokenizer: not set; it names the byte-pair encoding of the stored ids")
-        self.vocab_size = load_subwords(options.tokenizer).vocab_size
+        self.vocab_size = subwords_of_kind(options.tokenizer, "merlot").vocab_size
         height, width = options.image_size
         self.transform = MERLOTTransform((height, width), image_scale(options.image_scale, MERLOT_SCALE))
         self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")

@@ -29,7 +29,7 @@ from mmpt.processors.reserve_spans import (
     choose_targets,
     locate_words,
 )
-from mmpt.processors.segment_base import Record, RecordSegments
+from mmpt.processors.segment_base import Record, RecordSegments, subwords_of_kind
 from mmpt.processors.segment_images import RESERVE_SCALE, ReserveTransform, image_scale
 from mmpt.store.spectrogram import mel_blocks
 from mmpt.utils.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ class ReservePretrainingAligner:
         self.split = options.split
         _check(options)
         self.tokenizer = options.tokenizer or ""
-        subwords = load_subwords(self.tokenizer)
+        subwords = subwords_of_kind(options.tokenizer, "reserve")
         self.headings = {name: [START, *subwords.encode(f"{name}:")] for name in _METADATA}
         rows, columns = options.image_grid
         scale = image_scale(options.image_scale, RESERVE_SCALE)
@@ -233,8 +233,6 @@ def _check(options: ReservePretrainingAlignerOptions) -> None:
         raise ConfigError(f"dataset.text_span_length: {options.text_span_length} is not at least 1")
     if options.text_span_budget < 0:
         raise ConfigError(f"dataset.text_span_budget: {options.text_span_budget} is below 0")
-    if not options.tokenizer:
-        raise ConfigError("dataset.tokenizer: not set; it names the encoding of the stored ids")
 
 
 def _sound(stored: RecordSegments, starts: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ A segment is a frame, the words spoken around it and maybe its sound; MERLOT cal
 segments, mostly of one video.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -14,19 +15,26 @@ from mmpt.processors.base import UnusableItemError
 from mmpt.processors.frame_transforms import refuse_oblong
 from mmpt.store.images import decode_image
 from mmpt.store.segment_store import SegmentStore, StoredSegments, open_segments
+from mmpt.utils.distributed import is_main_process
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.files import resolve_path
+from mmpt.utils.files import file_sha256, resolve_path
 from mmpt.utils.options import read_options
+from mmpt.utils.subwords import Subwords, load_subwords, subwords_files
 
 __all__ = [
     "Piece",
     "Record",
     "RecordSegments",
     "SegmentOptions",
+    "SegmentTextOptions",
     "SegmentTextProcessor",
     "SegmentVideoProcessor",
+    "check_tokenizer",
     "open_store",
+    "subwords_of_kind",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,6 +46,17 @@ class SegmentOptions:
     """
 
     segment_path: str | None = None
+
+
+@dataclass
+class SegmentTextOptions(SegmentOptions):
+    """Of which encoding the stored ids are.
+
+    Attributes:
+        tokenizer: its folder or file.
+    """
+
+    tokenizer: str | None = None
 
 
 class Piece(NamedTuple):
@@ -198,11 +217,14 @@ class SegmentVideoProcessor:
 class SegmentTextProcessor:
     """Pass on what the segment store holds of the words of a record: they are ids already."""
 
-    config_options: ClassVar[dict[str, type]] = {"dataset": SegmentOptions}
+    config_options: ClassVar[dict[str, type]] = {"dataset": SegmentTextOptions}
 
     def __init__(self, config: Any) -> None:
-        """Open the store; raises as :class:`SegmentVideoProcessor`."""
+        """Open the store; raises as :class:`SegmentVideoProcessor`, and as :func:`check_tokenizer`."""
         self.store = open_store(config)
+        tokenizer = read_options(config, SegmentTextOptions).tokenizer
+        if tokenizer:
+            check_tokenizer(self.store, tokenizer)
 
     def __call__(self, text_id: Sequence[Piece], rng: np.random.Generator | None = None) -> RecordSegments:
         """Return the segments of a record; DataError if the store lacks some, names the video."""
@@ -215,3 +237,46 @@ def open_store(config: Any) -> SegmentStore:
     if not path:
         raise ConfigError("dataset.segment_path: not set; it names the segment store")
     return open_segments(str(resolve_path(path)))
+
+
+def check_tokenizer(store: SegmentStore, tokenizer: str) -> None:
+    """Refuse a store whose ids another tokenizer made, or one of the other system.
+
+    A store that does not say what made them, such as one of imported records, is taken with a warning.
+
+    Raises:
+        DataError: if the store says that its ids are others; names it and the tokenizer.
+        ConfigError: if there is no such tokenizer.
+    """
+    facts, kind = store.producer(), load_subwords(tokenizer).kind
+    made_for, made_by = facts.get("kind"), facts.get("tokenizer")
+    again = "extract the segments again with this one, or set dataset.tokenizer to the one that made them"
+    if made_for is not None and made_for != kind:
+        raise DataError(
+            f"{store.path}: its ids are of the kind {made_for}, dataset.tokenizer: {tokenizer} is {kind}; {again}"
+        )
+    if isinstance(made_by, dict):
+        if sorted(made_by.values()) != sorted(file_sha256(file) for file in subwords_files(tokenizer)):
+            raise DataError(
+                f"{store.path}: another tokenizer made its ids than dataset.tokenizer: {tokenizer}; {again}"
+            )
+    elif is_main_process():
+        logger.warning(
+            "%s does not say which tokenizer made its ids: they are read as those of dataset.tokenizer: %s",
+            store.path,
+            tokenizer,
+        )
+
+
+def subwords_of_kind(path: str | None, kind: str) -> Subwords:
+    """Return the tokenizer of ``dataset.tokenizer``, which must be ``merlot``'s or ``reserve``'s.
+
+    Raises:
+        ConfigError: if it is not set, is none, or is of the other kind.
+    """
+    if not path:
+        raise ConfigError("dataset.tokenizer: not set; it names the encoding of the stored ids")
+    subwords = load_subwords(path)
+    if subwords.kind != kind:
+        raise ConfigError(f"dataset.tokenizer: {path} is of the kind {subwords.kind}, not {kind}")
+    return subwords

@@ -1,5 +1,6 @@
 """From a segment store to records: lists, splits, sources of segments, damage, and pickling."""
 
+import logging
 import pickle
 
 import numpy as np
@@ -15,8 +16,13 @@ from mmpt.processors.segment_base import (
     SegmentVideoProcessor,
 )
 from mmpt.processors.segment_meta import MERLOTMetaProcessor, ReserveMetaProcessor, SegmentMetaProcessor
+from mmpt.store.images import encode_jpeg
 from mmpt.store.segment_store import open_segments
+from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
 from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.files import file_sha256
+from mmpt.utils.registry import build
+from mmpt.utils.subwords import subwords_files
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +138,38 @@ def test_damage_is_told(folder, tmp_path):
 def test_an_empty_split_is_told(folder):
     with pytest.raises(DataError, match="merlot_store gives an empty valid split with dataset.val_holdout 1e-09"):
         MERLOTMetaProcessor(merlot_settings(folder, "valid", train_path=None, val_path=None, val_holdout=1e-9))
+
+
+def test_a_store_of_other_ids_is_refused_and_one_that_does_not_say_is_warned_of(folder, tmp_path, caplog):
+    record = SegmentRecord(
+        [encode_jpeg(np.zeros((8, 8, 3), np.uint8))], [[0, 5]], [2.5], [1.0], [np.array([110])], None
+    )
+    hashes = {kind: {file.name: file_sha256(file) for file in subwords_files(folder / name)}
+              for kind, name in (("merlot", "merlot"), ("reserve", "reserve.json"))}  # fmt: skip
+    stores = {
+        "right": {"kind": "merlot", "tokenizer": {f"old_{name}": value for name, value in hashes["merlot"].items()}},
+        "other": {"kind": "merlot", "tokenizer": {"encoder.json": "0" * 64, "vocab.bpe": "1" * 64}},
+        "reserves": {"kind": "reserve", "tokenizer": hashes["reserve"]},
+        "silent": {},
+    }
+    for name, producer in stores.items():
+        with SegmentStoreWriter(tmp_path / name, frozenset({"images", "tokens"}), producer) as writer:
+            writer.add("v", record)
+
+    def text(name):
+        return SegmentTextProcessor(merlot_settings(folder, segment_path=str(tmp_path / name)))
+
+    with caplog.at_level(logging.WARNING):
+        assert len(text("right").store) == 1 and not caplog.records
+        text("silent")
+    assert "does not say which tokenizer made its ids" in caplog.text
+    with pytest.raises(DataError, match=r"other: another tokenizer made its ids .*extract the segments again"):
+        text("other")
+    with pytest.raises(DataError, match="its ids are of the kind reserve, dataset.tokenizer: .* is merlot"):
+        text("reserves")
+    for family, settings, wrong in (
+        ("MERLOT", merlot_settings, "reserve.json"),
+        ("Reserve", reserve_settings, "merlot"),
+    ):
+        with pytest.raises(ConfigError, match=f"dataset.tokenizer: .* is of the kind .*, not {family.lower()}"):
+            build("aligner", f"{family}PretrainingAligner", settings(folder, tokenizer=str(folder / wrong)))

@@ -24,23 +24,22 @@ __all__ = ["ContrastMetric", "ContrastPredictor"]
 logger = logging.getLogger(__name__)
 
 _SIDES = ("queries", "candidates")
+_KEYS = "keys"
 _TOP = (1, 5, 10)
-#: Vectors that differ by less, relative to their length, are of the same span in batches of other lengths.
-_SAME = 1e-4
 
 
 class ContrastPredictor(BatchPredictor):
     """Collect the pairs of vectors that a model's contrastive objectives compare.
 
-    The model has ``contrasted(outputs)``: name of an objective -> queries (N, H), their own candidates (N, H) and,
-    where there are any, others (M, H). Writes ``contrasts.npz`` to ``eval.save_path``.
+    The model has ``contrasted(outputs)``: name of an objective -> :class:`~mmpt.models.base.Contrast`. Writes
+    ``contrasts.npz`` to ``eval.save_path``.
     """
 
     kind = "contrasts"
 
     def batch_function(
         self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
-    ) -> Callable[[Mapping[str, Any]], dict[str, list[npt.NDArray[np.float32]]]]:
+    ) -> Callable[[Mapping[str, Any]], dict[str, dict[str, npt.NDArray[Any]]]]:
         """Return what makes the vectors of a batch; ConfigError if the model has no contrastive objective."""
         contrasted = getattr(model, "contrasted", None)
         if contrasted is None:
@@ -49,36 +48,47 @@ class ContrastPredictor(BatchPredictor):
                 "ReservePretraining do"
             )
 
-        def predict(batch: Mapping[str, Any]) -> dict[str, list[npt.NDArray[np.float32]]]:
+        def predict(batch: Mapping[str, Any]) -> dict[str, dict[str, npt.NDArray[Any]]]:
             found = contrasted(model(**on_device(batch, device)))
-            return {name: [part.float().cpu().numpy() for part in parts] for name, parts in found.items()}
+            return {
+                name: {side: _array(value) for side, value in parts._asdict().items() if value is not None}
+                for name, parts in found.items()
+            }
 
         return predict
 
     def finish(self, parts: Sequence[Any], dataloader: Iterable[Mapping[str, Any]], output_file: str) -> dict[str, Any]:
-        """Save the vectors and return ``contrasts``: name -> ``queries`` (N, H), ``candidates`` (N + M, H)."""
+        """Save the vectors and return ``contrasts``: name -> ``queries`` (N, H), ``candidates`` (N + M, H).
+
+        Where candidates have keys, also ``keys`` (N, W).
+        """
         contrasts = {}
         for name in parts[0]:
-            columns = [np.concatenate(column) for column in zip(*(part[name] for part in parts), strict=True)]
-            contrasts[name] = {"queries": columns[0], "candidates": np.concatenate(columns[1:])}
-        arrays = {f"{name}/{side}": pair[side] for name, pair in contrasts.items() for side in _SIDES}
-        save_arrays(self.save_path / "contrasts.npz", names=np.array(list(contrasts)), **arrays)
+            joined = {side: np.concatenate([part[name][side] for part in parts]) for side in parts[0][name]}
+            candidates = [joined.pop(side) for side in ("own", "others") if side in joined]
+            contrasts[name] = {**joined, "candidates": np.concatenate(candidates)}
+        arrays = {f"{name}/{side}": array for name, pair in contrasts.items() for side, array in pair.items()}
+        keyed = [name for name, pair in contrasts.items() if _KEYS in pair]
+        save_arrays(
+            self.save_path / "contrasts.npz", names=np.array(list(contrasts)), keyed=np.array(keyed, "U"), **arrays
+        )
         return {"contrasts": contrasts}
 
     def load(self, output_file: str = "merged") -> dict[str, Any]:
         """Read the saved vectors."""
         path = self.save_path / "contrasts.npz"
-        names = load_arrays(path, ["names"])["names"].tolist()
-        arrays = load_arrays(path, [f"{name}/{side}" for name in names for side in _SIDES])
-        return {"contrasts": {name: {side: arrays[f"{name}/{side}"] for side in _SIDES} for name in names}}
+        known = load_arrays(path, ["names", "keyed"])
+        sides = {name: (*_SIDES, _KEYS) if name in known["keyed"] else _SIDES for name in known["names"].tolist()}
+        arrays = load_arrays(path, [f"{name}/{side}" for name, own in sides.items() for side in own])
+        return {"contrasts": {name: {side: arrays[f"{name}/{side}"] for side in own} for name, own in sides.items()}}
 
 
 class ContrastMetric(Metric):
     """Recall at 1, 5 and 10 of each objective, over all candidates of the test set, and what chance gives.
 
-    Candidates that are alike (the same words) are one: naming it is right for each of its queries. Other ties count
-    against the query. ``<objective>_chance`` is the recall at 1 of guessing, ``<objective>_R1_ci`` the 95% Wilson
-    interval. ``count`` is the number of queries of the first objective.
+    Candidates of the same keys (text spans of the same words) are one: naming it is right for each of its queries.
+    Ties count against the query. ``<objective>_chance`` is the recall at 1 of guessing, ``<objective>_R1_ci`` the 95%
+    Wilson interval. ``count`` is the number of queries of the first objective.
     """
 
     kind = "contrasts"
@@ -97,7 +107,7 @@ class ContrastMetric(Metric):
             queries, candidates = np.asarray(pair["queries"]), np.asarray(pair["candidates"])
             if not len(queries):
                 raise DataError(f"{name}: the test set has nothing to find")
-            first, place = _unlike(candidates)
+            first, place = _unlike(pair.get(_KEYS), len(candidates))
             found = ranks(queries, candidates[first], place[: len(queries)])
             for top in _TOP:
                 hits = int((found <= top).sum())
@@ -118,9 +128,14 @@ class ContrastMetric(Metric):
         )
 
 
-def _unlike(vectors: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows of vectors (N, H) of which none is like an earlier one, and for each row which of these it is."""
-    lengths = np.linalg.norm(vectors, axis=1).clip(1e-12)
-    rounded = np.round(vectors / lengths[:, None] / _SAME).astype(np.int64)
-    _, first, place = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+def _array(values: torch.Tensor) -> npt.NDArray[Any]:
+    """Return vectors as float32, keys as they are."""
+    return (values.float() if values.is_floating_point() else values).cpu().numpy()
+
+
+def _unlike(keys: npt.NDArray[np.int64] | None, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return which of ``count`` candidates are unlike all earlier ones, and for each candidate which of these it is."""
+    if keys is None:
+        return np.arange(count), np.arange(count)
+    _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     return first.astype(np.int64), place.reshape(-1).astype(np.int64)

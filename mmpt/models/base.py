@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from omegaconf import DictConfig
@@ -14,6 +14,7 @@ from mmpt.utils.options import section_of
 
 __all__ = [
     "TINY_BERT",
+    "Contrast",
     "VideoTextModel",
     "encode_by_length",
     "longest",
@@ -27,6 +28,23 @@ MIN_ROWS = 8
 
 #: Folder of the small BERT that ``tiny_config`` names, below the repository.
 TINY_BERT = "tests/data/tiny_bert"
+
+
+class Contrast(NamedTuple):
+    """What a contrastive objective compares in a batch, as a test needs it.
+
+    Attributes:
+        queries: (N, H).
+        own: (N, H), the candidate that each query is to find.
+        others: (M, H), candidates of no query.
+        keys: int64 (N, W), where nothing is among ``others``: what the own candidates were made of. Those of equal
+            keys are one, though their vectors differ by a rounding in batches of other sizes. None: all are unlike.
+    """
+
+    queries: Tensor
+    own: Tensor
+    others: Tensor | None = None
+    keys: Tensor | None = None
 
 
 class VideoTextModel(nn.Module, abc.ABC):

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mmpt.models.base import masked_mean
+from mmpt.models.base import Contrast, masked_mean
 from mmpt.models.merlot_base import MERLOTBase, hide_absent
 from mmpt.models.merlot_options import (
     EPS,
@@ -199,10 +199,10 @@ class MERLOTPretraining(MERLOTBase):
         return self.text_image_order.pairs(moments, states.images[:, :, 0])
 
     @staticmethod
-    def contrasted(outputs: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+    def contrasted(outputs: dict[str, Tensor]) -> dict[str, Contrast]:
         """Return what :meth:`learn` compares: texts that look for frames, and frames for texts, (B * N, H) each."""
         texts, images = outputs["text_vectors"], outputs["image_vectors"]
-        return {"text_to_image": (texts, images), "image_to_text": (images, texts)}
+        return {"text_to_image": Contrast(texts, images), "image_to_text": Contrast(images, texts)}
 
     def _mask(self, texts: Tensor, scores: Tensor | None, noise: dict[str, Any]) -> MaskedText:
         absent = [name for name in _NOISE if name not in noise]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmpt.losses.candidates import single_or_double
 from mmpt.losses.reserve import OBJECTIVES
+from mmpt.models.base import Contrast
 from mmpt.models.reserve_base import ReserveModel
 from mmpt.models.reserve_options import (
     ReservePretrainingOptions,
@@ -93,7 +94,8 @@ class ReservePretraining(ReserveModel):
             For each objective vectors ``<objective>_x`` and ``<objective>_y``, (rows, D), row i belonging to row i:
             ``imgs_to_audio`` (B * S), ``text_to_audio`` (the told sounds of B; ``text_to_audio_y_extra`` are the
             others) and ``stuff_to_span`` (at most ``model.text_spans`` * B), all scaled: a dot product is a logit.
-            ``span_sources`` int64, of which of :data:`~mmpt.modules.reserve_tokens.SPAN_SOURCES` each span was told.
+            ``span_sources`` int64, of which of :data:`~mmpt.modules.reserve_tokens.SPAN_SOURCES` each span was told,
+            and ``span_words`` int64 (rows, 15), its ids.
 
         Raises:
             DataError: if the shapes contradict each other or the config.
@@ -129,10 +131,13 @@ class ReservePretraining(ReserveModel):
         }
 
     @staticmethod
-    def contrasted(outputs: Batch) -> dict[str, tuple[Tensor, ...]]:
-        """Return what the objectives compare: queries, their own candidates, and others where there are any."""
-        pairs = {name: (outputs[f"{name}_x"], outputs[f"{name}_y"]) for name in OBJECTIVES}
-        return {**pairs, "text_to_audio": (*pairs["text_to_audio"], outputs["text_to_audio_y_extra"])}
+    def contrasted(outputs: Batch) -> dict[str, Contrast]:
+        """Return what the objectives compare; text spans of the same words are one."""
+        more = {
+            "text_to_audio": {"others": outputs["text_to_audio_y_extra"]},
+            "stuff_to_span": {"keys": outputs["span_words"]},
+        }
+        return {name: Contrast(outputs[f"{name}_x"], outputs[f"{name}_y"], **more.get(name, {})) for name in OBJECTIVES}
 
     def _check(self, vfeats: Tensor, batch: Batch) -> None:
         segments, groups = vfeats.shape[1], self.sequence.num_segment_groups
@@ -224,6 +229,7 @@ class ReservePretraining(ReserveModel):
             "stuff_to_span_x": _scaled(states, scale),
             "stuff_to_span_y": _scaled(vectors, scale),
             "span_sources": hits.flatten(1).argmax(0)[chosen],
+            "span_words": words,
         }
 
 

@@ -248,7 +248,7 @@ def check_tokenizer(store: SegmentStore, tokenizer: str) -> None:
         DataError: if the store says that its ids are others; names it and the tokenizer.
         ConfigError: if there is no such tokenizer.
     """
-    facts, kind = store.producer(), load_subwords(tokenizer).kind
+    facts, kind = store.producer() if len(store) else {}, load_subwords(tokenizer).kind
     made_for, made_by = facts.get("kind"), facts.get("tokenizer")
     again = "extract the segments again with this one, or set dataset.tokenizer to the one that made them"
     if made_for is not None and made_for != kind:

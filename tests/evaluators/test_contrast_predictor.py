@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mmpt.evaluators.contrast_predictor import ContrastMetric, ContrastPredictor
+from mmpt.models.base import Contrast
 from mmpt.utils.errors import ConfigError, DataError
 
 
@@ -19,10 +20,11 @@ class Echo(nn.Module):
     def forward(self, x: Tensor, y: Tensor, other: Tensor, **_: Any) -> dict[str, Tensor]:
         return {"x": x, "y": y, "other": other}
 
-    def contrasted(self, outputs: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+    def contrasted(self, outputs: dict[str, Tensor]) -> dict[str, Contrast]:
+        x = outputs["x"][0]
         return {
-            "sound": (outputs["x"][0], outputs["y"][0], outputs["other"][0]),
-            "text": (outputs["x"][0], outputs["x"][0]),
+            "sound": Contrast(x, outputs["y"][0], outputs["other"][0]),
+            "text": Contrast(x, x, keys=x.long()),
         }
 
 
@@ -50,13 +52,22 @@ def test_rows_of_all_batches_are_candidates(tmp_path: Path) -> None:
     assert "sound: R@1 0.6667 (chance 0.2000)" in ContrastMetric().print_computed_metrics(metrics)
     loaded = predictor(tmp_path).load()
     assert ContrastMetric().compute_metrics(**loaded) == metrics
+    assert loaded["contrasts"]["text"]["keys"].dtype == np.int64 and "keys" not in loaded["contrasts"]["sound"]
 
 
-def test_candidates_that_are_alike_are_one() -> None:
-    queries = np.eye(3, dtype=np.float32)[[0, 0, 1]]
-    candidates = queries * np.array([[1], [1 + 1e-6], [1]], np.float32)
-    metrics = ContrastMetric().compute_metrics({"text": {"queries": queries, "candidates": candidates}})
-    assert metrics["text_R1"] == 1 and metrics["text_candidates"] == 2
+def test_candidates_of_the_same_words_are_one_however_their_vectors_are_rounded() -> None:
+    """In batches of other sizes sums are in other orders: equal spans get vectors that differ by 1e-7 and more."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 40, 200)[:, None]
+    vectors = rng.normal(size=(40, 64)).astype(np.float32)[words[:, 0]]
+    for noise in (1e-7, 1e-3):
+        candidates = vectors * (1 + noise * rng.standard_normal(vectors.shape).astype(np.float32))
+        pair = {"queries": vectors, "candidates": candidates, "keys": words}
+        metrics = ContrastMetric().compute_metrics({"text": pair})
+        assert metrics["text_R1"] == 1 and metrics["text_candidates"] == len(np.unique(words)) < 41
+        assert metrics["text_chance"] == 1 / metrics["text_candidates"]
+        unlike = ContrastMetric().compute_metrics({"text": {"queries": vectors, "candidates": candidates}})
+        assert unlike["text_R1"] < 0.5 and unlike["text_candidates"] == 200
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:

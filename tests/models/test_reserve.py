@@ -47,7 +47,7 @@ def test_values_and_gradients_are_those_of_the_specification_in_double_precision
     ReserveLoss()(**rows).backward()
     published = {key: value.double().requires_grad_() for key, value in parameters().items()}
     wanted = reference.pretraining(published, with_patches(batch), GRID, GROUPS, 8, 0.25)
-    assert set(rows) == set(wanted)
+    assert set(rows) == {*wanted, "span_words"}
     for name, value in wanted.items():
         torch.testing.assert_close(rows[name], value, atol=1e-6, rtol=1e-6, msg=name)
     reference.loss(wanted).backward()
@@ -58,6 +58,19 @@ def test_values_and_gradients_are_those_of_the_specification_in_double_precision
         if not name.endswith("seq_attnpool/key/bias"):  # moves all scores alike: nothing but rounding
             assert largest > 1e-6, name
         torch.testing.assert_close(gradients[name], value.grad, atol=1e-6 * max(largest, 1e-2), rtol=1e-5, msg=name)
+
+
+def test_spans_of_a_test_go_by_their_words() -> None:
+    batch = golden_batch()
+    with torch.no_grad():
+        model = golden_model()
+        rows = model(**batch)
+        found = model.contrasted(rows)
+        vectors = model.encode_text(found["stuff_to_span"].keys)
+    torch.testing.assert_close(torch.nn.functional.normalize(found["stuff_to_span"].own), vectors, atol=1e-4, rtol=0)
+    assert list(found) == list(OBJECTIVES)
+    assert found["imgs_to_audio"].keys is None and found["text_to_audio"].keys is None
+    assert found["text_to_audio"].others is rows["text_to_audio_y_extra"]
 
 
 def test_without_noise_a_batch_is_not_split_outside_of_training() -> None:

@@ -62,8 +62,8 @@ class FairseqMMTask(StopsAtNonFinite):
         self.mmtask = config_task(self.config, seed=args.seed)
         self.mmtask.build_dataset()
         self.mmtask.build_loss()
-        self.mmtask.build_model()
-        _warn_of_parted_negatives(args, self.mmtask.loss_fn)
+        model = self.mmtask.build_model()
+        _warn_of_parted_negatives(args, self.mmtask.loss_fn, model)
 
     def save_settings(self) -> None:
         """Write ``config.yaml`` to the folder of the training, which must be this one's own by then.
@@ -186,15 +186,21 @@ def _check_world() -> None:
     die_with_torchrun()
 
 
-def _warn_of_parted_negatives(args: Namespace, loss_fn: Any) -> None:
+def _warn_of_parted_negatives(args: Namespace, loss_fn: Any, model: Any) -> None:
     """Warn of negatives that ``--update-freq`` does not bring together, where all of them are asked for."""
     frequencies = getattr(args, "update_freq", None) or [1]
     if max(frequencies) > 1 and getattr(loss_fn, "global_negatives", False) and is_main_process():
+        way_out = "Larger batches, or more workers, have more of them"
+        if hasattr(model, "grad_cache_rows"):
+            way_out = (
+                "One batch as large as all of them, encoded model.grad_cache_rows rows at a time, takes the same "
+                "memory and keeps all negatives"
+            )
         logger.warning(
             "loss.global_negatives with fairseq.optimization.update_freq: %s: each of the batches of an update has its "
-            "own negatives, of all workers but of this batch alone. One batch as large as all of them, encoded "
-            "model.grad_cache_rows rows at a time, takes the same memory and keeps all negatives",
+            "own negatives, of all workers but of this batch alone. %s",
             frequencies,
+            way_out,
         )
 
 

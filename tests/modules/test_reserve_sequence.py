@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.models.reserve_weights import published_names
 from mmpt.modules.reserve_noise import reserve_noise, split_sources
 from mmpt.modules.reserve_sequence import prepare_multimodal_inputs
+from mmpt.modules.reserve_towers import Tower, tower_options
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import REPOSITORY
 
@@ -51,6 +53,14 @@ def test_sequences_of_several_videos_are_the_published_ones(golden) -> None:
         sources=golden["inputs/video_src_index"].view(6, 2).long(),
     )
     assert_published(golden, "mm2", inputs)
+    # and what the joint transformer makes of them, of padding too
+    tower = Tower(tower_options(128, 2, 64), with_cls=False).eval()
+    names = {key.removeprefix("params/"): value for key, value in golden.items() if "joint_transformer" in key}
+    state = {key.removeprefix("joint_transformer."): value for key, value in published_names(names).items()}
+    tower.load_state_dict(state)
+    with torch.no_grad():
+        joined = tower(*inputs)[1]
+    torch.testing.assert_close(joined, golden["outputs/mm2/joint_seq"], atol=1e-4, rtol=0)
 
 
 def test_who_sees_whom() -> None:

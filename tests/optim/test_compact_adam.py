@@ -75,6 +75,49 @@ def test_reserves_steps_are_those_by_hand(correction: str, to_start: bool, momen
         assert np.abs(parameter.detach().numpy() - wanted).max() < tolerance
 
 
+def nearest_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Round float32 to the upper half of its bits, ties to even."""
+    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+    kept = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return kept.astype(np.uint32).view(np.float32)
+
+
+def encoded_cube(second: np.ndarray) -> np.ndarray:
+    """Return the bfloat16 nearest to the cube, negative where 1 + 2^-8 times it is nearer (specification B3)."""
+    cubes = second.astype(np.float32) ** np.float32(3)
+    plain = nearest_bfloat16(cubes)
+    exact, near = cubes.astype(np.float64), plain.astype(np.float64)
+    return np.where(abs(near * (1 + 2.0**-8) - exact) < abs(near - exact), -plain, plain)
+
+
+def decoded_cube(stored: np.ndarray) -> np.ndarray:
+    amounts = np.where(np.signbit(stored), stored * -(1 + 2.0**-8), stored).astype(np.float64)
+    return np.cbrt(amounts)
+
+
+@pytest.mark.parametrize("correction", ["none", "moments"])
+def test_what_reserve_keeps_of_the_moments_is_exact(correction: str) -> None:
+    rng = np.random.default_rng(4)
+    start, gradients = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=(6, 8, 5)).astype(np.float32) * 0.3
+    parameter = nn.Parameter(torch.tensor(start))
+    chosen = CompactAdam([parameter], lr=0.01, weight_decay=0.1, moments="bfloat16_cubed", correction=correction)
+    weights, first, kept = start.astype(np.float64), np.zeros((8, 5)), np.zeros((8, 5), np.float32)
+    for step, gradient in enumerate(gradients, 1):
+        parameter.grad = torch.tensor(gradient)
+        chosen.step()
+        first = 0.9 * first + 0.1 * gradient.astype(np.float64)
+        second = 0.98 * decoded_cube(kept) + 0.02 * (gradient.astype(np.float64) ** 2 + 1e-30)
+        m, v = (first / (1 - 0.9**step), second / (1 - 0.98**step)) if correction == "moments" else (first, second)
+        weights -= 0.01 * (m / (np.sqrt(v) + 1e-6) + 0.1 * weights)
+        first, kept = nearest_bfloat16(first).astype(np.float64), encoded_cube(second)
+        state = chosen.state[parameter]
+        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.bfloat16
+        np.testing.assert_array_equal(state["exp_avg"].float().numpy(), first)
+        np.testing.assert_array_equal(state["exp_avg_sq"].float().numpy(), kept)
+        np.testing.assert_allclose(parameter.detach().numpy(), weights, atol=2e-6, rtol=0)
+    assert (kept < 0).any() and (kept > 0).any()
+
+
 @given(st.lists(st.floats(2.0**-99, 2.0**99, width=32), min_size=1, max_size=20))
 def test_the_sign_never_makes_the_rounding_worse(values: list[float]) -> None:
     exact = torch.tensor(values, dtype=torch.float32)

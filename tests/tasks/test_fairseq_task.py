@@ -137,8 +137,12 @@ def test_a_training_that_goes_on_must_have_its_head() -> None:
 def test_negatives_that_update_freq_parts_are_warned_of(
     frequencies: list[int], everywhere: bool, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _warn_of_parted_negatives(SimpleNamespace(update_freq=frequencies), MMContraLoss(global_negatives=everywhere))
+    args, loss = SimpleNamespace(update_freq=frequencies), MMContraLoss(global_negatives=everywhere)
+    _warn_of_parted_negatives(args, loss, SimpleNamespace(grad_cache_rows=None))
     assert ("model.grad_cache_rows" in caplog.text) == warned
+    caplog.clear()
+    _warn_of_parted_negatives(args, loss, SimpleNamespace())  # a model without it, as MERLOT's
+    assert "grad_cache_rows" not in caplog.text and ("own negatives" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("step", ["train_step", "valid_step"])

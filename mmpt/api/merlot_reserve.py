@@ -22,15 +22,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from mmpt.api.reserve_files import find_weights, read_weights
 from mmpt.api.reserve_preprocess import load_tokenizer, preprocess_video
 from mmpt.models.reserve import ReservePretraining
-from mmpt.models.reserve_weights import published_names, sizes_of
+from mmpt.models.reserve_weights import published_names
 from mmpt.modules.reserve_sequence import JointInputs, prepare_multimodal_inputs
 from mmpt.modules.reserve_targets import unit_rows
 from mmpt.modules.reserve_tokens import PAD, SOUNDS, SPAN_LENGTH
-from mmpt.utils.checkpoint import load_into, load_state_dict_file
+from mmpt.utils.checkpoint import load_into
 from mmpt.utils.devices import pick_device
-from mmpt.utils.errors import CheckpointError, DataError
+from mmpt.utils.errors import DataError
 
 __all__ = ["GRIDS", "PretrainedMerlotReserve"]
 
@@ -57,40 +58,41 @@ class PretrainedMerlotReserve:
     @classmethod
     def from_pretrained(
         cls,
-        path: str | os.PathLike[str],
+        model_name: str | os.PathLike[str],
         image_grid_size: tuple[int, int] = (18, 32),
+        cache_dir: str | os.PathLike[str] | None = None,
+        *,
         tokenizer: Any = None,
         device: str | torch.device | None = None,
-        size_per_head: int = 64,
+        size_per_head: int | None = None,
     ) -> Self:
         """Read a model from a local file; its sizes are those of the weights.
 
         Args:
-            path: a published Flax file, or .pt or .safetensors of this toolkit.
+            model_name: a published Flax file, or .pt or .safetensors of this toolkit; the folder or the YAML of a
+                training; or, with ``cache_dir``, the name of a file in it: ``base`` and ``large`` are ``base_resadapt``
+                and ``large_resadapt``, but for the grid (12, 20).
             image_grid_size: rows and columns of patches of 16 pixels, both even.
+            cache_dir: the folder in which a name is looked for. Nothing is fetched: the published host is gone.
             tokenizer: the path of ``lowercase_encoder.json``, for calls that take text.
             device: by default a GPU if there is one.
-            size_per_head: of weights of this toolkit; a published file tells.
+            size_per_head: dimensions of a head, of weights that nothing else tells of: neither a config beside them,
+                nor the shapes of a published file, nor all other sizes of a published model.
 
         Raises:
-            CheckpointError: if the file is missing, damaged, or no pre-trained MERLOT Reserve.
-            ConfigError: if the grid's sides are odd.
+            CheckpointError: if the file is missing, damaged, no pre-trained MERLOT Reserve, or of heads that nobody
+                tells.
+            ConfigError: if the grid's sides are odd, or a YAML is wrong.
         """
-        try:
-            state = load_state_dict_file(path)
-        except CheckpointError as error:
-            if str(path) in ("base", "large"):
-                raise CheckpointError(f"{error}: give the path of the file of weights; nothing is fetched") from error
-            raise
+        file, config = find_weights(model_name, image_grid_size, cache_dir)
+        state, sizes = read_weights(file, config, size_per_head)
         if tuple(image_grid_size) not in GRIDS:
             logger.warning("image_grid_size: no weights were released for %s, but for %s", image_grid_size, GRIDS)
-        sizes = sizes_of(state) or {}
-        dataset = {"image_grid": list(image_grid_size)}
-        config = OmegaConf.create({"dataset": dataset, "model": {"size_per_head": size_per_head, **sizes}})
+        built = OmegaConf.create({"dataset": {"image_grid": list(image_grid_size)}, "model": sizes})
         with torch.device("meta"):  # the weights are read, so none are drawn
-            model = ReservePretraining(config)
+            model = ReservePretraining(built)
         model.to_empty(device="cpu")
-        load_into(model, published_names(state), allow_unexpected=("proj.*",), source=str(path))
+        load_into(model, published_names(state), allow_unexpected=("proj.*",), source=str(file))
         return cls(model.to(pick_device(device)), (image_grid_size[0], image_grid_size[1]), tokenizer)
 
     @property

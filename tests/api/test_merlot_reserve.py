@@ -1,15 +1,19 @@
 """The published calls on a released model: published numbers, from both kinds of files."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmpt.api import reserve_files
 from mmpt.api.merlot_reserve import PretrainedMerlotReserve
 from mmpt.models.reserve import ReservePretraining
+from mmpt.models.reserve_options import PRESETS, tiny_reserve_config
 from mmpt.models.reserve_weights import published_names
 from mmpt.modules.reserve_tokens import MASK
 from mmpt.utils.checkpoint import save_safetensors
@@ -45,7 +49,7 @@ def golden() -> dict[str, Tensor]:
 def weights(golden, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "ours.safetensors"
     state = published_names({key[7:]: value for key, value in golden.items() if key.startswith("params/")})
-    save_safetensors(path, state)
+    save_safetensors(path, state, {"size_per_head": "64"})
     return path
 
 
@@ -157,7 +161,9 @@ def test_segments_end_to_end(model) -> None:
 
 
 def test_what_is_missing_is_said(weights, tmp_path, caplog) -> None:
-    with pytest.raises(CheckpointError, match="base: no such checkpoint file: give the path"):
+    with pytest.raises(
+        CheckpointError, match="base: no such checkpoint file. The host of the published weights is gone"
+    ):
         PretrainedMerlotReserve.from_pretrained("base")
     with pytest.raises(CheckpointError, match="absent"):
         PretrainedMerlotReserve.from_pretrained(tmp_path / "absent")
@@ -174,6 +180,57 @@ def test_what_is_missing_is_said(weights, tmp_path, caplog) -> None:
     with pytest.raises(DataError, match="9 frames"):
         frames, ids = torch.zeros(8, 6, 128), torch.zeros(3)
         bare.embed_singleimg_with_multiimg_prompt(frames, torch.zeros(1, 24, 768), ids, ids)
+
+
+def test_heads_are_those_of_the_training_that_made_the_weights(tmp_path, weights) -> None:
+    config = OmegaConf.create({"model": {**tiny_reserve_config("ReservePretraining").model, "hidden_size": 128}})
+    torch.manual_seed(0)
+    trained = ReservePretraining(config).eval()
+    run = tmp_path / "run"
+    run.mkdir()
+    torch.save({"model": trained.state_dict()}, run / "checkpoint_last.pt")
+    spans = torch.randint(20, 60, (2, 5))
+    with pytest.raises(CheckpointError, match=r"nothing tells into how many heads its 128 .*give size_per_head="):
+        PretrainedMerlotReserve.from_pretrained(run / "checkpoint_last.pt", GRID, device="cpu")
+    given = PretrainedMerlotReserve.from_pretrained(run, GRID, device="cpu", size_per_head=32)
+    OmegaConf.save(config, run / "config.yaml")
+    with torch.no_grad():
+        wanted = trained.encode_text(spans)
+    beside = PretrainedMerlotReserve.from_pretrained(run / "checkpoint_last.pt", GRID, device="cpu")
+    for one in (given, beside, PretrainedMerlotReserve.from_pretrained(run, GRID, device="cpu")):
+        torch.testing.assert_close(one.embed_text_spans_only(spans), wanted)
+    with pytest.raises(CheckpointError, match="size_per_head 64, but its heads have 32"):
+        PretrainedMerlotReserve.from_pretrained(run, GRID, device="cpu", size_per_head=64)
+    job = tmp_path / "job.yaml"
+    OmegaConf.save(OmegaConf.merge(config, {"eval": {"save_path": str(run)}}), job)
+    (run / "checkpoint_last.pt").rename(run / "checkpoint_best.pt")
+    by_job = PretrainedMerlotReserve.from_pretrained(job, GRID, device="cpu")
+    torch.testing.assert_close(by_job.embed_text_spans_only(spans), wanted)
+
+
+def test_sizes_of_a_published_model_say_its_heads() -> None:
+    with torch.device("meta"):
+        state = ReservePretraining({"model": {"preset": "base"}}).state_dict()
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.setattr(reserve_files, "load_state_dict_file", lambda file: state)
+        assert reserve_files.read_weights(Path("base.pt"), None)[1] == PRESETS["base"]
+
+
+def test_the_published_keywords_name_a_file_in_a_folder(weights, tmp_path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with pytest.raises(CheckpointError, match=r"host of the published weights is gone.* in which large_resadapt lies"):
+        PretrainedMerlotReserve.from_pretrained(model_name="large", cache_dir=cache)
+    (cache / "mine.safetensors").write_bytes(weights.read_bytes())
+    model = PretrainedMerlotReserve.from_pretrained(
+        model_name="mine.safetensors", image_grid_size=GRID, cache_dir=str(cache), device="cpu"
+    )
+    assert model.image_grid_size == GRID
+    for grid, name in (((18, 32), "base_resadapt"), ((12, 20), "base")):
+        (cache / name).write_bytes(b"")
+        assert reserve_files.find_weights("base", grid, cache)[0] == cache / name
+        assert reserve_files.find_weights(name, grid, cache)[0].name == name
 
 
 def test_the_model_is_a_pre_training_model(model) -> None:

@@ -54,7 +54,10 @@ def _story(name: str, parts: list[Mapping[str, Any]], folder: Path) -> Imported:
         raise DataError(f"{parts[0]['place']}: story {name}: {error!r}: a key is missing or wrong") from error
     if len(ordered) != _IMAGES:
         raise DataError(f"{parts[0]['place']}: story {name}: {len(ordered)} images, expected {_IMAGES}")
-    images = [_photo(photo, folder, name) for photo in photos]
+
+    def images() -> list[bytes]:
+        return [_photo(photo, folder, name) for photo in photos]
+
     return Imported([(name, images)], {"id": name, "images": name, "sentences": sentences})
 
 

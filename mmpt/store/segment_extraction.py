@@ -144,9 +144,9 @@ def extract_segments(
     """Extract segments of videos into a segment store, going on where an earlier run stopped.
 
     A video that is in a complete shard, and whose file and transcript have not changed, is skipped, unless
-    ``options.force``; so is one whose file is no longer there. What cannot be decoded, or not in time, has no
-    transcript or another video's, or is too short for a segment, counts as failed. The segments of a video never depend
-    on workers or order; the order of the videos in the store does.
+    ``options.force``; so is one whose file or transcript is no longer there. What cannot be decoded, or not in time,
+    has no transcript or another video's, or is too short for a segment, counts as failed. The segments of a video never
+    depend on workers or order; the order of the videos in the store does.
 
     Args:
         items: the videos.
@@ -168,7 +168,7 @@ def extract_segments(
     if subwords.kind != options.kind:
         raise DataError(f"--tokenizer {options.tokenizer}: is of the kind {subwords.kind}, not {options.kind}")
     source = None if transcripts is None else open_transcripts(transcripts)
-    provenance = options.provenance()
+    provenance = {**options.provenance(), "speech": source is not None}
     with sole_writer(Path(folder) / ".lock"):
         job = _SegmentJob(folder, options, Manifest(folder, provenance), provenance, subwords, source)
         with job.writer:
@@ -215,7 +215,15 @@ class _SegmentJob(ExtractionJob):
                 (item.video_id, "its file is no longer there; the segments of an earlier run stay")
             )
             return True
-        return is_unchanged(entry, source) and entry.get("transcript") == self._stamp(item)
+        if not is_unchanged(entry, source):
+            return False
+        stamp = self._stamp(item)
+        if stamp is None and entry.get("transcript") is not None:
+            self.summary.notes.append(
+                (item.video_id, "its transcript is no longer there; the segments of an earlier run stay")
+            )
+            return True
+        return bool(entry.get("transcript") == stamp)
 
     def take(self, piece: Piece) -> None:
         self.records[piece.item.video_id] = piece.content

@@ -40,18 +40,18 @@ class SegmentExtractionOptions:
     """How to cut videos into segments, and how to store them.
 
     ``kind``: ``merlot``, chunks of up to 31 tokens of speech with a frame each, or ``reserve``, windows of 5 seconds
-    with frame, words and sound. ``tokenizer``: path of the tokenizer of that kind (``dataset.tokenizer``), with
-    ``keep_last_merge`` as :func:`mmpt.utils.subwords.load_subwords`. ``raw_transcript``: store the words as recognised
-    too, where transcripts come with denoised ones (merlot). ``speed_up``: play windows with few words 2 or 3 times
-    faster (reserve; :class:`mmpt.store.reserve_segments.SpeedUp`), as published: so little speech is easy to guess, and
-    longer stretches hold more of it; off, so that all segments have one length. ``spectrograms``: of the sound
-    (reserve). ``missing_as_speechless``: take a video without a transcript as one in which nothing is said, instead of
-    counting it as failed. ``most_tokens``: of a chunk (merlot), beside its start; a sentence that ends with three
-    quarters of them closes it. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at
-    the end of a video that are left out, because many files end earlier than they say. ``short_side``, ``long_side``,
-    ``quality``: limits of the frames' pixels and quality of their JPEGs; None: as published. ``videos_per_shard``: a
-    killed run loses at most so many. ``force``: also extract again what is there. ``workers`` and ``timeout_seconds``:
-    see :class:`mmpt.store.decode_pool.PoolOptions`.
+    with frame, words and sound. ``tokenizer``: path of the tokenizer of that kind (``dataset.tokenizer``).
+    ``raw_transcript``: store the words as recognised too, where transcripts come with denoised ones (merlot).
+    ``speed_up``: play windows with few words 2 or 3 times faster (reserve;
+    :class:`mmpt.store.reserve_segments.SpeedUp`), as published: so little speech is easy to guess, and longer stretches
+    hold more of it; off, so that all segments have one length. ``spectrograms``: of the sound (reserve).
+    ``missing_as_speechless``: take a video without a transcript as one in which nothing is said, instead of counting it
+    as failed. ``most_tokens``: of a chunk (merlot), beside its start; a sentence that ends with three quarters of them
+    closes it. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at the end of a video
+    that are left out, because many files end earlier than they say. ``short_side``, ``long_side``, ``quality``: limits
+    of the frames' pixels and quality of their JPEGs; None: as published. ``videos_per_shard``: a killed run loses at
+    most so many. ``force``: also extract again what is there. ``workers`` and ``timeout_seconds``: see
+    :class:`mmpt.store.decode_pool.PoolOptions`.
 
     Raises:
         DataError: if a value is out of range, or does not go with the kind; names it.
@@ -59,7 +59,6 @@ class SegmentExtractionOptions:
 
     kind: str
     tokenizer: str
-    keep_last_merge: bool = False
     raw_transcript: bool = False
     speed_up: bool = False
     spectrograms: bool = True
@@ -124,7 +123,6 @@ class SegmentExtractionOptions:
             "kind": self.kind,
             "fields": sorted(self.fields()),
             "tokenizer": {file.name: file_sha256(file) for file in subwords_files(self.tokenizer)},
-            "keep_last_merge": self.keep_last_merge,
             "speed_up": self.speed_up,
             "most_tokens": self.most_tokens,
             "seconds": self.seconds,
@@ -164,7 +162,7 @@ def extract_segments(
         MissingExtraError: if PyAV is not installed.
     """
     began = time.perf_counter()
-    subwords = load_subwords(options.tokenizer, options.keep_last_merge)
+    subwords = load_subwords(options.tokenizer)
     if subwords.kind != options.kind:
         raise DataError(f"--tokenizer {options.tokenizer}: is of the kind {subwords.kind}, not {options.kind}")
     source = None if transcripts is None else open_transcripts(transcripts)

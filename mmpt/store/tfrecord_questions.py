@@ -11,7 +11,8 @@ layout                    store                              a line of the file 
                                                              ``subtitles`` (7)
 ========================  =================================  ========================================================
 
-A text is a string or the list of its token ids, as the record has it. Of VCR, ``image`` is the store's id of the image
+A text is a string or the list of its token ids, as the record has it; with ids ``tokenizer`` says whose they are,
+``merlot`` or ``reserve``. Of VCR, ``image`` is the store's id of the image
 of each kind, ``answer`` is ``{"context", "choices", "label"}``, and ``rationale`` ``{"contexts", "choices", "label"}``
 with the context that names the right answer, or those of each answer; a label is null where it is not known.
 """
@@ -37,6 +38,10 @@ __all__ = ["QUESTION_LAYOUTS", "TVQA_FRAMES", "WINDOW_SECONDS", "import_question
 WINDOW_SECONDS, TVQA_FRAMES, TVQA_COLUMNS = 14 / 3, 180, 65
 _TVQA_WINDOWS, _CHOICES, _SENTENCES = 7, {"vcr": 4, "tvqa": 5}, 5
 _KINDS = ("answer", "rationale")
+#: VIST: what a record says whose images are in their true order, 900000 and the number of each in five digits.
+_IN_ORDER = 901234
+#: The system whose tokenizer the ids of a layout's texts are of.
+_TOKENIZERS = {"vist": "merlot", "merlot_vcr": "merlot", "reserve_vcr": "reserve", "tvqa": "reserve"}
 
 
 def import_questions(
@@ -76,9 +81,8 @@ def import_questions(
         raise DataError(f"--layout {layout}: none of {', '.join(QUESTION_LAYOUTS)}")
     if drawing not in ("segm", "bbox"):
         raise DataError(f"--drawing {drawing}: neither segm nor bbox")
-    read = QUESTION_LAYOUTS[layout]
     examples = tqdm(read_examples(files, check), desc=layout, unit="record", disable=not progress)
-    items = ((example.place, partial(read, example, drawing)) for example in examples)
+    items = ((example.place, partial(_imported, example, layout, drawing)) for example in examples)
     settings = {"tool": "import_tfrecords", "layout": layout}
     if layout == "merlot_vcr":
         settings["drawing"] = drawing
@@ -86,15 +90,33 @@ def import_questions(
     return write_questions(items, folder, questions, settings, kind, force, videos_per_shard)
 
 
+def _imported(example: Example, layout: str, drawing: str) -> Imported:
+    entries, line = QUESTION_LAYOUTS[layout](example, drawing)
+    return Imported(entries, {**line, "tokenizer": _TOKENIZERS[layout]} if _holds_ids(line) else line)
+
+
+def _holds_ids(value: Any) -> bool:
+    """Tell whether one of the texts is a list of ids."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_ids, value.values()))
+    if not isinstance(value, list):
+        return False
+    return any(isinstance(one, int) for one in value) or any(map(_holds_ids, value))
+
+
 def _vist(example: Example, drawing: str) -> Imported:
     name = example.text("story_id") if isinstance(example.needed("story_id"), list) else str(example.number("story_id"))
+    order = int(example.number("permutation_identity_encode", _IN_ORDER))
+    if order != _IN_ORDER:
+        raise DataError(
+            f"{example.place}: story {name}: 'permutation_identity_encode': {order} says that the images are not in"
+            f" their true order ({_IN_ORDER}), which the record does not tell how to restore"
+        )
     for number in range(_SENTENCES):
         if not example.number(f"image/image_{number}_is_valid", 1):
             raise DataError(f"{example.place}: story {name}: image {number} is missing")
     line: dict[str, Any] = {"id": name, "images": name}
     line["sentences"] = [_text(example, f"sentence/sentence_{number}") for number in range(_SENTENCES)]
-    if "permutation_identity_encode" in example:
-        line["permutation_identity_encode"] = int(example.number("permutation_identity_encode"))
     names = [f"image/image_{number}_encoded" for number in range(_SENTENCES)]
     return Imported([(name, partial(_images, example, *names))], line)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from mmpt.utils.errors import ConfigError, shown
 from mmpt.utils.files import resolve_path
-from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE
+from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE, RESERVE_FIRST_WORD
 
 __all__ = [
     "MERGES_FILE",
@@ -46,19 +46,21 @@ class Subwords(ABC):
         kind: ``"merlot"`` or ``"reserve"``.
         vocab_size: one more than the largest id.
         special: the named special ids.
+        first_word: ids from here on are words and parts of words.
 
     Args:
         tokenizer: of the library ``tokenizers``.
         special: the named special ids.
-        first_word: what is added to the ids of ``tokenizer``.
+        shift: what is added to the ids of ``tokenizer``.
     """
 
     kind: str
+    first_word: int
 
-    def __init__(self, tokenizer: Any, special: Mapping[str, int], first_word: int = 0) -> None:
-        self._tokenizer, self.special, self._shift = tokenizer, special, first_word
+    def __init__(self, tokenizer: Any, special: Mapping[str, int], shift: int = 0) -> None:
+        self._tokenizer, self.special, self._shift = tokenizer, special, shift
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1 + first_word
+        self.vocab_size = max(vocabulary.values()) + 1 + shift
         self._word = functools.lru_cache(_REMEMBERED)(self._encode_word)
         self._origin: tuple[str, bool] | None = None
 
@@ -98,6 +100,7 @@ class MerlotSubwords(Subwords):
     """MERLOT's: the ids of GPT-2 plus 100 (arXiv:2106.02636)."""
 
     kind = "merlot"
+    first_word = MERLOT_FIRST_WORD
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, MERLOT, MERLOT_FIRST_WORD)
@@ -110,6 +113,7 @@ class ReserveSubwords(Subwords):
     """MERLOT Reserve's (arXiv:2201.02639)."""
 
     kind = "reserve"
+    first_word = RESERVE_FIRST_WORD
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, RESERVE)

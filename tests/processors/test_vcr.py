@@ -136,6 +136,15 @@ def test_ids_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
         dataset(config, joint=True)[0]
 
 
+def test_ids_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    config = section(tmp_path, "merlot_vcr")
+    lines = lines_of(tmp_path)
+    lines[0]["answer"]["choices"][2] = [6, 50, 200]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match="id 50 is neither a word .from 100 on. nor a special id"):
+        dataset(config, joint=False)[0]
+
+
 def test_training_needs_labels(tmp_path: Path) -> None:
     config = section(tmp_path, "reserve_vcr", split="train")
     with_all_contexts(tmp_path, label=None)

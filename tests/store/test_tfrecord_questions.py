@@ -71,6 +71,7 @@ def test_tvqa(tmp_path: Path) -> None:
     ("layout", "change", "told"),
     [
         ("vist", {"image/image_3_is_valid": 0}, "story story0: image 3 is missing"),
+        ("vist", {"permutation_identity_encode": 943210}, "943210 says that the images are not in their true order"),
         ("vist", {"image/image_3_encoded": None}, "no feature 'image/image_3_encoded'"),
         ("merlot_vcr", {"answer/choice_3": None}, "no feature 'answer/choice_3'"),
         ("merlot_vcr", {"answer/choice_4": [5]}, "more than 4"),
@@ -87,6 +88,18 @@ def test_a_wrong_record_is_counted(tmp_path: Path, layout: str, change: dict, to
     assert summary.done == 2 and len((tmp_path / "q").read_text().splitlines()) == 2
     [(_, reason)] = summary.failures
     assert told in reason
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"), [("vist", "merlot"), ("merlot_vcr", "merlot"), ("reserve_vcr", "reserve"), ("tvqa", "reserve")]
+)
+def test_lines_say_whose_ids_they_hold(tmp_path: Path, layout: str, kind: str) -> None:
+    _, lines = imported(tmp_path, layout)
+    assert {line["tokenizer"] for line in lines} == {kind}
+    texts = {f"sentence/sentence_{number}": "a dog" for number in range(5)}
+    write_layout(tmp_path / "a.tfrecord", "vist", 1, changes=[texts])
+    import_questions([tmp_path / "a.tfrecord"], tmp_path / "t", tmp_path / "q", "vist", progress=False)
+    assert "tokenizer" not in json.loads((tmp_path / "q").read_text())
 
 
 def test_unknown_labels_are_null(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ and the records do not say how many there are.
 import json
 import logging
 import math
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,9 +37,14 @@ __all__ = [
     "random_texts",
     "read_spectrogram",
     "reserve_groups",
+    "videos_of",
 ]
 
 logger = logging.getLogger(__name__)
+
+_TOOL = "import_tfrecords"
+#: What an entry is called behind its video: the number of its first chunk or its second, and which of that name it is.
+_SUFFIX = re.compile(r"_\d{5,}(?:_[1-9]\d{0,3})?$")
 
 VIDEOS_PER_SHARD = 512  # up to sixteen segments each, some hundred megabytes
 
@@ -92,7 +98,7 @@ def import_segments(
     read, fields = PRETRAINING_LAYOUTS[layout]
     began, names = time.perf_counter(), _Names()
     summary = ExtractionSummary("segments", skipped_because="", full_list=NO_MANIFEST)
-    producer = {"tool": "import_tfrecords", "layout": layout}
+    producer = {"tool": _TOOL, "layout": layout}
     with ExitStack() as stack:
         stack.enter_context(sole_writer(Path(folder) / ".lock"))
         writer = stack.enter_context(SegmentStoreWriter(folder, fields, producer, videos_per_shard, settings=producer))
@@ -186,6 +192,18 @@ def _reserve_record(example: Example, segments: Sequence[str], video: str) -> Se
         spectrograms=[_reserve_spectrogram(example, one) for one in segments],
         meta={"youtube_id": video, **_reserve_meta(example, segments)},
     )
+
+
+def videos_of(ids: Sequence[str], producer: Mapping[str, Any]) -> list[str]:
+    """Return the video of each entry of a segment store: of an imported one several entries may be of one video.
+
+    Args:
+        ids: of the entries.
+        producer: what made the store.
+    """
+    if producer.get("tool") != _TOOL:
+        return list(ids)
+    return [_SUFFIX.sub("", name) for name in ids]
 
 
 def random_texts(example: Example) -> list[np.ndarray]:

@@ -27,6 +27,7 @@ from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE, RESERVE_F
 
 __all__ = [
     "MERGES_FILE",
+    "RESERVE_FILE",
     "VOCABULARY_FILE",
     "MerlotSubwords",
     "ReserveSubwords",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 VOCABULARY_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+#: The name of the published file of MERLOT Reserve.
+RESERVE_FILE = "lowercase_encoder.json"
 _REMEMBERED = 1 << 16  # words
 
 
@@ -143,11 +146,16 @@ def subwords_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files of the tokenizer of a path: the two of MERLOT's kind, or the one of MERLOT Reserve's.
 
     Raises:
-        ConfigError: if there is none; names path and key.
+        ConfigError: if there is none, or one of either kind; names path and key.
     """
     place = resolve_path(path)
     pair = [place / VOCABULARY_FILE, place / MERGES_FILE]
     if all(file.is_file() for file in pair):
+        if (place / RESERVE_FILE).exists():
+            raise ConfigError(
+                f"dataset.tokenizer: {str(path)!r} holds MERLOT's files and MERLOT Reserve's {RESERVE_FILE}: put one of"
+                " the tokenizers elsewhere, or name the file"
+            )
         return pair
     files = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if len(files) != 1 or not files[0].is_file():

@@ -44,7 +44,7 @@ class SegmentExtractionOptions:
     ``raw_transcript``: store the words as recognised too, where transcripts come with denoised ones (merlot).
     ``speed_up``: play windows with few words 2 or 3 times faster (reserve;
     :class:`mmpt.store.reserve_segments.SpeedUp`), as published: so little speech is easy to guess, and longer stretches
-    hold more of it; off, so that all segments have one length. ``spectrograms``: of the sound (reserve).
+    hold more of it; off, so that all segments have one length. ``no_sound``: no spectrograms (reserve).
     ``missing_as_speechless``: take a video without a transcript as one in which nothing is said, instead of counting it
     as failed. ``most_tokens``: of a chunk (merlot), beside its start; a sentence that ends with three quarters of them
     closes it. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at the end of a video
@@ -61,7 +61,7 @@ class SegmentExtractionOptions:
     tokenizer: str
     raw_transcript: bool = False
     speed_up: bool = False
-    spectrograms: bool = True
+    no_sound: bool = False
     missing_as_speechless: bool = False
     most_tokens: int = MOST_TOKENS
     seconds: float = SEGMENT_SECONDS
@@ -80,6 +80,7 @@ class SegmentExtractionOptions:
             ("kind", self.kind, self.kind in KINDS),
             ("raw_transcript", self.raw_transcript, merlot or not self.raw_transcript),
             ("speed_up", self.speed_up, not (merlot and self.speed_up)),
+            ("no_sound", self.no_sound, not (merlot and self.no_sound)),
             ("seconds", self.seconds, self.seconds > 0 and (merlot or self.seconds == SEGMENT_SECONDS)),
             ("most_tokens", self.most_tokens, self.most_tokens >= 1 and (merlot or self.most_tokens == MOST_TOKENS)),
             ("end_margin", self.end_margin, self.end_margin >= 0),
@@ -100,7 +101,7 @@ class SegmentExtractionOptions:
         return SegmentRules(
             kind=self.kind,
             size=size,
-            spectrograms=self.kind == "reserve" and self.spectrograms,
+            spectrograms="spectrograms" in self.fields(),
             most_tokens=self.most_tokens,
             seconds=self.seconds,
             end_margin=self.end_margin,
@@ -111,7 +112,7 @@ class SegmentExtractionOptions:
         """Return what each segment of the store has."""
         if self.kind == "merlot":
             return ALWAYS | ({"raw_tokens"} if self.raw_transcript else frozenset())
-        return ALWAYS | {"token_times"} | ({"spectrograms"} if self.spectrograms else frozenset())
+        return ALWAYS | {"token_times"} | (frozenset() if self.no_sound else {"spectrograms"})
 
     def provenance(self) -> dict[str, Any]:
         """Return what the segments depend on, as the manifest and the shards record it."""
@@ -165,6 +166,8 @@ def extract_segments(
     subwords = load_subwords(options.tokenizer)
     if subwords.kind != options.kind:
         raise DataError(f"--tokenizer {options.tokenizer}: is of the kind {subwords.kind}, not {options.kind}")
+    if transcripts is None and options.missing_as_speechless:
+        raise DataError("--missing-as-speechless: of no effect without --transcripts; leave it out")
     source = None if transcripts is None else open_transcripts(transcripts)
     provenance = {**options.provenance(), "speech": source is not None}
     with sole_writer(Path(folder) / ".lock"):

@@ -53,10 +53,12 @@ def vcr_items(
         mirrored: of ``reserve``, also store the mirror image, objects and all, for training.
 
     Raises:
-        DataError: if there is no such style, or a line is no JSON.
+        DataError: if there is no such style, an option is not of that style, or a line is no JSON.
     """
     if style not in STYLES:
         raise DataError(f"--style {style}: none of {', '.join(STYLES)}")
+    if (boxes and style != "merlot") or (mirrored and style != "reserve"):
+        raise DataError(f"--{'boxes' if boxes else 'mirrored'}: of no effect with --style {style}; leave it out")
     folder = Path(images)
     for place, record in read_lines(annotations):
         yield place, partial(_imported, record, place, folder, style, boxes, mirrored)

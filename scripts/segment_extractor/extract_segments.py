@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         raw_transcript=args.raw_transcript,
         speed_up=args.speed_up,
-        spectrograms=not args.no_sound,
+        no_sound=args.no_sound,
         missing_as_speechless=args.missing_as_speechless,
         most_tokens=args.most_tokens,
         seconds=args.seconds,

@@ -12,7 +12,7 @@ from mmpt.store.frame_store import open_frames
 from mmpt.store.images import decode_image, encode_jpeg
 from mmpt.store.segment_store import open_segments
 from mmpt.store.tvqa_annotations import WINDOW_SECONDS, tvqa_items, window_starts
-from mmpt.store.vcr_annotations import object_names, written
+from mmpt.store.vcr_annotations import object_names, vcr_items, written
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import write_json
 from scripts.segment_importer.import_annotations import main
@@ -240,6 +240,8 @@ def test_options_without_effect_are_refused(
 ) -> None:
     assert run(tmp_path, corpus, *options) == 2
     assert f"{options[-1].partition('=')[0]}: of no effect" in capsys.readouterr().err
+    with pytest.raises(DataError, match="--mirrored: of no effect with --style merlot"):
+        next(vcr_items(tmp_path / "a.json", tmp_path, "merlot", mirrored=True))
 
 
 def test_failures_that_the_report_has_no_room_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -262,6 +262,7 @@ def test_options_that_do_not_go_together_are_named(corpus: Path, tmp_path: Path)
     for changes, told in (
         ({"kind": "violet"}, "--kind violet"),
         ({"speed_up": True}, "--speed-up True: not a usable value for --kind merlot"),
+        ({"no_sound": True}, "--no-sound True: not a usable value for --kind merlot"),
         ({"quality": 100}, "--quality"),
         ({"seconds": 0}, "--seconds"),
         ({"videos_per_shard": 0}, "--videos-per-shard"),
@@ -277,6 +278,11 @@ def test_options_that_do_not_go_together_are_named(corpus: Path, tmp_path: Path)
         extract_segments(items, None, tmp_path / "out", other)
     with pytest.raises(ConfigError, match=r"dataset\.tokenizer"):
         extract_segments(items, None, tmp_path / "out", dataclasses.replace(other, tokenizer="no"))
+    with pytest.raises(DataError, match="--missing-as-speechless: of no effect without --transcripts"):
+        extract_segments(items, None, tmp_path / "out", options(corpus, "merlot", missing_as_speechless=True))
+    silent = options(corpus, "reserve", no_sound=True)
+    assert extract_segments(items, None, tmp_path / "silent", silent).done == 2
+    assert "spectrograms" not in SegmentStore(tmp_path / "silent").fields
     with pytest.raises(DataError, match="no such folder or file of transcripts"):
         extract_segments(items, tmp_path / "no", tmp_path / "out", options(corpus, "merlot"))
 

@@ -10,8 +10,8 @@ from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.segment_base import Piece, Record, SegmentOptions, open_store
 from mmpt.processors.segment_packing import pack_segments
+from mmpt.store.group_names import videos_of
 from mmpt.store.segment_store import SegmentStore
-from mmpt.store.tfrecord_pretraining import videos_of
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options

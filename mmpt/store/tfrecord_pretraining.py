@@ -8,11 +8,9 @@ and the records do not say how many there are.
 import json
 import logging
 import math
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.store.extraction_job import NO_MANIFEST, ExtractionSummary
+from mmpt.store.group_names import IMPORT_TOOL, EntryNames
 from mmpt.store.images import decode_image
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
@@ -37,14 +36,9 @@ __all__ = [
     "random_texts",
     "read_spectrogram",
     "reserve_groups",
-    "videos_of",
 ]
 
 logger = logging.getLogger(__name__)
-
-_TOOL = "import_tfrecords"
-#: What an entry is called behind its video: the number of its first chunk or its second, and which of that name it is.
-_SUFFIX = re.compile(r"_\d{5,}(?:_[1-9]\d{0,3})?$")
 
 VIDEOS_PER_SHARD = 512  # up to sixteen segments each, some hundred megabytes
 
@@ -96,9 +90,9 @@ def import_segments(
     if layout not in PRETRAINING_LAYOUTS:
         raise DataError(f"--layout {layout}: none of {', '.join(PRETRAINING_LAYOUTS)}")
     read, fields = PRETRAINING_LAYOUTS[layout]
-    began, names = time.perf_counter(), _Names()
+    began, names = time.perf_counter(), EntryNames()
     summary = ExtractionSummary("segments", skipped_because="", full_list=NO_MANIFEST)
-    producer = {"tool": _TOOL, "layout": layout}
+    producer = {"tool": IMPORT_TOOL, "layout": layout}
     with ExitStack() as stack:
         stack.enter_context(sole_writer(Path(folder) / ".lock"))
         writer = stack.enter_context(SegmentStoreWriter(folder, fields, producer, videos_per_shard, settings=producer))
@@ -194,18 +188,6 @@ def _reserve_record(example: Example, segments: Sequence[str], video: str) -> Se
     )
 
 
-def videos_of(ids: Sequence[str], producer: Mapping[str, Any]) -> list[str]:
-    """Return the video of each entry of a segment store: of an imported one several entries may be of one video.
-
-    Args:
-        ids: of the entries.
-        producer: what made the store.
-    """
-    if producer.get("tool") != _TOOL:
-        return list(ids)
-    return [_SUFFIX.sub("", name) for name in ids]
-
-
 def random_texts(example: Example) -> list[np.ndarray]:
     """Return the texts of a record of Reserve that belong to no video, token ids int32 (tokens,) each."""
     names = (name for name in sorted(example) if name.endswith("/random_text"))
@@ -238,21 +220,6 @@ def read_spectrogram(content: bytes, magic_number: float, shape: tuple[int, int]
     if pixels.shape != shape or not 0 < magic_number < np.inf:
         raise DataError(f"{place}: {pixels.shape} pixels and magic_number {magic_number}, expected {shape} and above 0")
     return (pixels.astype(np.float32) / np.float32(magic_number)).astype(np.float16)
-
-
-@dataclass
-class _Names:
-    """Names of entries that no other has."""
-
-    taken: set[str] = field(default_factory=set)
-
-    def unique(self, name: str) -> str:
-        chosen, number = name, 1
-        while chosen in self.taken:
-            number += 1
-            chosen = f"{name}_{number}"
-        self.taken.add(chosen)
-        return chosen
 
 
 def _grouped(example: Example, source: Callable[[Example, str, str], bool]) -> Iterator[list[str]]:

@@ -60,7 +60,8 @@ def write_questions(
             file.write(json.dumps(item.line, ensure_ascii=False) + "\n")
             summary.done += 1
         if not summary.done:
-            raise DataError(f"{questions}: no question could be used; the first: {summary.failures[:1]}")
+            reason = f"the first: {summary.failures[0][1]}" if summary.failures else "there was none"
+            raise DataError(f"{questions}: no question could be used; {reason}")
     summary.wall_seconds = time.perf_counter() - began
     return summary
 

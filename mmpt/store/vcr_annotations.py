@@ -168,7 +168,10 @@ def _drawn(
 def _shapes(record: Mapping[str, Any], place: str, folder: Path, style: str) -> list[DrawnObject]:
     objects = record["objects"]
     file = path_below(folder, str(record.get("metadata_fn")), place)
-    held = read_json(file)
+    try:
+        held = read_json(file)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
     found, outlines = (held.get(key) if isinstance(held, dict) else None for key in ("boxes", "segms"))
     if not isinstance(found, list) or not isinstance(outlines, list) or {len(found), len(outlines)} != {len(objects)}:
         raise DataError(f"{place}: {file}: not boxes and segms of {len(objects)} objects")
@@ -179,6 +182,8 @@ def _shapes(record: Mapping[str, Any], place: str, folder: Path, style: str) -> 
             raise DataError(f"{place}: {file}: box {number}: {shown(box)} is not left, top, right and bottom")
         person = objects[number] == "person"
         colour = person_colour(number if person else None) if style == "merlot" else hashed_colour(names[number])
+        if not isinstance(polygons, list) or not all(isinstance(outline, list) for outline in polygons):
+            raise DataError(f"{place}: {file}: segms {number}: {shown(polygons)} are no lists of corners")
         whole = [outline for outline in polygons if len(outline) >= 3]
         shapes.append(DrawnObject((box[0], box[1], box[2], box[3]), whole, colour))
     return shapes

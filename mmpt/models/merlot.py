@@ -18,7 +18,6 @@ from mmpt.models.base import masked_mean
 from mmpt.models.merlot_base import MERLOTBase, hide_absent
 from mmpt.models.merlot_options import (
     EPS,
-    INITIALIZER_RANGE,
     MERLOTPretrainingOptions,
     MERLOTSequenceOptions,
     tiny_merlot_config,
@@ -59,7 +58,7 @@ class MERLOTPretraining(MERLOTBase):
             hidden_size=hidden,
             vocab_size=options.vocab_size,
             layer_norm_eps=EPS,
-            initializer_range=INITIALIZER_RANGE,
+            initializer_range=options.initializer_range,
         )
         self.lm_head = LMHead(words, self.word_embeddings, bias=True)
         self.text_head = MLPHead(hidden, hidden, hidden, EPS)
@@ -68,7 +67,7 @@ class MERLOTPretraining(MERLOTBase):
         self.image_image_order = MLPHead(2 * hidden, hidden, ORDERS, EPS)
         heads = (self.lm_head.transform, self.text_head, self.image_head, self.text_image_order, self.image_image_order)
         for part in (self.language_text, *heads):
-            initialise_truncated(part, INITIALIZER_RANGE)
+            initialise_truncated(part, options.initializer_range)
 
     @classmethod
     def tiny_config(cls) -> DictConfig:

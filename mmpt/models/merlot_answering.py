@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmpt.models.cross_modal import States
 from mmpt.models.merlot_base import MERLOTBase
-from mmpt.models.merlot_options import INITIALIZER_RANGE, tiny_merlot_config
+from mmpt.models.merlot_options import tiny_merlot_config
 from mmpt.models.option_texts import hide_missing_options, pair_options
 from mmpt.modules.merlot_heads import AnswerHead
 from mmpt.modules.truncated_init import initialise_truncated
@@ -35,7 +35,7 @@ class MERLOTAnswering(MERLOTBase):
         super().__init__(config)
         for name in self.heads:
             head = AnswerHead(self.options.hidden_size, self.options.dropout)
-            initialise_truncated(head, INITIALIZER_RANGE)
+            initialise_truncated(head, self.options.initializer_range)
             head.reset_bias()
             self.add_module(name, head)
 

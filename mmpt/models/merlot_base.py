@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmpt.models.base import VideoTextModel
 from mmpt.models.cross_modal import States
-from mmpt.models.merlot_options import EPS, INITIALIZER_RANGE, MERLOTOptions
+from mmpt.models.merlot_options import EPS, MERLOTOptions
 from mmpt.models.merlot_weights import from_published
 from mmpt.modules.image_encoder import EncodedImages, ImageEncoder, ImageTokens
 from mmpt.modules.merlot_heads import TextPositions
@@ -53,7 +53,7 @@ class MERLOTBase(VideoTextModel):
         self.joint_text = TextPositions(options.max_text_positions, hidden, EPS, options.dropout)
         self.encoder = TransformerEncoder(options.transformer(options.num_layers))
         self.norm = nn.LayerNorm(hidden, eps=EPS)
-        initialise_truncated(self, INITIALIZER_RANGE)
+        initialise_truncated(self, options.initializer_range)
 
     def published_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring the weights of a published TensorFlow checkpoint to the names and layouts of this model."""

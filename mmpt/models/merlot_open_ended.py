@@ -14,7 +14,7 @@ from mmpt.models.cross_modal import States
 from mmpt.models.cross_modal_options import AnswerOptions
 from mmpt.models.merlot_answering import MERLOTAnswering
 from mmpt.models.merlot_base import MERLOTBase
-from mmpt.models.merlot_options import INITIALIZER_RANGE, MERLOTOptions, tiny_merlot_config
+from mmpt.models.merlot_options import MERLOTOptions, tiny_merlot_config
 from mmpt.modules.truncated_init import initialise_truncated
 from mmpt.utils.errors import ConfigError
 
@@ -46,7 +46,7 @@ class MERLOTOpenEnded(MERLOTBase):
         self.dropout = nn.Dropout(self.options.dropout)
         self.answer_dense, self.answer_output = nn.Linear(hidden, hidden), nn.Linear(hidden, number)
         for module in (self.answer_dense, self.answer_output):
-            initialise_truncated(module, INITIALIZER_RANGE)
+            initialise_truncated(module, self.options.initializer_range)
 
     @classmethod
     def tiny_config(cls) -> DictConfig:

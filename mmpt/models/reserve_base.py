@@ -93,10 +93,11 @@ class ReserveModel(VideoTextModel):
 
     def initialise(self) -> None:
         """Draw all weights as published (effective rule: specification B1.6), from torch's generator."""
+        widest = self.options.initializer_range
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d):
                 fan_in = module.weight[0].numel()
-                scale = min(18 / fan_in, 0.02) / math.sqrt(2)
+                scale = min(18 / fan_in, widest) / math.sqrt(2)
                 truncated_normal(module.weight, scale)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -108,7 +109,7 @@ class ReserveModel(VideoTextModel):
                     scale = 1 / (_TRUNCATED * math.sqrt(self.hidden_size))
                     truncated_normal(part.weight, scale)
         if self.hidden_size <= 768:
-            nn.init.normal_(self.token_encoder.weight, std=0.02)
+            nn.init.normal_(self.token_encoder.weight, std=widest)
         else:
             nn.init.xavier_uniform_(self.token_encoder.weight)
 

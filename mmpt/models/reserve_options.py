@@ -87,6 +87,8 @@ class ReserveOptions:
         vocab_size: of the word table.
         pooling: P; P x P patches are pooled to one token of a frame.
         audio_tokens: tokens that a sound is pooled to.
+        initializer_range: standard deviation of the initial word table, and, over the root of 2, the greatest of
+            other weights; narrow models learn sooner from wider ones.
         init: ``random``, or a file of weights to begin from: published, or one's own.
         gradient_checkpointing: trade about a third more time for the memory of the activations.
     """
@@ -101,6 +103,7 @@ class ReserveOptions:
     vocab_size: int = 32768
     pooling: int = 2
     audio_tokens: int = 6
+    initializer_range: float = 0.02
     init: str = "random"
     gradient_checkpointing: bool = False
 
@@ -123,6 +126,8 @@ def check_reserve(sequence: ReserveSequence, options: ReserveOptions) -> None:
     for key in ("hidden_size", "size_per_head", "vocab_size", "pooling", "audio_tokens"):
         if getattr(options, key) < 1:
             raise ConfigError(f"model.{key}: must be at least 1, not {getattr(options, key)}")
+    if options.initializer_range <= 0:
+        raise ConfigError(f"model.initializer_range: must be positive, not {options.initializer_range}")
     for key in ("joint_layers", "vision_layers", "audio_layers", "span_layers"):
         if getattr(options, key) < 0:
             raise ConfigError(f"model.{key}: must be at least 0, not {getattr(options, key)}")

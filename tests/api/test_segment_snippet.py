@@ -115,6 +115,22 @@ def test_a_file_of_ours_gives_what_the_published_one_gives(kind: str, jobs: dict
 
 
 @pytest.mark.parametrize("kind", CLASSES)
+@torch.no_grad()
+def test_the_jobs_of_the_shipped_projects(kind: str, jobs: dict[str, Path]) -> None:
+    """The project is expanded in memory; its sizes are made those of the small file."""
+    job = {"merlot": "merlot/merlot_pretrain", "reserve": "merlot_reserve/reserve_pretrain"}[kind]
+    sizes = {
+        "dataset": {**SIZES[kind], "tokenizer": str(jobs[kind].parent / f"tokenizer_{kind}")},
+        "model": MODELS[kind],
+    }
+    overrides = [f"{group}.{key}={value}" for group, values in sizes.items() for key, value in values.items()]
+    loaded = MMPTModel.from_pretrained(f"projects/script/{job}.yaml", PUBLISHED[kind], overrides=overrides)
+    given = MMPTModel.from_pretrained(jobs[kind], PUBLISHED[kind])
+    inputs = seconds_of(1, 3), *texts_of(*loaded[1:], "a few words")
+    assert torch.equal(loaded[0](*inputs)["pooled_video"], given[0](*inputs)["pooled_video"])
+
+
+@pytest.mark.parametrize("kind", CLASSES)
 def test_frames_are_fitted_as_the_system_does(kind: str, jobs: dict[str, Path]) -> None:
     model, _, _ = MMPTModel.from_pretrained(jobs[kind], PUBLISHED[kind])
     frames = F.interpolate(torch.rand(1, 3, 5, 6), (40, 90))[0].permute(1, 2, 0)

@@ -18,7 +18,7 @@ from mmpt.utils.config import read_yaml
 ROOT = Path(__file__).parents[2]
 YAMLS = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.yaml", "mlm/*.yaml", "mtm/*.yaml", "mvm/*.yaml", "retri/*.yaml", "task/*.yaml")
+    for pattern in ("*.yaml", "mlm/*.yaml", "mtm/*.yaml", "mvm/*.yaml", "retri/*.yaml", "script/*.yaml", "task/*.yaml")
     for path in (ROOT / "projects").glob(pattern)
 )
 PROJECTS = [path for path in YAMLS if is_project(read_yaml(path))]

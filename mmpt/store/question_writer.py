@@ -93,7 +93,8 @@ def write_questions(
             summary.skipped += known
             summary.done += not known
         if not seen:
-            raise DataError(f"{questions}: no question could be used; the first: {summary.failures[:1]}")
+            reason = f"the first: {summary.failures[0][1]}" if summary.failures else "there was none"
+            raise DataError(f"{questions}: no question could be used; {reason}")
     summary.wall_seconds = time.perf_counter() - began
     return summary
 

@@ -184,7 +184,10 @@ def _image(record: Mapping[str, Any], place: str, folder: Path) -> np.ndarray:
 def _shapes(record: Mapping[str, Any], place: str, folder: Path, style: str) -> list[DrawnObject]:
     objects = record["objects"]
     file = path_below(folder, str(record.get("metadata_fn")), place)
-    held = read_json(file)
+    try:
+        held = read_json(file)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
     found, outlines = (held.get(key) if isinstance(held, dict) else None for key in ("boxes", "segms"))
     if not isinstance(found, list) or not isinstance(outlines, list) or {len(found), len(outlines)} != {len(objects)}:
         raise DataError(f"{place}: {file}: not boxes and segms of {len(objects)} objects")

@@ -75,6 +75,16 @@ class Subwords(ABC):
         """Return the ids of each word as it stands in running text, after a space; none of an empty word."""
         return [list(self._word(word)) for word in words]
 
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        """Return ``{"input_ids": ids}`` of running text, as a store has its words: what the published snippet calls.
+
+        Raises:
+            ValueError: if special ids are asked for: aligners lay them out.
+        """
+        if add_special_tokens:
+            raise ValueError("add_special_tokens: the aligner lays out special ids, not this tokenizer")
+        return {"input_ids": [id for word in self.encode_words(text.split()) for id in word]}
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; special ones read ``<|NAME|>``, those that are no token's ``<|number|>``."""
         names = {number: name for name, number in self.special.items()}

@@ -13,7 +13,7 @@ from segment_records import tokenizer
 from mmpt.processors.random_text import open_random_text
 from mmpt.store.images import encode_jpeg
 from mmpt.store.question_writer import Imported, write_questions
-from mmpt.store.tvqa_annotations import read_subtitles, tvqa_items
+from mmpt.store.tvqa_annotations import read_clip_subtitles, tvqa_items
 from mmpt.store.vcr_annotations import STYLES, vcr_items
 from mmpt.store.vist_annotations import story_items
 from mmpt.utils.errors import MMPTError
@@ -84,7 +84,7 @@ def clips(file: Path, _: Path) -> None:
     (file.parent / "frames" / "vid").mkdir(parents=True, exist_ok=True)
     for number in range(1, 5):
         (file.parent / "frames" / "vid" / f"{number:05d}.jpg").write_bytes(IMAGE)
-    read_subtitles(subtitles)
+    read_clip_subtitles(subtitles)
     imported(file, tvqa_items(annotations, file.parent / "frames", subtitles))
 
 

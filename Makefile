@@ -1,7 +1,7 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-vlm demo-violet demo-lavender test test-fast test-slurm lint format typecheck bench clean python slurm-packages
+.PHONY: help install demo demo-vlm demo-violet demo-lavender demo-merlot demo-reserve test test-fast test-slurm lint format typecheck bench clean python slurm-packages
 
 # The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
 USABLE := import ensurepip, os, sys, sysconfig; \
@@ -37,6 +37,14 @@ demo-violet: install  ## VIOLET on short clips that it generates, on the CPU
 demo-lavender: install  ## LAVENDER on the same short clips, on the CPU
 	@$(BIN)/python locallaunch.py projects/demo_lavender.yaml
 	@echo "The report: $(CURDIR)/runs/demo_lavender/report.html"
+
+demo-merlot: install  ## MERLOT on stories with a narrator that it renders, on the CPU
+	@$(BIN)/python locallaunch.py projects/demo_merlot.yaml
+	@echo "The report: $(CURDIR)/runs/demo_merlot/report.html"
+
+demo-reserve: install  ## MERLOT Reserve on the same stories and their sound, on the CPU
+	@$(BIN)/python locallaunch.py projects/demo_reserve.yaml
+	@echo "The report: $(CURDIR)/runs/demo_reserve/report.html"
 
 test: install  ## every test, the slow ones too, but those of test-slurm
 	@$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile --no-loadscope-reorder

@@ -9,7 +9,16 @@ from mmpt.store.extraction_job import ExtractionSummary
 from mmpt.store.video_list import VideoItem, find_videos
 from mmpt.utils.errors import MMPTError
 
-__all__ = ["add_max_failed", "add_video_arguments", "check_arguments", "exit_code", "report", "videos_of"]
+__all__ = [
+    "add_max_failed",
+    "add_video_arguments",
+    "add_videos_per_shard",
+    "check_arguments",
+    "exit_code",
+    "refuse_unused",
+    "report",
+    "videos_of",
+]
 
 SHOWN = 5
 
@@ -58,6 +67,31 @@ def add_max_failed(parser: argparse.ArgumentParser, what: str) -> None:
     add("--quiet", action="store_true", help="no progress bar")
 
 
+def add_videos_per_shard(parser: argparse.ArgumentParser, default: object) -> None:
+    """Add ``--videos-per-shard``; ``default`` is told in the help, and None stands for it."""
+    parser.add_argument(
+        "--videos-per-shard",
+        type=int,
+        metavar="N",
+        help=f"entries of a shard of the store; a killed run loses at most so many ({default})",
+    )
+
+
+def refuse_unused(args: argparse.Namespace, **applies: bool) -> None:
+    """Refuse options that were given and do not apply.
+
+    Args:
+        args: the arguments, whose options are None or False where they were not given.
+        applies: of each option, whether it applies.
+
+    Raises:
+        MMPTError: names the options.
+    """
+    unused = [f"--{name.replace('_', '-')}" for name, used in applies.items() if not used and getattr(args, name)]
+    if unused:
+        raise MMPTError(f"{', '.join(unused)}: of no effect with the other options (see --help); leave it out")
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse values out of range of the arguments that are here.
 
@@ -68,6 +102,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise MMPTError(f"--max-failed {args.max_failed} is not a share, 0 to 1")
     if getattr(args, "workers", 0) < 0:
         raise MMPTError(f"--workers {args.workers} must be at least 0")
+    if getattr(args, "videos_per_shard", None) is not None and args.videos_per_shard < 1:
+        raise MMPTError(f"--videos-per-shard {args.videos_per_shard} must be at least 1")
     if not getattr(args, "video_timeout", 1) > 0:
         raise MMPTError(f"--video-timeout {args.video_timeout} is not a time in seconds above 0")
 

@@ -1,7 +1,7 @@
 """MMPTModel: a trained model together with what makes its video input: S3D, or the transform of raw frames.
 
 Shapes: B batch, T seconds of video or frames, M = ``dataset.max_video_len``, D feature width, L text positions, H
-hidden, S = ``dataset.image_size``.
+hidden, S pixels of a side.
 """
 
 import os
@@ -15,18 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
-from mmpt.api.raw_frames import prepare_frames
+from mmpt.api.raw_frames import frame_input, prepare_frames
 from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.modules.s3d import load_s3d
 from mmpt.processors.base import Aligner, AlignerOptions
-from mmpt.processors.frame_base import FrameAlignerOptions
-from mmpt.processors.frame_transforms import FrameTransform
+from mmpt.processors.subword_texts import SubwordOptions
 from mmpt.tasks.task import chosen_weights, config_task
 from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options, read_section
 from mmpt.utils.registry import build, resolve_class
+from mmpt.utils.subwords import load_subwords
 from mmpt.utils.tokenizers import load_tokenizer
 
 __all__ = ["S3D_WEIGHTS", "MMPTModel"]
@@ -40,7 +40,7 @@ _SECONDS_AT_A_TIME = 8
 class MMPTModel(nn.Module):
     """A model of videos and texts, and what makes its video input.
 
-    VideoCLIP and VLM read features, which S3D makes of seconds; VIOLET and LAVENDER read a few frames. Inputs may be on
+    VideoCLIP and VLM read features, which S3D makes of seconds; the other systems read a few frames. Inputs may be on
     any device; they are moved to the model's. S3D is frozen: it stays in eval mode.
 
     Args:
@@ -58,9 +58,8 @@ class MMPTModel(nn.Module):
         self.max_video_len: int = read_section(config, "dataset", AlignerOptions).max_video_len
         self.reads_frames: bool = getattr(model, "reads_frames", False)
         if self.reads_frames:
-            frames = read_section(config, "dataset", FrameAlignerOptions)
-            self.num_frames = frames.num_frames
-            self.transform = FrameTransform(frames.image_transform, frames.image_size)
+            self.frame_input = frame_input(config, model)
+            self.num_frames = self.frame_input.frames
         self.model: Any = model
         self.video_encoder = video_encoder
         self.l2_normalize = l2_normalize
@@ -92,7 +91,8 @@ class MMPTModel(nn.Module):
             overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
 
         Returns:
-            The model, in eval mode on the CPU; its tokenizer; and an aligner, which lays out token ids: for frames
+            The model, in eval mode on the CPU; its tokenizer, for MERLOT and MERLOT Reserve that of
+            ``dataset.tokenizer``, else of ``dataset.bert_name``; and an aligner, which lays out token ids: for frames
             that of the job, else :class:`~mmpt.processors.base.Aligner`.
 
         Raises:
@@ -118,8 +118,7 @@ class MMPTModel(nn.Module):
         built.load_report = report
         if hasattr(aligner, "pretext"):
             built.pretext = aligner.pretext()
-        text = read_options(settings.dataset, AlignerOptions)
-        return built.eval(), load_tokenizer(text.bert_name, text.use_fast), aligner
+        return built.eval(), _tokenizer_of(settings.dataset), aligner
 
     def train(self, mode: bool = True) -> "MMPTModel":
         """Set the mode of the model; S3D stays in eval mode, or a batch would change its statistics."""
@@ -141,8 +140,8 @@ class MMPTModel(nn.Module):
 
         Args:
             video_frames: (B, T, 30, height, width, 3) RGB, uint8 or float in [0, 1]: T seconds of 30 frames each.
-                224 x 224 is what S3D was trained on. For systems that read frames: (B, T, height, width, 3), of which
-                as many are used as they were trained on, evenly spread.
+                224 x 224 is what S3D was trained on. Systems that read frames take (B, T, height, width, 3) too, and
+                of all frames use as many as they were trained on, evenly spread.
             caps: int64 (B, L), of ``aligner._build_text_seq``.
             cmasks: (B, L).
             return_score: whether to return scores in place of the model's outputs.
@@ -151,15 +150,17 @@ class MMPTModel(nn.Module):
 
         Returns:
             ``score`` (B,), the dot product of each video with its text; or what the model returns, ``pooled_video``
-            and ``pooled_text`` (B, H) for a model that compares. Systems that read frames fuse each pair to its score,
-            which is all they return.
+            and ``pooled_text`` (B, H) for a model that compares. VIOLET and LAVENDER fuse each pair to its score, which
+            is all they return.
 
         Raises:
             DataError: if an input has a wrong shape or range, or a video more than ``max_video_len`` seconds.
             ConfigError: if there is no S3D, or scores are asked for of a model without them.
         """
         vfeats, vmasks = self.encode_frames(video_frames, vmasks)
-        if self.reads_frames:
+        if self.reads_frames and "retrieval" not in self.model.capabilities:
+            if "fusion" not in self.model.capabilities:
+                raise ConfigError(f"model.model_cls: {type(self.model).__name__} does not compare a video with a text")
             self.model.check_texts(caps)
             text = self.encode_text(caps, cmasks, **pretext)
             if len(text.values) != len(vfeats):
@@ -180,13 +181,13 @@ class MMPTModel(nn.Module):
 
         Returns:
             ``vfeats`` float32 (B, M, D), zeros where there is no second, and ``vmasks`` bool (B, M); of systems that
-            read frames, uint8 (B, ``dataset.num_frames``, 3, S, S) and bool (B, ``dataset.num_frames``).
+            read frames, uint8 (B, N, 3, height, width) and bool (B, N), N and the sizes those of the job.
 
         Raises:
             DataError, ConfigError: as :meth:`forward`.
         """
         if self.reads_frames:
-            vfeats, masks = prepare_frames(video_frames, vmasks, self.num_frames, self.transform)
+            vfeats, masks = prepare_frames(video_frames, vmasks, self.frame_input)
             return vfeats.to(self._device), masks.to(self._device)
         if self.video_encoder is None:
             raise ConfigError("this model was built without S3D (s3d_weights=None): use encode_video on features")
@@ -207,7 +208,7 @@ class MMPTModel(nn.Module):
     def encode_video(self, vfeats: Tensor, vmasks: Tensor) -> Any:
         """Encode extracted features (B, up to M, D), masks (B, up to M), to (B, H), without a text.
 
-        Systems that read frames take what :meth:`encode_frames` returns, and give
+        Systems that read frames take what :meth:`encode_frames` returns; VIOLET and LAVENDER give
         :class:`~mmpt.models.cross_modal.States`.
 
         Raises:
@@ -255,6 +256,15 @@ class MMPTModel(nn.Module):
 def _reads_frames(config: DictConfig) -> bool:
     name = OmegaConf.select(config, "model.model_cls")
     return bool(name) and getattr(resolve_class("model", str(name)), "reads_frames", False)
+
+
+def _tokenizer_of(section: Any) -> Any:
+    """Return the tokenizer of a ``dataset`` section."""
+    subwords = read_options(section, SubwordOptions).tokenizer
+    if subwords:
+        return load_subwords(subwords)
+    text = read_options(section, AlignerOptions)
+    return load_tokenizer(text.bert_name, text.use_fast)
 
 
 def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:

@@ -1,36 +1,81 @@
 """Frames that a user has as arrays, brought to what systems of raw frames read.
 
-Shapes: B videos, T frames of each, N frames that the model takes, S pixels of a side.
+Shapes: B videos, T frames of each, N frames that the model takes, (H, W) pixels of a frame.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmpt.models.merlot_base import MERLOTBase
+from mmpt.models.reserve_base import ReserveModel
+from mmpt.processors.frame_base import FrameAlignerOptions
 from mmpt.processors.frame_sampling import sample_frames
 from mmpt.processors.frame_transforms import FrameTransform
+from mmpt.processors.merlot_pretraining import MERLOTPretrainingAlignerOptions
+from mmpt.processors.oblong_frames import OblongFrames, merlot_frames, reserve_frames
+from mmpt.processors.reserve_pretraining import ReservePretrainingAlignerOptions
 from mmpt.utils.errors import DataError
+from mmpt.utils.options import read_section, section_of
 
-__all__ = ["prepare_frames"]
+__all__ = ["FrameInput", "frame_input", "prepare_frames"]
 
 
-def prepare_frames(
-    video_frames: Tensor, vmasks: Tensor | None, num_frames: int, transform: FrameTransform
-) -> tuple[Tensor, Tensor]:
+class FrameInput(NamedTuple):
+    """What a model takes of a video: N ``frames`` of ``size`` (H, W), made by ``transform``, of a list of pictures."""
+
+    frames: int
+    size: tuple[int, int]
+    transform: Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def frame_input(config: Any, model: nn.Module) -> FrameInput:
+    """Return what a model that reads frames takes, as the ``dataset`` of its job says.
+
+    VIOLET and LAVENDER: ``num_frames`` squares; MERLOT: ``num_chunks`` frames of ``image_size``; MERLOT Reserve: a
+    frame for each segment that its joint encoder sees together, of ``image_grid``.
+
+    Raises:
+        ConfigError: if a size cannot be.
+    """
+    section = section_of(config, "dataset") or {}
+    if isinstance(model, MERLOTBase):
+        return _oblong(
+            read_section(config, "dataset", MERLOTPretrainingAlignerOptions).num_chunks, merlot_frames(section)
+        )
+    if isinstance(model, ReserveModel):
+        segments = read_section(config, "dataset", ReservePretrainingAlignerOptions)
+        return _oblong(segments.num_segments // segments.num_segment_groups, reserve_frames(section))
+    frames = read_section(config, "dataset", FrameAlignerOptions)
+    size = frames.image_size
+    return FrameInput(frames.num_frames, (size, size), FrameTransform(frames.image_transform, size))
+
+
+def _oblong(count: int, frames: OblongFrames) -> FrameInput:
+    return FrameInput(count, frames.size, lambda images: np.stack([frames.transform(image) for image in images]))
+
+
+def prepare_frames(video_frames: Tensor, vmasks: Tensor | None, wanted: FrameInput) -> tuple[Tensor, Tensor]:
     """Sample and transform as a test does.
 
     Args:
-        video_frames: (B, T, height, width, 3) RGB, uint8 or float in [0, 1].
-        vmasks: (B, T), true where a frame is real; None where all are.
-        num_frames: N.
-        transform: makes squares of S pixels.
+        video_frames: (B, T, height, width, 3) RGB, uint8 or float in [0, 1]; or (B, seconds, fps, height, width, 3).
+        vmasks: (B, T), true where a frame is real, or (B, seconds); None where all are.
+        wanted: what the model takes.
 
     Returns:
-        uint8 (B, N, 3, S, S) and bool (B, N), false behind the frames of shorter videos; on the CPU.
+        uint8 (B, N, 3, H, W) and bool (B, N), false behind the frames of shorter videos; on the CPU.
 
     Raises:
         DataError: if a shape or range is wrong, or a video has no frame.
     """
+    if video_frames.ndim == 6:
+        if vmasks is not None and vmasks.shape == video_frames.shape[:2]:
+            vmasks = vmasks.repeat_interleave(video_frames.shape[2], dim=1)
+        video_frames = video_frames.flatten(1, 2)
     if video_frames.ndim != 5 or video_frames.shape[4] != 3:
         raise DataError(
             f"video_frames has shape {tuple(video_frames.shape)}, expected (batch, frames, height, width, 3)"
@@ -40,14 +85,14 @@ def prepare_frames(
     if real_frames.shape != shape:
         raise DataError(f"vmasks has shape {tuple(real_frames.shape)}, expected {tuple(shape)}: one value per frame")
     pixels = _bytes(video_frames)
-    vfeats = np.zeros((shape[0], num_frames, 3, transform.size, transform.size), dtype=np.uint8)
-    masks = np.zeros((shape[0], num_frames), dtype=bool)
+    vfeats = np.zeros((shape[0], wanted.frames, 3, *wanted.size), dtype=np.uint8)
+    masks = np.zeros((shape[0], wanted.frames), dtype=bool)
     for row, (video, real) in enumerate(zip(pixels, real_frames.numpy(), strict=True)):
         if not real.any():
             raise DataError(f"video {row} of the batch has no frame")
         frames = video[real]
-        chosen = sample_frames(len(frames), num_frames, None)
-        vfeats[row, : len(chosen)] = transform([frames[number] for number in chosen])
+        chosen = sample_frames(len(frames), wanted.frames, None)
+        vfeats[row, : len(chosen)] = wanted.transform([frames[number] for number in chosen])
         masks[row, : len(chosen)] = True
     return torch.from_numpy(vfeats), torch.from_numpy(masks)
 

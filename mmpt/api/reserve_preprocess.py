@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmpt.api.reserve_segments import (
     extract_frames_from_video,
@@ -24,6 +23,7 @@ from mmpt.api.reserve_segments import (
 )
 from mmpt.modules.reserve_tokens import AUDIOSPAN, PAD
 from mmpt.modules.reserve_towers import MELS, PATCH, patches_of
+from mmpt.processors.segment_images import fit_antialiased
 from mmpt.store.spectrogram import invert_spectrogram, make_spectrogram
 from mmpt.utils.errors import DataError
 
@@ -84,16 +84,11 @@ def preprocess_image_to_patches(
     """
     if hasattr(image, "convert"):  # Pillow's
         image = np.array(image.convert("RGB"))
-    pixels = torch.as_tensor(image)
-    if pixels.dim() != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise DataError(f"an image of shape {tuple(pixels.shape)}: expected (height, width, 3)")
-    pixels = pixels.permute(2, 0, 1)
-    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise DataError(f"an image of shape {pixels.shape}: expected (height, width, 3)")
     height, width = (PATCH * side for side in output_grid_size)
-    scale = min(height / pixels.shape[1], width / pixels.shape[2])
-    size = [max(1, int(side * scale + 1e-6)) for side in pixels.shape[1:]]
-    resized = F.interpolate(pixels[None], size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
-    return patches_of(F.pad(resized, (0, width - size[1], 0, height - size[0])))
+    return patches_of(fit_antialiased(pixels, height, width))
 
 
 def preprocess_video(

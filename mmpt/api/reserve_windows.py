@@ -4,6 +4,7 @@ Each entry of the store is one item: a video for questions about it, or what is 
 frame in its middle and the sound around it; no words.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from mmpt.api.reserve_segments import video_to_segments_zero_shot
 from mmpt.processors.corpus_files import read_delimited
 from mmpt.processors.epic_kitchens import seconds_of
 from mmpt.store.decode import probe
-from mmpt.store.extraction_job import ExtractionSummary, printable
+from mmpt.store.extraction_job import NO_MANIFEST, ExtractionSummary, printable
 from mmpt.store.images import encode_jpeg
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
@@ -27,6 +28,7 @@ from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
 
 __all__ = [
+    "VIDEOS_PER_SHARD",
     "WindowItem",
     "anticipation_items",
     "anticipation_windows",
@@ -35,11 +37,13 @@ __all__ = [
     "question_windows",
 ]
 
+logger = logging.getLogger(__name__)
+
 #: Of the stored frames: nearly the decoded ones.
 _QUALITY = 95
 _FIELDS = frozenset({"images", "tokens", "spectrograms"})
 #: Entries of a shard: what a killed run loses.
-_AT_ONCE = 256
+VIDEOS_PER_SHARD = 256
 _LEAST = 0.04  # seconds of a window, so that it has a middle
 
 Window = tuple[float, float]
@@ -130,22 +134,37 @@ def anticipation_items(
 def cut_windows(
     items: Iterable[WindowItem],
     folder: str | os.PathLike[str],
-    producer: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: bool = True,
+    videos_per_shard: int = VIDEOS_PER_SHARD,
 ) -> ExtractionSummary:
     """Cut items into a segment store; those that it has are left as they are, unless ``force``.
 
     A video without sound has silence.
 
+    Args:
+        items: what to cut out of which videos.
+        folder: of the store.
+        settings: JSON-ready, what the windows of all items depend on; the store keeps them.
+        force: cut again what is there.
+        progress: show a bar.
+        videos_per_shard: entries of a shard; a killed run loses at most so many.
+
     Returns:
         Counts; ``failures`` are the items that could not be cut, with the reason.
+
+    Raises:
+        DataError: if the store was made with other settings.
     """
     from tqdm import tqdm
 
-    began, summary = time.perf_counter(), ExtractionSummary("segments", skipped_because="")
-    about = {"tool": "cut_windows", **(producer or {})}
-    with sole_writer(Path(folder) / ".lock"), SegmentStoreWriter(folder, _FIELDS, about, _AT_ONCE) as writer:
+    began, summary = time.perf_counter(), ExtractionSummary("segments", skipped_because="", full_list=NO_MANIFEST)
+    about = {"tool": "cut_windows", **(settings or {})}
+    with (
+        sole_writer(Path(folder) / ".lock"),
+        SegmentStoreWriter(folder, _FIELDS, about, videos_per_shard, settings=about) as writer,
+    ):
         for item in tqdm(list(items), desc="windows", unit="item", disable=not progress):
             if item.item_id in writer.stored and not force:
                 summary.skipped += 1
@@ -155,6 +174,7 @@ def cut_windows(
                 writer.add(item.item_id, record)
             except DataError as error:
                 summary.failures.append((printable(item.item_id), printable(str(error))))
+                logger.info("%s: %s", *summary.failures[-1])
                 continue
             summary.done += 1
             summary.frames += len(record.images)

@@ -28,6 +28,9 @@ _FILE = "tvqa.npz"
 _ARRAYS = ("ids", "outputs", "targets", "scores")
 _SPLITS = ("val", "test_public")
 
+#: What a leaderboard calls the systems, by their models.
+_SYSTEMS = {"ReserveTVQA": "MERLOT Reserve", "MERLOTAnswering": "MERLOT"}
+
 
 @dataclass
 class TVQAOptions(EvalOptions):
@@ -36,7 +39,7 @@ class TVQAOptions(EvalOptions):
     Attributes:
         submission_split: what the questions are, ``val`` or ``test_public``: names the file of predictions.
         other_prediction: the file of predictions of the other split; where it is given, both are zipped.
-        submission_meta: what the leaderboard is to show (``model_name``, ``description`` ..).
+        submission_meta: what the leaderboard is to show (``model_name``, by default the system's, ``description`` ..).
     """
 
     submission_split: str = "val"
@@ -54,6 +57,7 @@ class TVQAPredictor(BatchPredictor):
 
     kind = "choice"
     options: TVQAOptions
+    model_name = ""
     config_options: ClassVar[dict[str, type]] = {"eval": TVQAOptions}
 
     def __init__(self, config: Any) -> None:
@@ -69,6 +73,7 @@ class TVQAPredictor(BatchPredictor):
         self, model: torch.nn.Module, dataloader: Iterable[Mapping[str, Any]], device: torch.device
     ) -> Callable[[Mapping[str, Any]], Scored]:
         """Return what scores the answers of a batch; raises as :func:`score_batches`."""
+        self.model_name = _SYSTEMS.get(type(model).__name__, type(model).__name__)
         return score_batches(model, device, type(self).__name__)
 
     def finish(
@@ -89,7 +94,8 @@ class TVQAPredictor(BatchPredictor):
         write_json(own, {_question_number(name): answer for name, answer in answers}, indent=None)
         if self.options.other_prediction:
             other = resolve_path(self.options.other_prediction)
-            write_submission(self.save_path / "submission.zip", [own, other], self.options.submission_meta)
+            meta = {"model_name": self.model_name, **self.options.submission_meta}
+            write_submission(self.save_path / "submission.zip", [own, other], meta)
         logger.info("%d questions", len(scores))
         return arrays
 
@@ -101,6 +107,8 @@ class TVQAPredictor(BatchPredictor):
 def write_submission(path: Path, predictions: Sequence[Path], meta: Mapping[str, Any]) -> None:
     """Zip the files of predictions of both splits with ``meta.json``, as the leaderboard of TVQA takes them.
 
+    ``meta`` is what the leaderboard is to show, ``model_name`` above all.
+
     Raises:
         DataError: if the files are not ``prediction_val.json`` and ``prediction_test_public.json`` with an answer, 0 to
             4, to each question; names the file.
@@ -109,7 +117,6 @@ def write_submission(path: Path, predictions: Sequence[Path], meta: Mapping[str,
     if {file.name for file in predictions} != expected:
         raise DataError(f"{path}: needs {' and '.join(sorted(expected))}, not {', '.join(map(str, predictions))}")
     content = {
-        "model_name": "MERLOT Reserve",
         "is_ensemble": False,
         "with_ts": True,
         "show_on_leaderboard": True,

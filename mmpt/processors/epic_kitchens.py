@@ -31,7 +31,9 @@ class AnticipationMetaOptions(SplitOptions, SegmentOptions):
 
     Attributes:
         actions_path: actions.csv with the columns ``id``, ``verb``, ``noun`` (classes) and ``action`` (their names).
-        prompt: the sentence that is to be completed.
+        prompt: the sentence that is to be completed. As published (specification B5.1), with a space before the gap,
+            which is a token of its own: the numbers to compare with were made with it. Sentences of your own are better
+            without (:data:`mmpt.processors.reserve_cloze.MASK_TEXT`), as pre-training never had it there.
         max_missing: the fraction of actions whose segments the store may lack.
     """
 

@@ -13,7 +13,7 @@ import torch
 
 from mmpt.modules.attention_masking import masked_count, masking_noise
 from mmpt.modules.merlot_tokens import FIRST_WORD, NEXTCAPTION_START, PADDING, START
-from mmpt.processors.base import UnusableItemError
+from mmpt.processors.base import UnusableItemError, flat_ids
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.segment_base import Record, RecordSegments, subwords_of_kind
 from mmpt.processors.segment_images import MERLOT_SCALE, MERLOTTransform, image_scale
@@ -141,6 +141,17 @@ class MERLOTPretrainingAligner:
             "video_id": video_id.name,
             **masking_noise(rng, groups, length, masked_count(length), FIRST_WORD, self.vocab_size),
         }
+
+    def _build_text_seq(self, text_feature: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lay out the ids of one text as a chunk's, under the name that the published snippet calls.
+
+        Returns:
+            ``START w1..wn PADDING..`` int64 (X,), cut at its end, and bool (X,), true for all but the padding.
+        """
+        words = flat_ids(text_feature)[: self.options.max_text_len - 1]
+        tokens = np.full(self.options.max_text_len, PADDING, np.int64)
+        tokens[0], tokens[1 : 1 + len(words)] = START, words
+        return torch.from_numpy(tokens), torch.arange(len(tokens)) <= len(words)
 
     def _texts(self, record: Record, stored: RecordSegments, rng: np.random.Generator | None) -> np.ndarray:
         """Return the words of all chunks, int64 (N, X)."""

@@ -175,7 +175,10 @@ class ClozeAligner(Tokenised):
         return item
 
     def _text(self, name: str, words: list[int], place: int, heard: list[int]) -> dict[str, torch.Tensor]:
-        """Return ids, segments and sounds in the order of the segments; what is too long begins later."""
+        """Return ids, segments and sounds in the order of the segments.
+
+        Of what is too long, sounds are left out first, then words at the end that is farther from the gap.
+        """
         ids = {number: [AUDIOSPAN] * (_SOUNDS * _RUN) for number in heard} | {place: words}
         length = self.options.lang_seq_len
         over = sum(map(len, ids.values())) - length
@@ -183,7 +186,7 @@ class ClozeAligner(Tokenised):
         for number in heard:  # whole segments, so that what is heard of a sound is all of it
             if over > 0:
                 over -= len(ids.pop(number))
-        ids[place] = words[max(over, 0) :]
+        ids[place] = _around_gap(words, len(words) - max(over, 0))
         rows = [
             (one, number, _SOUNDS * number + at // _RUN if number != place else -1)
             for number in sorted(ids)
@@ -200,3 +203,10 @@ class ClozeAligner(Tokenised):
             for number, segment in enumerate(chosen):
                 clips[number] = mel_blocks(stored.spectrogram(segment).astype(np.float32), stored.speed(segment))
         return clips.reshape(-1, 60, 65)
+
+
+def _around_gap(words: list[int], length: int) -> list[int]:
+    """Return so many words of a sentence (1 or more), the gap among them; the last ones where there is none."""
+    last = len(words) - length
+    first = min(max(words.index(MASK) - length // 2, 0), last) if MASK in words else last
+    return words[first : first + length]

@@ -11,6 +11,7 @@ import torch
 
 from mmpt.modules.reserve_noise import SPLIT_PROBABILITY, reserve_noise
 from mmpt.modules.reserve_tokens import END, MOST_TEXT, PATCH, SPAN_LENGTH, START
+from mmpt.processors.base import flat_ids
 from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.random_text import RandomText, allowed_tokens, mask_spans, open_random_text
 from mmpt.processors.reserve_sequences import (
@@ -171,6 +172,16 @@ class ReservePretrainingAligner:
             **item,
             **reserve_noise(rng, len(spans), sequences, SPLIT_PROBABILITY * (drawn is not None)),
         }
+
+    def _build_text_seq(self, text_feature: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lay out the ids of one text as a span, under the name that the published snippet calls.
+
+        Returns:
+            Ids int64 (15,), cut at their end and padded, and bool (15,), true for all but the padding.
+        """
+        words = flat_ids(text_feature)
+        [span] = fill_spans([words], self.options.text_span_length)
+        return torch.from_numpy(span), torch.arange(len(span)) < len(words)
 
     def _masked(
         self, name: str, words: Words, rng: np.random.Generator

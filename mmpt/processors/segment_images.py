@@ -64,7 +64,7 @@ def fit_antialiased(image: np.ndarray, height: int, width: int) -> Tensor:
     """Fit a frame in as MERLOT Reserve's evaluation does: bilinear over all pixels that a new one covers (antialias).
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8, or floats in [0, 1], (H, W, 3).
         height: to fit into, in pixels; ``width`` too.
 
     Returns:
@@ -75,7 +75,8 @@ def fit_antialiased(image: np.ndarray, height: int, width: int) -> Tensor:
 
 def _fitted(image: np.ndarray, height: int, width: int, how: dict[str, bool]) -> Tensor:
     size = fitted_size(image.shape, (height, width))
-    pixels = _tensor(image).float().div_(255)
+    pixels = _tensor(image)
+    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     resized = F.interpolate(pixels[None], size, mode="bilinear", **how)[0]
     return F.pad(resized, (0, width - size[1], 0, height - size[0]))
 

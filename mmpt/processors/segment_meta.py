@@ -10,6 +10,7 @@ from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.segment_base import Piece, Record, SegmentOptions, open_store
 from mmpt.processors.segment_packing import pack_segments
+from mmpt.store.group_names import videos_of
 from mmpt.store.segment_store import SegmentStore
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.files import resolve_path
@@ -84,7 +85,8 @@ class SegmentMetaProcessor(MetaProcessor):
         store, options = open_store(config), read_options(config, SegmentMetaOptions)
         source, ids = self._listed(store, options)
         self._path = str(source)  # for errors: the key may not be set
-        ids = [name for name, keep in zip(ids, self.in_split(ids), strict=True) if keep]
+        keep = self.in_split(videos_of(ids, store.producer()))  # the groups of a video stay together
+        ids = [name for name, kept in zip(ids, keep, strict=True) if kept]
         places = {name: place for place, name in enumerate(store.ids)}
         found = np.fromiter((places.get(name, -1) for name in ids), np.int64, len(ids))
         lengths = np.where(found >= 0, store.lengths()[found], 0)

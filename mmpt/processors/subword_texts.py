@@ -1,5 +1,6 @@
 """Texts and questions as ids of the subwords of MERLOT and MERLOT Reserve, without special ids."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,11 +9,11 @@ import numpy as np
 from mmpt.processors.clip_text_processor import WordPieces
 from mmpt.processors.msrvtt_qa import Choice
 from mmpt.processors.open_questions import OpenQuestion
-from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.errors import ConfigError, DataError, shown
 from mmpt.utils.options import read_options
 from mmpt.utils.subwords import Subwords, load_subwords
 
-__all__ = ["SubwordOptions", "SubwordTextProcessor", "Tokenised", "subwords_of"]
+__all__ = ["SubwordOptions", "SubwordTextProcessor", "TokenizerCheck", "Tokenised", "subwords_of"]
 
 
 @dataclass
@@ -32,6 +33,29 @@ def subwords_of(config: Any) -> Subwords:
     if not path:
         raise ConfigError("dataset.tokenizer: not set; it names the tokenizer's file or folder (docs/data.md)")
     return load_subwords(path)
+
+
+class TokenizerCheck:
+    """Compares whose ids the lines of a file of questions hold, where they say so, with ``dataset.tokenizer``."""
+
+    def __init__(self, config: Any) -> None:
+        self._path = read_options(config, SubwordOptions).tokenizer
+
+    def __call__(self, record: Mapping[str, Any], place: str) -> None:
+        """Check a line.
+
+        Raises:
+            DataError: if its ids are those of the other system; names the place.
+        """
+        said = record.get("tokenizer")
+        if said is None or not self._path:
+            return
+        kind = load_subwords(self._path).kind
+        if said != kind:
+            raise DataError(
+                f"{place}: its texts are ids of the tokenizer of {shown(said)}, and dataset.tokenizer {self._path} is "
+                f"one of {kind}"
+            )
 
 
 class Tokenised:
@@ -54,11 +78,17 @@ class Tokenised:
         """
         if isinstance(text, str):
             return self.subwords.encode(text)
-        ids = [int(one) for one in text]
+        ids, known = [int(one) for one in text], self.subwords.special.values()
         if ids and not 0 <= min(ids) <= max(ids) < self.subwords.vocab_size:
             raise DataError(
                 f"ids {min(ids)} to {max(ids)} are not all of the {self.subwords.vocab_size} of dataset.tokenizer "
                 f"{self._tokenizer_of['tokenizer']}: these texts were tokenised by another"
+            )
+        unknown = [one for one in ids if one < self.subwords.first_word and one not in known]
+        if unknown:
+            raise DataError(
+                f"id {unknown[0]} is neither a word (from {self.subwords.first_word} on) nor a special id of "
+                f"dataset.tokenizer {self._tokenizer_of['tokenizer']}: these texts were tokenised by another"
             )
         return ids
 

@@ -17,7 +17,7 @@ from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.oblong_frames import ReserveItemOptions, reserve_frames
 from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed
 from mmpt.processors.segment_base import Piece, Record, RecordSegments, SegmentOptions
-from mmpt.processors.subword_texts import Tokenised
+from mmpt.processors.subword_texts import SubwordOptions, Tokenised, TokenizerCheck
 from mmpt.store.segment_store import open_segments
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -65,7 +65,7 @@ class TVQAQuestion(NamedTuple):
 
 
 @dataclass
-class TVQAMetaOptions(SplitOptions, SegmentOptions):
+class TVQAMetaOptions(SplitOptions, SegmentOptions, SubwordOptions):
     """Files of questions (:mod:`mmpt.store.tfrecord_questions`).
 
     Attributes:
@@ -103,8 +103,10 @@ class TVQAMetaProcessor(MetaProcessor):
             raise ConfigError("dataset.segment_path: not set; it names the segment store")
         store = open_segments(str(resolve_path(options.segment_path)))
         skips, listed = SkipReport(self.path, options.max_missing, "questions"), 0
+        check = TokenizerCheck(config)
         for place, record in read_lines(self.path):
             listed += 1
+            check(record, place)
             question = _question(record, place)
             segments = as_id(needed(record, "segments", place), f"{place}: segments")
             if segments not in store:

@@ -11,6 +11,7 @@ from mmpt.processors.annotations import AnnotationOptions, SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions
 from mmpt.processors.frame_base import FrameVideoOptions, FrameVideoProcessor
 from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_texts, needed
+from mmpt.processors.subword_texts import SubwordOptions, TokenizerCheck
 from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -60,7 +61,7 @@ class VCRImages(NamedTuple):
 
 
 @dataclass
-class VCRMetaOptions(SplitOptions, AnnotationOptions):
+class VCRMetaOptions(SplitOptions, AnnotationOptions, SubwordOptions):
     """Files of questions as the importers write them (:mod:`mmpt.store.tfrecord_questions`).
 
     Attributes:
@@ -97,8 +98,10 @@ class VCRMetaProcessor(MetaProcessor):
         store = open_frames(str(resolve_path(options.frame_path)))
         kinds = [kind for kind in range(len(KINDS)) if options.kinds in (KINDS[kind], "both")]
         skips, listed = SkipReport(self.path, options.max_missing, "questions"), 0
+        check = TokenizerCheck(config)
         for place, record in read_lines(self.path):
             listed += 1
+            check(record, place)
             images = needed(record, "image", place)
             if not isinstance(images, dict):
                 raise DataError(f"{place}: image: expected the id of the image of each kind")

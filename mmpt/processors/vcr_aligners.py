@@ -3,6 +3,7 @@
 Shapes: Q questions of an item, X text positions, (H, W) pixels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from mmpt.utils.options import read_options
 __all__ = ["MERLOTVCRAligner", "ReserveVCRAligner"]
 
 
-class _VCRAligner(Tokenised):
+class _VCRAligner(Tokenised, ABC):
     """What the aligners of both systems share: the image, and the numbers of the questions."""
 
     whole_videos: ClassVar[bool] = False
@@ -34,9 +35,9 @@ class _VCRAligner(Tokenised):
         self.split, self.length, self.frames = options.split, length, frames
         self.cut = CutTexts(f"are cut: dataset.{key} leaves too little room")
 
+    @abstractmethod
     def lay_out(self, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ids int64 and mask bool (4, X) of the choices of a question."""
-        raise NotImplementedError
 
     def item(self, stored: Sequence[StoredFrames], questions: Sequence[Asked], rng: Any) -> dict[str, Any]:
         """Return the image and what tells the questions; ``caps`` (Q, 4, X) and ``answers`` (Q,)."""

@@ -16,7 +16,7 @@ from mmpt.processors.cut_texts import CutTexts
 from mmpt.processors.frame_base import FrameVideoOptions
 from mmpt.processors.oblong_frames import MERLOTItemOptions, merlot_frames
 from mmpt.processors.question_lines import Text, as_id, as_text, needed
-from mmpt.processors.subword_texts import Tokenised
+from mmpt.processors.subword_texts import SubwordOptions, Tokenised, TokenizerCheck
 from mmpt.store.frame_store import StoredFrames, open_frames
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
@@ -34,7 +34,7 @@ class Story(NamedTuple):
 
 
 @dataclass
-class StoryMetaOptions(SplitOptions, AnnotationOptions):
+class StoryMetaOptions(SplitOptions, AnnotationOptions, SubwordOptions):
     """Files of stories, JSON lines with ``id``, ``images`` (id in the frame store) and ``sentences``.
 
     Attributes:
@@ -76,8 +76,10 @@ class StoryMetaProcessor(MetaProcessor):
             raise ConfigError("dataset.frame_path: not set; it names the frame store")
         store = open_frames(str(resolve_path(options.frame_path)))
         skips, listed, count = SkipReport(self.path, options.max_missing, "stories"), 0, options.num_images
+        check = TokenizerCheck(config)
         for place, record in read_lines(self.path):
             listed += 1
+            check(record, place)
             name = as_id(needed(record, "id", place), f"{place}: id")
             images = as_id(needed(record, "images", place), f"{place}: images")
             sentences = needed(record, "sentences", place)

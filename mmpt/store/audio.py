@@ -203,8 +203,9 @@ class _Resampled:
         setup = (frame.format.name, frame.layout.name, frame.sample_rate)
         if setup != self._setup:
             yield from self.flush()
-            layout = frame.layout.name if frame.layout.nb_channels <= 2 else "stereo"
-            self._resampler = require("av", "video").AudioResampler("fltp", layout, self.rate)
+            # every channel by itself, since FFmpeg's own mix weighs them and leaves some out; packed, since PyAV 18
+            # crashes on eight planes
+            self._resampler = require("av", "video").AudioResampler("flt", None, self.rate)
             self._setup = setup
         frame.pts = None  # the resampler would fill or squeeze where stamps are rounded
         yield from self._given(self._resampler.resample(frame))
@@ -217,9 +218,8 @@ class _Resampled:
 
     def _given(self, frames: Sequence[Any]) -> Iterator[_Stretch]:
         for frame in frames:
-            channels = frame.to_ndarray()
-            # FFmpeg's own mix of two channels is louder than their mean
-            samples = channels[0] if len(channels) == 1 else (channels[0] + channels[1]) * np.float32(0.5)
+            channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+            samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1, dtype=np.float32)
             begin = self._next or 0
             self._next = begin + len(samples)
             if self._next > 0:  # else it lies before the first picture

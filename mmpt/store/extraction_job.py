@@ -16,9 +16,20 @@ from mmpt.store.extraction_manifest import Manifest
 from mmpt.store.video_list import VideoItem, split_duplicates
 from mmpt.utils.safe_paths import is_plain_name
 
-__all__ = ["ExtractionJob", "ExtractionSummary", "UnfitVideoError", "is_unchanged", "printable", "source_of"]
+__all__ = [
+    "NO_MANIFEST",
+    "ExtractionJob",
+    "ExtractionSummary",
+    "UnfitVideoError",
+    "is_unchanged",
+    "printable",
+    "source_of",
+]
 
 logger = logging.getLogger(__name__)
+
+#: Ends the report of a run that keeps no manifest.
+NO_MANIFEST = "without --quiet each is told as it happens"
 
 _FEW = 5
 _LONGEST_ID = 230  # bytes; file systems allow 255, and atomic writing adds to the name
@@ -30,13 +41,15 @@ class ExtractionSummary:
 
     ``failures``, ``warnings`` and ``notes`` are (video, reason) pairs: videos without ``product`` (features, frames);
     those whose product may be shorter than expected; those about which there is something else to know. ``truncated``
-    names videos whose file ends early. ``skipped_because`` ends the sentence on skipped videos. ``source_frames`` were
-    decoded, ``frames`` given to the network or stored. ``decode_seconds`` adds up over workers, so that with the
-    network's it may exceed ``wall_seconds``.
+    names videos whose file ends early. ``skipped_because`` ends the sentence on skipped videos. ``full_list`` tells
+    where those are that the report has no room for. ``source_frames`` were decoded, ``frames`` given to the network or
+    stored. ``decode_seconds`` adds up over workers, so that with the network's it may
+    exceed ``wall_seconds``.
     """
 
     product: str = "features"
     skipped_because: str = " and whose file is unchanged"
+    full_list: str = "manifest.json has them all"
     done: int = 0
     skipped: int = 0
     truncated: list[str] = field(default_factory=list)
@@ -73,7 +86,7 @@ class ExtractionSummary:
         for word, videos in (("failed", self.failures), ("warning", self.warnings), ("note", self.notes)):
             lines += [f"  {word}: {video}: {reason}" for video, reason in videos[:most]]
             if len(videos) > most:
-                lines.append(f"  {word}: {len(videos) - most} more; manifest.json has them all")
+                lines.append(f"  {word}: {len(videos) - most} more; {self.full_list}")
         return "\n".join(lines)
 
 

@@ -22,9 +22,11 @@ class FrameStoreWriter(VideoShardsWriter):
         producer: JSON-ready facts about the origin, kept in the index of each shard.
         videos_per_shard: a shard is closed after so many videos; a killed writer loses the one it was writing.
         on_commit: called when a shard has become readable, with the ids in it.
+        settings: JSON-ready, what the content of all its videos depends on, kept in the commit file; None: they are
+            kept elsewhere.
 
     Raises:
-        DataError: if the folder holds a damaged store.
+        DataError: if the folder holds a damaged store, or one that was made with other settings.
         StorageError: if the disk is full or the folder may not be written, here or in any later step.
     """
 
@@ -34,9 +36,10 @@ class FrameStoreWriter(VideoShardsWriter):
         producer: Mapping[str, Any] | None = None,
         videos_per_shard: int = VIDEOS_PER_SHARD,
         on_commit: Callable[[list[str]], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         facts = {"tool": "mmpt.store.frame_writer", **(producer or {})}
-        super().__init__(FRAME_LAYOUT, folder, FRAME_LAYOUT.parts, facts, videos_per_shard, on_commit)
+        super().__init__(FRAME_LAYOUT, folder, FRAME_LAYOUT.parts, facts, videos_per_shard, on_commit, settings)
 
     def append(
         self, video_id: str, images: Sequence[bytes | np.ndarray], seconds: Iterable[float] | None = None

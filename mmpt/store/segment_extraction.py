@@ -40,18 +40,18 @@ class SegmentExtractionOptions:
     """How to cut videos into segments, and how to store them.
 
     ``kind``: ``merlot``, chunks of up to 31 tokens of speech with a frame each, or ``reserve``, windows of 5 seconds
-    with frame, words and sound. ``tokenizer``: path of the tokenizer of that kind (``dataset.tokenizer``), with
-    ``keep_last_merge`` as :func:`mmpt.utils.subwords.load_subwords`. ``raw_transcript``: store the words as recognised
-    too, where transcripts come with denoised ones (merlot). ``speed_up``: play windows with few words 2 or 3 times
-    faster (reserve; :class:`mmpt.store.reserve_segments.SpeedUp`), as published: so little speech is easy to guess, and
-    longer stretches hold more of it; off, so that all segments have one length. ``spectrograms``: of the sound
-    (reserve). ``missing_as_speechless``: take a video without a transcript as one in which nothing is said, instead of
-    counting it as failed. ``most_tokens``: of a chunk (merlot), beside its start; a sentence that ends with three
-    quarters of them closes it. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at
-    the end of a video that are left out, because many files end earlier than they say. ``short_side``, ``long_side``,
-    ``quality``: limits of the frames' pixels and quality of their JPEGs; None: as published. ``videos_per_shard``: a
-    killed run loses at most so many. ``force``: also extract again what is there. ``workers`` and ``timeout_seconds``:
-    see :class:`mmpt.store.decode_pool.PoolOptions`.
+    with frame, words and sound. ``tokenizer``: path of the tokenizer of that kind (``dataset.tokenizer``).
+    ``raw_transcript``: store the words as recognised too, where transcripts come with denoised ones (merlot).
+    ``speed_up``: play windows with few words 2 or 3 times faster (reserve;
+    :class:`mmpt.store.reserve_segments.SpeedUp`), as published: so little speech is easy to guess, and longer stretches
+    hold more of it; off, so that all segments have one length. ``no_sound``: no spectrograms (reserve).
+    ``missing_as_speechless``: take a video without a transcript as one in which nothing is said, instead of counting it
+    as failed. ``most_tokens``: of a chunk (merlot), beside its start; a sentence that ends with three quarters of them
+    closes it. ``seconds``: of the chunks of a speechless video (merlot). ``end_margin``: seconds at the end of a video
+    that are left out, because many files end earlier than they say. ``short_side``, ``long_side``, ``quality``: limits
+    of the frames' pixels and quality of their JPEGs; None: as published. ``videos_per_shard``: a killed run loses at
+    most so many. ``force``: also extract again what is there. ``workers`` and ``timeout_seconds``: see
+    :class:`mmpt.store.decode_pool.PoolOptions`.
 
     Raises:
         DataError: if a value is out of range, or does not go with the kind; names it.
@@ -59,10 +59,9 @@ class SegmentExtractionOptions:
 
     kind: str
     tokenizer: str
-    keep_last_merge: bool = False
     raw_transcript: bool = False
     speed_up: bool = False
-    spectrograms: bool = True
+    no_sound: bool = False
     missing_as_speechless: bool = False
     most_tokens: int = MOST_TOKENS
     seconds: float = SEGMENT_SECONDS
@@ -81,6 +80,7 @@ class SegmentExtractionOptions:
             ("kind", self.kind, self.kind in KINDS),
             ("raw_transcript", self.raw_transcript, merlot or not self.raw_transcript),
             ("speed_up", self.speed_up, not (merlot and self.speed_up)),
+            ("no_sound", self.no_sound, not (merlot and self.no_sound)),
             ("seconds", self.seconds, self.seconds > 0 and (merlot or self.seconds == SEGMENT_SECONDS)),
             ("most_tokens", self.most_tokens, self.most_tokens >= 1 and (merlot or self.most_tokens == MOST_TOKENS)),
             ("end_margin", self.end_margin, self.end_margin >= 0),
@@ -101,7 +101,7 @@ class SegmentExtractionOptions:
         return SegmentRules(
             kind=self.kind,
             size=size,
-            spectrograms=self.kind == "reserve" and self.spectrograms,
+            spectrograms="spectrograms" in self.fields(),
             most_tokens=self.most_tokens,
             seconds=self.seconds,
             end_margin=self.end_margin,
@@ -112,7 +112,7 @@ class SegmentExtractionOptions:
         """Return what each segment of the store has."""
         if self.kind == "merlot":
             return ALWAYS | ({"raw_tokens"} if self.raw_transcript else frozenset())
-        return ALWAYS | {"token_times"} | ({"spectrograms"} if self.spectrograms else frozenset())
+        return ALWAYS | {"token_times"} | (frozenset() if self.no_sound else {"spectrograms"})
 
     def provenance(self) -> dict[str, Any]:
         """Return what the segments depend on, as the manifest and the shards record it."""
@@ -124,7 +124,6 @@ class SegmentExtractionOptions:
             "kind": self.kind,
             "fields": sorted(self.fields()),
             "tokenizer": {file.name: file_sha256(file) for file in subwords_files(self.tokenizer)},
-            "keep_last_merge": self.keep_last_merge,
             "speed_up": self.speed_up,
             "most_tokens": self.most_tokens,
             "seconds": self.seconds,
@@ -144,9 +143,9 @@ def extract_segments(
     """Extract segments of videos into a segment store, going on where an earlier run stopped.
 
     A video that is in a complete shard, and whose file and transcript have not changed, is skipped, unless
-    ``options.force``; so is one whose file is no longer there. What cannot be decoded, or not in time, has no
-    transcript or another video's, or is too short for a segment, counts as failed. The segments of a video never depend
-    on workers or order; the order of the videos in the store does.
+    ``options.force``; so is one whose file or transcript is no longer there. What cannot be decoded, or not in time,
+    has no transcript or another video's, or is too short for a segment, counts as failed. The segments of a video never
+    depend on workers or order; the order of the videos in the store does.
 
     Args:
         items: the videos.
@@ -164,11 +163,13 @@ def extract_segments(
         MissingExtraError: if PyAV is not installed.
     """
     began = time.perf_counter()
-    subwords = load_subwords(options.tokenizer, options.keep_last_merge)
+    subwords = load_subwords(options.tokenizer)
     if subwords.kind != options.kind:
         raise DataError(f"--tokenizer {options.tokenizer}: is of the kind {subwords.kind}, not {options.kind}")
+    if transcripts is None and options.missing_as_speechless:
+        raise DataError("--missing-as-speechless: of no effect without --transcripts; leave it out")
     source = None if transcripts is None else open_transcripts(transcripts)
-    provenance = options.provenance()
+    provenance = {**options.provenance(), "speech": source is not None}
     with sole_writer(Path(folder) / ".lock"):
         job = _SegmentJob(folder, options, Manifest(folder, provenance), provenance, subwords, source)
         with job.writer:
@@ -215,7 +216,15 @@ class _SegmentJob(ExtractionJob):
                 (item.video_id, "its file is no longer there; the segments of an earlier run stay")
             )
             return True
-        return is_unchanged(entry, source) and entry.get("transcript") == self._stamp(item)
+        if not is_unchanged(entry, source):
+            return False
+        stamp = self._stamp(item)
+        if stamp is None and entry.get("transcript") is not None:
+            self.summary.notes.append(
+                (item.video_id, "its transcript is no longer there; the segments of an earlier run stay")
+            )
+            return True
+        return bool(entry.get("transcript") == stamp)
 
     def take(self, piece: Piece) -> None:
         self.records[piece.item.video_id] = piece.content

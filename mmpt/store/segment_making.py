@@ -106,6 +106,7 @@ def make_record(
         for part in _spectrograms(item, plan, report):
             spectrograms += part
             yield None, sum(end - start for start, end in plan.times[: len(part)])
+    report.warnings += _unused_text(spoken, whole, bool(words), rules.kind)
     report.written = len(images)
     report.seconds = end
     meta: dict[str, Any] = {"duration": round(duration, 3), **({} if spoken is None else spoken.meta)}
@@ -123,6 +124,17 @@ def make_record(
         ),
         0.0,
     )
+
+
+def _unused_text(spoken: SpokenText | None, whole: bool, heard: bool, kind: str) -> list[str]:
+    """Return what to say of the parts of a transcript that are not used."""
+    if spoken is None:
+        return []
+    told = list(spoken.notes)
+    if kind == "merlot" and spoken.denoised and not (whole and heard):
+        why = "no word is heard that it could go with" if whole else "it has no times, and this is a part of the video"
+        told.append(f"its denoised transcript is left out: {why}")
+    return told
 
 
 def _words_inside(item: VideoItem, spoken: SpokenText, duration: float, end: float) -> list[Word]:

@@ -60,9 +60,11 @@ class SegmentStoreWriter(VideoShardsWriter):
         producer: JSON-ready facts about the origin, kept in the index of each shard.
         videos_per_shard: a shard is closed after so many videos; a killed writer loses the one it was writing.
         on_commit: called when a shard has become readable, with the ids in it.
+        settings: JSON-ready, what the content of all its videos depends on, kept in the commit file; None: they are
+            kept elsewhere.
 
     Raises:
-        DataError: if the folder holds a damaged store, or one with other fields.
+        DataError: if the folder holds a damaged store, one with other fields, or one that was made with other settings.
         StorageError: if the disk is full or the folder may not be written, here or in any later step.
     """
 
@@ -73,10 +75,12 @@ class SegmentStoreWriter(VideoShardsWriter):
         producer: Mapping[str, Any] | None = None,
         videos_per_shard: int = VIDEOS_PER_SHARD,
         on_commit: Callable[[list[str]], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.fields = check_fields(fields, folder)
         facts = {"tool": "mmpt.store.segment_writer", **(producer or {})}
-        super().__init__(SEGMENT_LAYOUT, folder, {*self.fields, "meta"}, facts, videos_per_shard, on_commit)
+        parts = {*self.fields, "meta"}
+        super().__init__(SEGMENT_LAYOUT, folder, parts, facts, videos_per_shard, on_commit, settings)
         file = self.folder / STORE_FILE
         there = check_fields(self.extra.setdefault("fields", sorted(self.fields)), file)
         if there != self.fields:

@@ -1,7 +1,8 @@
 """SRT and WebVTT files: what is said when, without markup, and each line once.
 
 Sites write recognised speech as rolling captions: each cue shows the line before again, and the new one with the times
-of its words (``<00:00:01.240>``). A line that is only shown again is left out.
+of its words (``<00:00:01.240>``). A line that is only shown again is left out, and so is a cue
+of a few milliseconds between two others that only holds the last line.
 """
 
 import html
@@ -82,7 +83,7 @@ def read_subtitles(path: str | os.PathLike[str]) -> list[Cue]:
 
 
 def _blocks(path: str | os.PathLike[str], lines: list[str]) -> Iterator[_Block]:
-    number = 0
+    number, srt = 0, Path(path).suffix.lower() == ".srt"
     while number < len(lines):
         line = lines[number]
         number += 1
@@ -94,6 +95,8 @@ def _blocks(path: str | os.PathLike[str], lines: list[str]) -> Iterator[_Block]:
         start, end = _second(*found.groups()[:4]), _second(*found.groups()[4:])
         if end < start:
             raise DataError(f"{path}, line {number}: the cue ends at {end} s, before it starts at {start} s")
+        if srt and number + 1 < len(lines) and not lines[number] and _is_text(lines, number + 1):
+            number += 1  # the first line of the cue is empty: sites show nothing above the first line of speech
         first = number
         while number < len(lines) and lines[number] and "-->" not in lines[number]:
             number += 1
@@ -101,6 +104,12 @@ def _blocks(path: str | os.PathLike[str], lines: list[str]) -> Iterator[_Block]:
         if number < len(lines) and "-->" in lines[number] and held and held[-1].strip().isdigit():
             held.pop()  # the number of the next cue, which no empty line sets off
         yield _Block(start, end, [line for line in held if _plain(line)])
+
+
+def _is_text(lines: list[str], number: int) -> bool:
+    """Tell whether a line is neither empty nor the number or the times of a cue."""
+    following = lines[number + 1] if number + 1 < len(lines) else ""
+    return bool(lines[number]) and "-->" not in lines[number] and "-->" not in following
 
 
 def _second(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
@@ -112,6 +121,8 @@ def _new_lines(block: _Block, before: _Block | None, stamped: bool) -> list[str]
     if before is None or block.start > before.end + _CLOSE:
         return block.lines
     shown = [_plain(line) for line in before.lines]
+    if block.end - block.start <= _CLOSE and all(_plain(line) in shown for line in block.lines):
+        return []  # too short to be read
     if stamped:
         return [line for line in block.lines if _STAMP.search(line) or _plain(line) not in shown]
     rolls = len(block.lines) > 1 and shown and _plain(block.lines[0]) == shown[-1]

@@ -6,16 +6,19 @@ and the records do not say how many there are.
 """
 
 import json
+import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpt.store.extraction_job import ExtractionSummary
+from mmpt.store.extraction_job import NO_MANIFEST, ExtractionSummary
+from mmpt.store.group_names import IMPORT_TOOL, EntryNames
 from mmpt.store.images import decode_image
 from mmpt.store.segment_store import MELS, SPECTROGRAM_FRAMES
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
@@ -26,6 +29,7 @@ from mmpt.utils.shardedtensor import ShardedTensorWriter
 
 __all__ = [
     "PRETRAINING_LAYOUTS",
+    "VIDEOS_PER_SHARD",
     "Group",
     "import_segments",
     "merlot_groups",
@@ -34,12 +38,19 @@ __all__ = [
     "reserve_groups",
 ]
 
+logger = logging.getLogger(__name__)
+
+VIDEOS_PER_SHARD = 512  # up to sixteen segments each, some hundred megabytes
+
 
 class Group(NamedTuple):
-    """Consecutive segments of one video: the ``name`` that an entry of them gets if no other has it, and the record."""
+    """Consecutive segments of one video: the ``name`` that an entry of them gets if no other has it, and the record.
+
+    ``read`` decodes the record; it raises DataError if it cannot.
+    """
 
     name: str
-    record: SegmentRecord
+    read: Callable[[], SegmentRecord]
 
 
 def import_segments(
@@ -50,6 +61,7 @@ def import_segments(
     force: bool = False,
     progress: bool = True,
     random_text: str | Path | None = None,
+    videos_per_shard: int = VIDEOS_PER_SHARD,
 ) -> ExtractionSummary:
     """Read the records of files into a segment store; entries that are there already are left as they are.
 
@@ -64,24 +76,26 @@ def import_segments(
         progress: show a bar.
         random_text: of ``reserve``, also write the text that belongs to no video, token ids, as a ShardedTensor of
             this prefix (``dataset.random_text_path``), anew.
+        videos_per_shard: entries of a shard; a killed run loses at most so many.
 
     Returns:
         Counts; ``failures`` are the groups that could not be used, with the reason.
 
     Raises:
-        DataError: if there is no such layout, or a file is damaged; names file and record.
+        DataError: if there is no such layout, a file is damaged (names file and record), or the store was made with
+            other settings.
     """
     from tqdm import tqdm
 
     if layout not in PRETRAINING_LAYOUTS:
         raise DataError(f"--layout {layout}: none of {', '.join(PRETRAINING_LAYOUTS)}")
     read, fields = PRETRAINING_LAYOUTS[layout]
-    began, names = time.perf_counter(), _Names()
-    summary = ExtractionSummary("segments", skipped_because="")
-    producer = {"tool": "import_tfrecords", "layout": layout}
+    began, names = time.perf_counter(), EntryNames()
+    summary = ExtractionSummary("segments", skipped_because="", full_list=NO_MANIFEST)
+    producer = {"tool": IMPORT_TOOL, "layout": layout}
     with ExitStack() as stack:
         stack.enter_context(sole_writer(Path(folder) / ".lock"))
-        writer = stack.enter_context(SegmentStoreWriter(folder, fields=fields, producer=producer))
+        writer = stack.enter_context(SegmentStoreWriter(folder, fields, producer, videos_per_shard, settings=producer))
         texts = ShardedTensorWriter(random_text, np.int32, (), producer) if random_text is not None else None
         if texts is not None:
             stack.enter_context(texts)
@@ -93,6 +107,7 @@ def import_segments(
                         texts.append(text)
             except DataError as error:
                 summary.failures.append((example.place, str(error)))
+                logger.info("%s: %s", example.place, error)
                 continue
             for group in groups:
                 name = names.unique(group.name)
@@ -100,12 +115,14 @@ def import_segments(
                     summary.skipped += 1
                     continue
                 try:
-                    writer.add(name, group.record)
+                    record = group.read()
+                    writer.add(name, record)
                 except DataError as error:
                     summary.failures.append((example.place, str(error)))
+                    logger.info("%s: %s", example.place, error)
                     continue
                 summary.done += 1
-                summary.frames += len(group.record.images)
+                summary.frames += len(record.images)
     summary.wall_seconds = time.perf_counter() - began
     return summary
 
@@ -121,17 +138,21 @@ def merlot_groups(example: Example) -> Iterator[Group]:
     for chunks in _grouped(example, _merlot_source):
         first = chunks[0]
         video = example.text(f"{first}/youtube_id")
-        seconds = np.array([example.number(f"{chunk}/mean_time") for chunk in chunks], np.float64)
-        record = SegmentRecord(
-            images=[example.image(f"{chunk}/image/encoded") for chunk in chunks],
-            times=np.stack([seconds, seconds], axis=1),
-            mid=seconds,
-            speed=np.ones(len(chunks), np.float32),
-            tokens=[_ids(example, f"{chunk}/tokenized_cleaned_asr") for chunk in chunks],
-            raw_tokens=[_ids(example, f"{chunk}/tokenized_raw_asr") for chunk in chunks],
-            meta={"youtube_id": video},
-        )
-        yield Group(f"{video}_{int(example.number(f'{first}/chunk_num', 0)):05d}", record)
+        name = f"{video}_{int(example.number(f'{first}/chunk_num', 0)):05d}"
+        yield Group(name, partial(_merlot_record, example, chunks, video))
+
+
+def _merlot_record(example: Example, chunks: Sequence[str], video: str) -> SegmentRecord:
+    seconds = np.array([example.number(f"{chunk}/mean_time") for chunk in chunks], np.float64)
+    return SegmentRecord(
+        images=[example.image(f"{chunk}/image/encoded") for chunk in chunks],
+        times=np.stack([seconds, seconds], axis=1),
+        mid=seconds,
+        speed=np.ones(len(chunks), np.float32),
+        tokens=[_ids(example, f"{chunk}/tokenized_cleaned_asr") for chunk in chunks],
+        raw_tokens=[_ids(example, f"{chunk}/tokenized_raw_asr") for chunk in chunks],
+        meta={"youtube_id": video},
+    )
 
 
 def reserve_groups(example: Example) -> Iterator[Group]:
@@ -143,22 +164,28 @@ def reserve_groups(example: Example) -> Iterator[Group]:
     for segments in _grouped(example, _reserve_source):
         first = segments[0]
         video = example.text(f"{first}/youtube_id")
-        times = np.array(
-            [[example.number(f"{one}/start_time"), example.number(f"{one}/end_time")] for one in segments], np.float64
-        )
-        tokens = [_ids(example, f"{one}/tok_ids") for one in segments]
-        token_times = [_token_times(example, one, len(ids)) for one, ids in zip(segments, tokens, strict=True)]
-        record = SegmentRecord(
-            images=[example.image(f"{one}/image/encoded") for one in segments],
-            times=times,
-            mid=times.mean(axis=1),
-            speed=np.array([example.number(f"{one}/playback_speed", 1) for one in segments], np.float32),
-            tokens=tokens,
-            token_times=token_times,
-            spectrograms=[_reserve_spectrogram(example, one) for one in segments],
-            meta={"youtube_id": video, **_reserve_meta(example, segments)},
-        )
-        yield Group(f"{video}_{round(times[0, 0]):05d}", record)
+        start = float(example.number(f"{first}/start_time"))
+        if not math.isfinite(start):
+            raise DataError(f"{example.place}: '{first}/start_time': {start} is no time in seconds")
+        yield Group(f"{video}_{round(start):05d}", partial(_reserve_record, example, segments, video))
+
+
+def _reserve_record(example: Example, segments: Sequence[str], video: str) -> SegmentRecord:
+    times = np.array(
+        [[example.number(f"{one}/start_time"), example.number(f"{one}/end_time")] for one in segments], np.float64
+    )
+    tokens = [_ids(example, f"{one}/tok_ids") for one in segments]
+    token_times = [_token_times(example, one, len(ids)) for one, ids in zip(segments, tokens, strict=True)]
+    return SegmentRecord(
+        images=[example.image(f"{one}/image/encoded") for one in segments],
+        times=times,
+        mid=times.mean(axis=1),
+        speed=np.array([example.number(f"{one}/playback_speed", 1) for one in segments], np.float32),
+        tokens=tokens,
+        token_times=token_times,
+        spectrograms=[_reserve_spectrogram(example, one) for one in segments],
+        meta={"youtube_id": video, **_reserve_meta(example, segments)},
+    )
 
 
 def random_texts(example: Example) -> list[np.ndarray]:
@@ -193,21 +220,6 @@ def read_spectrogram(content: bytes, magic_number: float, shape: tuple[int, int]
     if pixels.shape != shape or not 0 < magic_number < np.inf:
         raise DataError(f"{place}: {pixels.shape} pixels and magic_number {magic_number}, expected {shape} and above 0")
     return (pixels.astype(np.float32) / np.float32(magic_number)).astype(np.float16)
-
-
-@dataclass
-class _Names:
-    """Names of entries that no other has."""
-
-    taken: set[str] = field(default_factory=set)
-
-    def unique(self, name: str) -> str:
-        chosen, number = name, 1
-        while chosen in self.taken:
-            number += 1
-            chosen = f"{name}_{number}"
-        self.taken.add(chosen)
-        return chosen
 
 
 def _grouped(example: Example, source: Callable[[Example, str, str], bool]) -> Iterator[list[str]]:

@@ -11,7 +11,8 @@ layout                    store                              a line of the file 
                                                              ``subtitles`` (7)
 ========================  =================================  ========================================================
 
-A text is a string or the list of its token ids, as the record has it. Of VCR, ``image`` is the store's id of the image
+A text is a string or the list of its token ids, as the record has it; with ids ``tokenizer`` says whose they are,
+``merlot`` or ``reserve``. Of VCR, ``image`` is the store's id of the image
 of each kind, ``answer`` is ``{"context", "choices", "label"}``, and ``rationale`` ``{"contexts", "choices", "label"}``
 with the context that names the right answer, or those of each answer; a label is null where it is not known.
 """
@@ -37,6 +38,10 @@ __all__ = ["QUESTION_LAYOUTS", "TVQA_FRAMES", "WINDOW_SECONDS", "import_question
 WINDOW_SECONDS, TVQA_FRAMES, TVQA_COLUMNS = 14 / 3, 180, 65
 _TVQA_WINDOWS, _CHOICES, _SENTENCES = 7, {"vcr": 4, "tvqa": 5}, 5
 _KINDS = ("answer", "rationale")
+#: VIST: what a record says whose images are in their true order, 900000 and the number of each in five digits.
+_IN_ORDER = 901234
+#: The system whose tokenizer the ids of a layout's texts are of.
+_TOKENIZERS = {"vist": "merlot", "merlot_vcr": "merlot", "reserve_vcr": "reserve", "tvqa": "reserve"}
 
 
 def import_questions(
@@ -48,6 +53,7 @@ def import_questions(
     force: bool = False,
     progress: bool = True,
     drawing: str = "segm",
+    videos_per_shard: int | None = None,
 ) -> ExtractionSummary:
     """Read the records of files into a store and a file of questions.
 
@@ -60,12 +66,14 @@ def import_questions(
         force: write images again that are there.
         progress: show a bar.
         drawing: of ``merlot_vcr``, which images: those with polygons (``segm``) or with boxes (``bbox``).
+        videos_per_shard: entries of a shard of the store; None: see :mod:`mmpt.store.question_writer`.
 
     Returns:
         Counts of questions; ``failures`` are those that could not be used, with the reason.
 
     Raises:
-        DataError: if there is no such layout, or a file is damaged; names file and record.
+        DataError: if there is no such layout, a file is damaged (names file and record), or the store was made with
+            other settings.
     """
     from tqdm import tqdm
 
@@ -73,28 +81,50 @@ def import_questions(
         raise DataError(f"--layout {layout}: none of {', '.join(QUESTION_LAYOUTS)}")
     if drawing not in ("segm", "bbox"):
         raise DataError(f"--drawing {drawing}: neither segm nor bbox")
-    read = QUESTION_LAYOUTS[layout]
     examples = tqdm(read_examples(files, check), desc=layout, unit="record", disable=not progress)
-    items = ((example.place, partial(read, example, drawing)) for example in examples)
-    return write_questions(items, folder, questions, {"tool": "import_tfrecords", "layout": layout}, force)
+    items = ((example.place, partial(_imported, example, layout, drawing)) for example in examples)
+    settings = {"tool": "import_tfrecords", "layout": layout}
+    if layout == "merlot_vcr":
+        settings["drawing"] = drawing
+    kind = "segments" if layout == "tvqa" else "frames"
+    return write_questions(items, folder, questions, settings, kind, force, videos_per_shard)
+
+
+def _imported(example: Example, layout: str, drawing: str) -> Imported:
+    entries, line = QUESTION_LAYOUTS[layout](example, drawing)
+    return Imported(entries, {**line, "tokenizer": _TOKENIZERS[layout]} if _holds_ids(line) else line)
+
+
+def _holds_ids(value: Any) -> bool:
+    """Tell whether one of the texts is a list of ids."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_ids, value.values()))
+    if not isinstance(value, list):
+        return False
+    return any(isinstance(one, int) for one in value) or any(map(_holds_ids, value))
 
 
 def _vist(example: Example, drawing: str) -> Imported:
     name = example.text("story_id") if isinstance(example.needed("story_id"), list) else str(example.number("story_id"))
+    order = int(example.number("permutation_identity_encode", _IN_ORDER))
+    if order != _IN_ORDER:
+        raise DataError(
+            f"{example.place}: story {name}: 'permutation_identity_encode': {order} says that the images are not in"
+            f" their true order ({_IN_ORDER}), which the record does not tell how to restore"
+        )
     for number in range(_SENTENCES):
         if not example.number(f"image/image_{number}_is_valid", 1):
             raise DataError(f"{example.place}: story {name}: image {number} is missing")
-    images = [example.image(f"image/image_{number}_encoded") for number in range(_SENTENCES)]
     line: dict[str, Any] = {"id": name, "images": name}
     line["sentences"] = [_text(example, f"sentence/sentence_{number}") for number in range(_SENTENCES)]
-    if "permutation_identity_encode" in example:
-        line["permutation_identity_encode"] = int(example.number("permutation_identity_encode"))
-    return Imported([(name, images)], line)
+    names = [f"image/image_{number}_encoded" for number in range(_SENTENCES)]
+    return Imported([(name, partial(_images, example, *names))], line)
 
 
 def _merlot_vcr(example: Example, drawing: str) -> Imported:
     name = example.text("annot_id")
-    entries = [(f"{name}/{kind}", [example.image(f"{kind}/{drawing}/image/encoded")]) for kind in _KINDS]
+    images = {kind: f"{kind}/{drawing}/image/encoded" for kind in _KINDS}
+    entries = [(f"{name}/{kind}", partial(_images, example, image)) for kind, image in images.items()]
     asked = {
         kind: _asked(example, f"{kind}/ctx", f"{kind}/choice_", f"label/{kind}_label", _CHOICES["vcr"])
         for kind in _KINDS
@@ -104,16 +134,20 @@ def _merlot_vcr(example: Example, drawing: str) -> Imported:
 
 def _reserve_vcr(example: Example, drawing: str) -> Imported:
     name = example.text("id")
-    entries: list[Entry] = [(name, [example.image("image")])]
+    entries: list[Entry] = [(name, partial(_images, example, "image"))]
     stored = dict.fromkeys(_KINDS, name)
     if "image_fliplr" in example:
-        entries.append((f"{name}/flipped", [example.image("image_fliplr")]))
+        entries.append((f"{name}/flipped", partial(_images, example, "image_fliplr")))
         stored["flipped"] = f"{name}/flipped"
     asked = {
         kind: _asked(example, f"{short}_query", f"{short}_choice_", f"{short}_label", _CHOICES["vcr"])
         for kind, short in zip(_KINDS, ("qa", "qar"), strict=True)
     }
     return Imported(entries, _vcr_line(name, stored, asked))
+
+
+def _images(example: Example, *names: str) -> list[bytes]:
+    return [example.image(name) for name in names]
 
 
 def _vcr_line(name: str, images: Mapping[str, str], asked: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -123,15 +157,21 @@ def _vcr_line(name: str, images: Mapping[str, str], asked: Mapping[str, dict[str
 
 
 def _tvqa(example: Example, drawing: str) -> Imported:
-    name, magic = example.text("id"), example.number("magic_number")
+    name = example.text("id")
     prefixes = [f"c{number:02d}" for number in range(_TVQA_WINDOWS)]
     asked = _asked(example, "qa_query", "qa_choice_", "qa_label", _CHOICES["tvqa"])
     frames = int(example.number("num_frames"))
     if not 1 <= frames <= _TVQA_WINDOWS:
         raise DataError(f"{example.place}: 'num_frames': {frames} is not 1 to {_TVQA_WINDOWS}")
-    starts = WINDOW_SECONDS * np.arange(_TVQA_WINDOWS)
+    line = {"id": name, "segments": name, "frames": frames, "query": asked["context"], "choices": asked["choices"]}
+    line |= {"answer": asked["label"], "subtitles": [_text(example, f"{one}/sub") for one in prefixes]}
+    return Imported([(name, partial(_tvqa_segments, example, prefixes))], line)
+
+
+def _tvqa_segments(example: Example, prefixes: Sequence[str]) -> SegmentRecord:
+    magic, starts = example.number("magic_number"), WINDOW_SECONDS * np.arange(_TVQA_WINDOWS)
     times = np.stack([starts, starts + WINDOW_SECONDS], axis=1)
-    record = SegmentRecord(
+    return SegmentRecord(
         images=[example.image(f"{one}/image_encoded") for one in prefixes],
         times=times,
         mid=times.mean(axis=1),
@@ -139,9 +179,6 @@ def _tvqa(example: Example, drawing: str) -> Imported:
         tokens=[np.zeros(0, np.int32)] * _TVQA_WINDOWS,
         spectrograms=[_tvqa_spectrogram(example, f"{one}/spec_encoded", magic) for one in prefixes],
     )
-    line = {"id": name, "segments": name, "frames": frames, "query": asked["context"], "choices": asked["choices"]}
-    line |= {"answer": asked["label"], "subtitles": [_text(example, f"{one}/sub") for one in prefixes]}
-    return Imported([(name, record)], line)
 
 
 #: What reads a record of each layout.

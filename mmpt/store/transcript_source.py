@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,6 +14,11 @@ from mmpt.store.word_times import SUFFIXES, SpokenText, parse_spoken, read_spoke
 from mmpt.utils.errors import DataError
 
 __all__ = ["TranscriptSource", "open_transcripts"]
+
+#: A language as ``.en``, ``.pt-BR`` or ``.en-orig``.
+_LANGUAGE = re.compile(r"\.[a-z]{2,3}(?:-[a-z0-9]{1,12})*", re.IGNORECASE)
+#: What downloaders write beside transcripts: facts about the video, and its chat.
+_NO_TRANSCRIPTS = (".info.json", ".live_chat.json")
 
 
 class TranscriptSource(ABC):
@@ -44,8 +50,8 @@ def open_transcripts(path: str | os.PathLike[str]) -> TranscriptSource:
 
     Args:
         path: a folder of ``<id>.json``, ``<id>.vtt`` or ``<id>.srt`` files, also with a language between
-            (``<id>.en.vtt``); a ``.jsonl`` file of one video a line, which names its id; a ``.json`` file or pickle of
-            many videos by id, as HowTo100M's; or a single ``.srt`` or ``.vtt`` file.
+            (``<id>.en.vtt``; ``<id>.info.json`` is none); a ``.jsonl`` file of one video a line, which names its id; a
+            ``.json`` file or pickle of many videos by id, as HowTo100M's; or a single ``.srt`` or ``.vtt`` file.
 
     Raises:
         DataError: if there is nothing there, or it is none of these; names it.
@@ -67,12 +73,12 @@ class _Folder(TranscriptSource):
         self.folder = folder
         self._files: dict[str, Path] = {}
         names = [only.name] if only is not None else sorted(entry.name for entry in os.scandir(folder))
-        ranked = sorted((name for name in names if Path(name).suffix.lower() in SUFFIXES), key=_rank)
+        ranked = sorted((name for name in names if _may_be_transcript(name)), key=_rank)
         for name in ranked:  # what is more telling comes first
             self._files.setdefault(name[: -len(Path(name).suffix)], folder / name)
         for name in ranked:
             stem, language = os.path.splitext(name[: -len(Path(name).suffix)])
-            if _is_language(language):
+            if _LANGUAGE.fullmatch(language):
                 self._files.setdefault(stem, folder / name)
         if not self._files:
             raise DataError(f"{folder}: holds no transcripts ({', '.join(SUFFIXES)})")
@@ -103,9 +109,8 @@ def _rank(name: str) -> tuple[int, bool, str]:
     return SUFFIXES.index(suffix.lower()), not english, name
 
 
-def _is_language(suffix: str) -> bool:
-    """Tell whether ``.en``, ``.pt-BR`` or ``.en-orig`` may name a language."""
-    return 3 <= len(suffix) <= 12 and suffix[1:].replace("-", "").isalnum() and suffix[1:3].isalpha()
+def _may_be_transcript(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.lower().endswith(_NO_TRANSCRIPTS)
 
 
 class _OneFile(TranscriptSource):

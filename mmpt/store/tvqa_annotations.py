@@ -23,7 +23,7 @@ from mmpt.store.tfrecord_questions import TVQA_FRAMES, WINDOW_SECONDS
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.json_lines import read_lines
 
-__all__ = ["read_subtitles", "tvqa_items", "window_starts"]
+__all__ = ["read_clip_subtitles", "tvqa_items", "window_starts"]
 
 #: Windows, frames a second, and samples a second at which a window has 180 frames of spectrogram.
 WINDOWS, FRAME_RATE, SAMPLE_RATE = 7, 3, 22620
@@ -48,14 +48,14 @@ def tvqa_items(
     Raises:
         DataError: if a file is missing or a line is no JSON.
     """
-    told = read_subtitles(subtitles)
+    told = read_clip_subtitles(subtitles)
     folders = {path.name: path for path in sorted(Path(frames).glob("**/")) if path != Path(frames)}
     sounds = {path.stem: path for path in sorted(Path(sound).rglob("*")) if path.suffix in _SOUNDS} if sound else None
     for place, record in read_lines(annotations):
         yield place, partial(_imported, record, place, folders, told, sounds)
 
 
-def read_subtitles(path: str | Path) -> dict[str, list[Subtitle]]:
+def read_clip_subtitles(path: str | Path) -> dict[str, list[Subtitle]]:
     """Read what is said in each clip, by its name; DataError names the line that is wrong."""
     found: dict[str, list[Subtitle]] = {}
     for place, record in read_lines(path):
@@ -123,21 +123,23 @@ def _imported(
     if label is not None and (not isinstance(label, int) or not 0 <= label < _OPTIONS):
         raise DataError(f"{place}: question {name}: answer_idx: {shown(label)} is none of {_OPTIONS} answers")
     length = starts[-1] + WINDOW_SECONDS - starts[0]
-    percent = [int(100 * (one - starts[0]) / length) for one in (max(start, 0.0), min(end, duration))]
+    percent = [min(max(int(100 * (one - starts[0]) / length), 0), 100) for one in (start, end)]
     said = _said(told[video], starts)
     line = {"id": name, "segments": name, "frames": len(starts), "span": f"{percent[0]} to {percent[1]}"}
     line |= {"query": texts[0], "choices": texts[1:], "answer": label}
     line["subtitles"] = said + [""] * (WINDOWS - len(said))
-    pictures = [_frame(folders[video] / f"{one:05d}.jpg", f"{place}: question {name}") for one in middles]
-    segments = SegmentRecord(
-        images=pictures,
-        times=np.array([[one, one + WINDOW_SECONDS] for one in starts]),
-        mid=np.array([(one - 1) / FRAME_RATE for one in middles]),
-        speed=np.ones(len(starts)),
-        tokens=[np.zeros(0, np.int32)] * len(starts),
-        spectrograms=_heard(sounds[video] if sounds is not None else None, starts),
-        meta={"video": video},
-    )
+
+    def segments() -> SegmentRecord:
+        return SegmentRecord(
+            images=[_frame(folders[video] / f"{one:05d}.jpg", f"{place}: question {name}") for one in middles],
+            times=np.array([[one, one + WINDOW_SECONDS] for one in starts]),
+            mid=np.array([(one - 1) / FRAME_RATE for one in middles]),
+            speed=np.ones(len(starts)),
+            tokens=[np.zeros(0, np.int32)] * len(starts),
+            spectrograms=_heard(sounds[video] if sounds is not None else None, starts),
+            meta={"video": video},
+        )
+
     return Imported([(name, segments)], line)
 
 

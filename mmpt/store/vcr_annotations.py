@@ -6,7 +6,7 @@ are drawn into the image, is what MERLOT and MERLOT Reserve do differently.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,12 @@ def vcr_items(
         mirrored: of ``reserve``, also store the mirror image, objects and all, for training.
 
     Raises:
-        DataError: if there is no such style, or a line is no JSON.
+        DataError: if there is no such style, an option is not of that style, or a line is no JSON.
     """
     if style not in STYLES:
         raise DataError(f"--style {style}: none of {', '.join(STYLES)}")
+    if (boxes and style != "merlot") or (mirrored and style != "reserve"):
+        raise DataError(f"--{'boxes' if boxes else 'mirrored'}: of no effect with --style {style}; leave it out")
     folder = Path(images)
     for place, record in read_lines(annotations):
         yield place, partial(_imported, record, place, folder, style, boxes, mirrored)
@@ -128,47 +130,64 @@ def _imported(record: Mapping[str, Any], place: str, folder: Path, style: str, b
             "label": _label(record, "rationale_label", place),
         },
     }
-    entries, stored = _drawn(record, place, folder, style, boxes, mirrored)
+    entries, stored = _entries(record, place, folder, style, boxes, mirrored)
     return Imported(entries, {**line, "image": stored})
 
 
-def _drawn(
+def _entries(
     record: Mapping[str, Any], place: str, folder: Path, style: str, boxes: bool, mirrored: bool
 ) -> tuple[list[Entry], dict[str, str]]:
-    """Return the images of a question with its objects drawn in, and the ids of each kind."""
-    objects, name = record["objects"], record["annot_id"]
-    shapes = _shapes(record, place, folder, style)
+    """Return what draws the images of a question with its objects, and the ids of each kind."""
+    name = record["annot_id"]
+
+    @cache
+    def scene() -> tuple[np.ndarray, list[DrawnObject]]:
+        return _image(record, place, folder), _shapes(record, place, folder, style)
+
+    if style == "reserve":
+        shared = str(record.get("img_id") or name)  # of all questions about the image
+        entries: list[Entry] = [(shared, lambda: _boxed(*scene()))]
+        stored = dict.fromkeys(("answer", "rationale"), shared)
+        if mirrored:
+            stored["flipped"] = f"{shared}/flipped"
+            entries.append((stored["flipped"], lambda: _boxed(*_mirrored(*scene()))))
+        return entries, stored
+    asked = {one for key in ("question", "answer_choices") for one in _mentioned(record[key])}
+    meant = {"answer": asked, "rationale": asked | set(_mentioned(record["rationale_choices"]))}
+    stored = {kind: f"{name}/{kind}" for kind in meant}
+    return [(stored[kind], partial(_outlined, scene, sorted(chosen), boxes)) for kind, chosen in meant.items()], stored
+
+
+def _boxed(image: np.ndarray, shapes: Sequence[DrawnObject]) -> list[bytes]:
+    return [encode_jpeg(draw_objects(image, shapes, boxes=True), _QUALITY)]
+
+
+def _outlined(
+    scene: Callable[[], tuple[np.ndarray, list[DrawnObject]]], chosen: Sequence[int], boxes: bool
+) -> list[bytes]:
+    image, shapes = scene()
+    picked = [shapes[number] for number in chosen if 0 <= number < len(shapes)]
+    return [encode_jpeg(draw_objects(image, picked, boxes), _QUALITY)]
+
+
+def _image(record: Mapping[str, Any], place: str, folder: Path) -> np.ndarray:
+    name = record["annot_id"]
     file = path_below(folder, str(record.get("img_fn")), place)
     try:
-        image = decode_image(file.read_bytes())
+        return decode_image(file.read_bytes())
     except OSError as error:
         raise DataError(f"{place}: question {name}: {file}: cannot be read ({error.strerror})") from error
     except DataError as error:
         raise DataError(f"{place}: question {name}: {file}: {error}") from error
-    asked = {one for key in ("question", "answer_choices") for one in _mentioned(record[key])}
-    meant = {"answer": asked, "rationale": asked | set(_mentioned(record["rationale_choices"]))}
-    if style == "reserve":
-        drawn = draw_objects(image, shapes, boxes=True)
-        shared = str(record.get("img_id") or name)  # of all questions about the image
-        entries: list[Entry] = [(shared, [encode_jpeg(drawn, _QUALITY)])]
-        stored = dict.fromkeys(meant, shared)
-        if mirrored:
-            turned = [_turned(shape, image.shape[1]) for shape in shapes]
-            drawn = draw_objects(np.ascontiguousarray(image[:, ::-1]), turned, boxes=True)
-            entries.append((f"{shared}/flipped", [encode_jpeg(drawn, _QUALITY)]))
-            stored["flipped"] = f"{shared}/flipped"
-        return entries, stored
-    entries = []
-    for kind, chosen in meant.items():
-        picked = [shapes[number] for number in sorted(chosen) if 0 <= number < len(objects)]
-        entries.append((f"{name}/{kind}", [encode_jpeg(draw_objects(image, picked, boxes), _QUALITY)]))
-    return entries, {kind: f"{name}/{kind}" for kind in meant}
 
 
 def _shapes(record: Mapping[str, Any], place: str, folder: Path, style: str) -> list[DrawnObject]:
     objects = record["objects"]
     file = path_below(folder, str(record.get("metadata_fn")), place)
-    held = read_json(file)
+    try:
+        held = read_json(file)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
     found, outlines = (held.get(key) if isinstance(held, dict) else None for key in ("boxes", "segms"))
     if not isinstance(found, list) or not isinstance(outlines, list) or {len(found), len(outlines)} != {len(objects)}:
         raise DataError(f"{place}: {file}: not boxes and segms of {len(objects)} objects")
@@ -179,9 +198,15 @@ def _shapes(record: Mapping[str, Any], place: str, folder: Path, style: str) -> 
             raise DataError(f"{place}: {file}: box {number}: {shown(box)} is not left, top, right and bottom")
         person = objects[number] == "person"
         colour = person_colour(number if person else None) if style == "merlot" else hashed_colour(names[number])
+        if not isinstance(polygons, list) or not all(isinstance(outline, list) for outline in polygons):
+            raise DataError(f"{place}: {file}: outline {number}: {shown(polygons)} is no list of polygons")
         whole = [outline for outline in polygons if len(outline) >= 3]
         shapes.append(DrawnObject((box[0], box[1], box[2], box[3]), whole, colour))
     return shapes
+
+
+def _mirrored(image: np.ndarray, shapes: Sequence[DrawnObject]) -> tuple[np.ndarray, list[DrawnObject]]:
+    return np.ascontiguousarray(image[:, ::-1]), [_turned(shape, image.shape[1]) for shape in shapes]
 
 
 def _turned(shape: DrawnObject, width: int) -> DrawnObject:

@@ -1,5 +1,6 @@
 """Writing a store of many videos (:mod:`mmpt.store.video_shards`): each shard readable as soon as it is complete."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -43,9 +44,11 @@ class VideoShardsWriter:
         producer: JSON-ready facts about the origin, kept in the index of each shard.
         videos_per_shard: a shard is closed after so many videos; a killed writer loses the one it was writing.
         on_commit: called when a shard has become readable, with the ids in it.
+        settings: JSON-ready, what the content of all its videos depends on, kept in the commit file; None: they are
+            kept elsewhere.
 
     Raises:
-        DataError: if the folder holds a damaged store.
+        DataError: if the folder holds a damaged store, or one that was made with other settings.
         StorageError: if the disk is full or the folder may not be written, here or in any later step.
     """
 
@@ -57,6 +60,7 @@ class VideoShardsWriter:
         producer: Mapping[str, Any],
         videos_per_shard: int,
         on_commit: Callable[[list[str]], None] | None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if videos_per_shard < 1:
             raise DataError(f"{folder}: a shard holds at least 1 video, not {videos_per_shard}")
@@ -68,6 +72,8 @@ class VideoShardsWriter:
         stored = read_store_file(folder, layout)
         #: What else the commit file holds.
         self.extra = {key: value for key, value in stored.items() if key not in ("version", "shards")}
+        if settings is not None:
+            self._keep_settings(json.loads(json.dumps(settings)))
         #: The ids in the complete shards, each with the name of its shard.
         self.stored: dict[str, str] = {}
         for shard in self.shards:
@@ -156,6 +162,19 @@ class VideoShardsWriter:
             for shard in self.shards
         ]
         write_json(self.folder / self.layout.file, {**self.extra, "version": STORE_VERSION, "shards": shards})
+
+    def _keep_settings(self, settings: dict[str, Any]) -> None:
+        """Note the settings of an empty store; refuse others than those of one that holds videos."""
+        held = self.extra.get("settings")
+        there = held if isinstance(held, dict) else {}
+        differing = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
+        if self.shards and differing:
+            told = "; ".join(f"{key} {there.get(key)!r}, now {settings.get(key)!r}" for key in differing)
+            raise DataError(
+                f"{self.folder}: what it holds was made with other settings ({told}). Use another folder, or remove"
+                " this one"
+            )
+        self.extra["settings"] = settings
 
     def _next_name(self) -> str:
         last = max((int(shard.name.removeprefix(_NAME)) for shard in self.shards), default=-1)

@@ -1,6 +1,7 @@
 """VIST (SIND) as its authors give it: a JSON file of annotations, and photos by their Flickr ids."""
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from mmpt.store.images import image_format
 from mmpt.store.question_writer import Imported
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import read_json
+from mmpt.utils.safe_paths import path_below
 
 __all__ = ["story_items"]
 
@@ -54,26 +56,30 @@ def _story(name: str, parts: list[Mapping[str, Any]], folder: Path) -> Imported:
         raise DataError(f"{parts[0]['place']}: story {name}: {error!r}: a key is missing or wrong") from error
     if len(ordered) != _IMAGES:
         raise DataError(f"{parts[0]['place']}: story {name}: {len(ordered)} images, expected {_IMAGES}")
-    images = [_photo(photo, folder, name) for photo in photos]
+
+    def images() -> list[bytes]:
+        return [_photo(photo, folder, f"{parts[0]['place']}: story {name}") for photo in photos]
+
     return Imported([(name, images)], {"id": name, "images": name, "sentences": sentences})
 
 
-def _photo(photo: str, folder: Path, story: str) -> bytes:
-    """Return a photo as a JPEG, made smaller if need be; DataError names story and photo."""
+def _photo(photo: str, folder: Path, place: str) -> bytes:
+    """Return a photo as a JPEG, made smaller if need be; DataError names place and photo."""
     from PIL import Image
 
-    file = next((path for suffix in _SUFFIXES if (path := folder / f"{Path(photo).name}{suffix}").is_file()), None)
+    files = [path_below(folder, f"{photo}{suffix}", place) for suffix in _SUFFIXES]
+    file = next((path for path in files if os.path.isfile(path)), None)
     if file is None:
-        raise DataError(f"story {story}: {folder}: image {photo} is missing")
-    content = file.read_bytes()
+        raise DataError(f"{place}: {folder}: image {shown(photo)} is missing")
     try:
+        content = file.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             if max(image.size) <= _LONGEST and image_format(content) == "JPEG":
                 return content
             smaller = image.convert("RGB")
             smaller.thumbnail((_LONGEST, _LONGEST))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"story {story}: {file}: no image ({error})") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{place}: {file}: no image ({error})") from error
     target = io.BytesIO()
     smaller.save(target, "JPEG", quality=_QUALITY)
     return target.getvalue()

@@ -10,11 +10,12 @@ Where only a whole caption is timed, its words share its time by their character
 """
 
 import html
+import itertools
 import json
 import math
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -51,12 +52,14 @@ class SpokenText:
         denoised: the words of a cleaned transcript, which have no times; None where there is none.
         video_id: whose transcript it says to be; None where it does not.
         meta: what else is known of the video: ``title``, ``description``.
+        notes: what could not be used as it stands, with its number.
     """
 
     words: list[Word]
     denoised: list[str] | None = None
     video_id: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def clean_words(text: str) -> list[str]:
@@ -114,20 +117,26 @@ def parse_spoken(content: str, where: str) -> SpokenText:
         return SpokenText(_timed(value, where))
     if not isinstance(value, dict):
         raise DataError(f"{where}: {shown(value, 80)} is no transcript")
-    words = _words_in(value, where)
+    notes: list[str] = []
+    words = _words_in(value, where, notes)
     given = value.get("info")
     info: Mapping[str, Any] = given if isinstance(given, dict) else value
     meta = {key: info[key] for key in ("title", "description") if isinstance(info.get(key), str)}
     video_id = next((info[key] for key in ("id", "video_id") if isinstance(info.get(key), str)), None)
-    return SpokenText(words, _denoised(value.get("denoised"), where), video_id, meta)
+    denoised = _denoised(value.get("denoised"), where)
+    if denoised is not None and not denoised:
+        denoised = None
+        notes.append("its denoised transcript is empty: the words as they were heard stand for it")
+    return SpokenText(words, denoised, video_id, meta, tuple(notes))
 
 
-def _words_in(value: Mapping[str, Any], where: str) -> list[Word]:
-    for key in ("subtitles", "words"):
-        if isinstance(value.get(key), list):
-            return _timed(value[key], f"{where}, {key}")
+def _words_in(value: Mapping[str, Any], where: str, notes: list[str]) -> list[Word]:
+    if isinstance(value.get("subtitles"), list):
+        return _timed(value["subtitles"], f"{where}, subtitles", _is_no_remains)
+    if isinstance(value.get("words"), list):
+        return _timed(value["words"], f"{where}, words")
     if isinstance(value.get("segments"), list):
-        return _in_segments(value["segments"], f"{where}, segments")
+        return _in_segments(value["segments"], f"{where}, segments", notes)
     if {"start", "end", "text"} <= value.keys():
         try:
             clips = parse_transcript(value)
@@ -141,8 +150,16 @@ def _words_in(value: Mapping[str, Any], where: str) -> list[Word]:
     )
 
 
-def _timed(entries: Sequence[Any], where: str) -> list[Word]:
-    """Return words that are timed one by one: objects, or lists of word, start and maybe end."""
+def _is_no_remains(word: str) -> bool:
+    """Tell whether a word of MERLOT's transcripts is none of the remains of entities (arXiv:2106.02636, data).
+
+    The rule is about words as they stand in the file, before entities are resolved.
+    """
+    return not word.startswith("&") and not word.endswith(";")
+
+
+def _timed(entries: Sequence[Any], where: str, keep: Callable[[str], bool] = bool) -> list[Word]:
+    """Return words that are timed one by one: objects, or lists of word, start and maybe end; those to ``keep``."""
     words, ends_known = [], []
     for number, entry in enumerate(entries):
         text, start, end = _fields(entry)
@@ -153,7 +170,7 @@ def _timed(entries: Sequence[Any], where: str) -> list[Word]:
         until = math.nan if end is None else _seconds(end, at)
         if until < begin:
             raise DataError(f"{at}: {text!r} ends at {until} s, before it starts at {begin} s")
-        for word in spread_words(text, begin, begin if end is None else until):
+        for word in spread_words(text, begin, begin if end is None else until) if keep(text.strip()) else ():
             words.append(word)
             ends_known.append(end is not None)
     order = sorted(range(len(words)), key=lambda k: words[k].start)
@@ -187,19 +204,55 @@ def _seconds(value: Any, at: str) -> float:
     return float(value)
 
 
-def _in_segments(segments: Sequence[Any], where: str) -> list[Word]:
+def _in_segments(segments: Sequence[Any], where: str, notes: list[str]) -> list[Word]:
     words: list[Word] = []
+    untimed = 0
     for number, segment in enumerate(segments):
         held = segment if isinstance(segment, dict) else {}
         at = f"{where} {number}"
         if isinstance(held.get("words"), list):
-            words += _timed(held["words"], at)
+            timed, filled = _with_times(held["words"], held, at)
+            words += _timed(timed, at)
+            untimed += filled
         elif isinstance(held.get("text"), str):
             start, end = _seconds(held.get("start"), at), _seconds(held.get("end"), at)
             words += spread_words(held["text"], start, max(start, end))
         else:
             raise DataError(f"{at}: {shown(segment, 80)} has neither words nor text")
+    if untimed:
+        notes.append(f"{untimed} words without times: they fill the gaps between the others")
     return _sorted(words)
+
+
+def _with_times(entries: Sequence[Any], segment: Mapping[str, Any], at: str) -> tuple[list[Any], int]:
+    """Let words without times, which aligners leave where they know no sound (numbers), fill the gap that they are in.
+
+    Returns:
+        The words, of each such run one entry, and how many had no times.
+    """
+    runs = [(untimed, list(run)) for untimed, run in itertools.groupby(entries, _is_untimed)]
+    result, count = list[Any](), 0
+    for number, (untimed, run) in enumerate(runs):
+        if not untimed:
+            result += run
+            continue
+        count += len(run)
+        start = _last_time(runs[number - 1][1][-1]) if number else segment.get("start")
+        end = _fields(runs[number + 1][1][0])[1] if number + 1 < len(runs) else segment.get("end")
+        begin, until = _seconds(start, at), _seconds(end, at)
+        text = " ".join(_fields(entry)[0] for entry in run)
+        result.append({"word": text, "start": begin, "end": max(begin, until)})
+    return result, count
+
+
+def _is_untimed(entry: Any) -> bool:
+    text, start, end = _fields(entry)
+    return isinstance(text, str) and start is None and end is None
+
+
+def _last_time(entry: Any) -> Any:
+    _, start, end = _fields(entry)
+    return start if end is None else end
 
 
 def _denoised(value: Any, where: str) -> list[str] | None:
@@ -207,13 +260,13 @@ def _denoised(value: Any, where: str) -> list[str] | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return clean_words(value)
+        value = [value]
     entries = value if isinstance(value, list) else [None]
     texts = [entry.get("cleanasr") if isinstance(entry, dict) else entry for entry in entries]
     words = [text for text in texts if isinstance(text, str)]
     if len(words) < len(texts):
         raise DataError(f"{where}, denoised: {shown(value, 80)} is no list of texts (cleanasr)")
-    return clean_words(" ".join(words))
+    return clean_words(" ".join(word for text in words for word in text.split() if _is_no_remains(word)))
 
 
 def _words_of(cue: Cue) -> list[Word]:

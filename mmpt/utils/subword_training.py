@@ -9,13 +9,11 @@ from typing import Any
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import atomic_open, write_json
 from mmpt.utils.special_ids import MERLOT_FIRST_WORD, RESERVE, RESERVE_FIRST_WORD
-from mmpt.utils.subwords import MERGES_FILE, VOCABULARY_FILE
+from mmpt.utils.subwords import MERGES_FILE, RESERVE_FILE, VOCABULARY_FILE
 
 __all__ = ["KINDS", "RESERVE_FILE", "train_subwords"]
 
 KINDS = ("merlot", "reserve")
-#: The name of the published file of MERLOT Reserve.
-RESERVE_FILE = "lowercase_encoder.json"
 _BYTES = 256
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -36,7 +34,8 @@ def train_subwords(
         The files that were written.
 
     Raises:
-        DataError: if ``vocab_size`` leaves no room for the bytes, or there is no text.
+        DataError: if ``vocab_size`` leaves no room for the bytes, there is no text, or the folder holds files with
+            which the tokenizer could not be told apart.
         StorageError: if the folder may not be written.
     """
     if kind not in KINDS:
@@ -44,6 +43,7 @@ def train_subwords(
     least = _BYTES + (MERLOT_FIRST_WORD + 1 if kind == "merlot" else RESERVE_FIRST_WORD)
     if vocab_size < least:
         raise DataError(f"a vocabulary of {vocab_size} ids is too small: special ids and bytes alone are {least}")
+    _refuse_other_files(kind, Path(folder))
     counted = _Counted(texts)
     if kind == "merlot":
         # GPT-2's last id, the end of a text, is the vocabulary's too
@@ -53,6 +53,18 @@ def train_subwords(
     if not counted.characters:
         raise DataError("there is no text to train a tokenizer on")
     return (_write_merlot if kind == "merlot" else _write_reserve)(tokenizer, Path(folder))
+
+
+def _refuse_other_files(kind: str, folder: Path) -> None:
+    """Refuse a folder that would not say which tokenizer it is."""
+    if kind == "merlot":
+        other = [RESERVE_FILE] if (folder / RESERVE_FILE).exists() else []
+    else:
+        other = sorted(file.name for file in folder.glob("*.json") if file.name != RESERVE_FILE)
+    if other:
+        raise DataError(
+            f"{folder}: holds {other[0]}, so that it would not say which tokenizer it is. Use another folder"
+        )
 
 
 class _Counted:

@@ -23,10 +23,11 @@ from typing import Any
 
 from mmpt.utils.errors import ConfigError, shown
 from mmpt.utils.files import resolve_path
-from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE
+from mmpt.utils.special_ids import MERLOT, MERLOT_FIRST_WORD, RESERVE, RESERVE_FIRST_WORD
 
 __all__ = [
     "MERGES_FILE",
+    "RESERVE_FILE",
     "VOCABULARY_FILE",
     "MerlotSubwords",
     "ReserveSubwords",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 VOCABULARY_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+#: The name of the published file of MERLOT Reserve.
+RESERVE_FILE = "lowercase_encoder.json"
 _REMEMBERED = 1 << 16  # words
 
 
@@ -46,19 +49,21 @@ class Subwords(ABC):
         kind: ``"merlot"`` or ``"reserve"``.
         vocab_size: one more than the largest id.
         special: the named special ids.
+        first_word: ids from here on are words and parts of words.
 
     Args:
         tokenizer: of the library ``tokenizers``.
         special: the named special ids.
-        first_word: what is added to the ids of ``tokenizer``.
+        shift: what is added to the ids of ``tokenizer``.
     """
 
     kind: str
+    first_word: int
 
-    def __init__(self, tokenizer: Any, special: Mapping[str, int], first_word: int = 0) -> None:
-        self._tokenizer, self.special, self._shift = tokenizer, special, first_word
+    def __init__(self, tokenizer: Any, special: Mapping[str, int], shift: int = 0) -> None:
+        self._tokenizer, self.special, self._shift = tokenizer, special, shift
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1 + first_word
+        self.vocab_size = max(vocabulary.values()) + 1 + shift
         self._word = functools.lru_cache(_REMEMBERED)(self._encode_word)
         self._origin: tuple[str, bool] | None = None
 
@@ -69,6 +74,16 @@ class Subwords(ABC):
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of each word as it stands in running text, after a space; none of an empty word."""
         return [list(self._word(word)) for word in words]
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        """Return ``{"input_ids": ids}`` of running text, as a store has its words: what the published snippet calls.
+
+        Raises:
+            ValueError: if special ids are asked for: aligners lay them out.
+        """
+        if add_special_tokens:
+            raise ValueError("add_special_tokens: the aligner lays out special ids, not this tokenizer")
+        return {"input_ids": [id for word in self.encode_words(text.split()) for id in word]}
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; special ones read ``<|NAME|>``, those that are no token's ``<|number|>``."""
@@ -98,6 +113,7 @@ class MerlotSubwords(Subwords):
     """MERLOT's: the ids of GPT-2 plus 100 (arXiv:2106.02636)."""
 
     kind = "merlot"
+    first_word = MERLOT_FIRST_WORD
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, MERLOT, MERLOT_FIRST_WORD)
@@ -110,6 +126,7 @@ class ReserveSubwords(Subwords):
     """MERLOT Reserve's (arXiv:2201.02639)."""
 
     kind = "reserve"
+    first_word = RESERVE_FIRST_WORD
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, RESERVE)
@@ -139,11 +156,16 @@ def subwords_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files of the tokenizer of a path: the two of MERLOT's kind, or the one of MERLOT Reserve's.
 
     Raises:
-        ConfigError: if there is none; names path and key.
+        ConfigError: if there is none, or one of either kind; names path and key.
     """
     place = resolve_path(path)
     pair = [place / VOCABULARY_FILE, place / MERGES_FILE]
     if all(file.is_file() for file in pair):
+        if (place / RESERVE_FILE).exists():
+            raise ConfigError(
+                f"dataset.tokenizer: {str(path)!r} holds MERLOT's files and MERLOT Reserve's {RESERVE_FILE}: put one of"
+                " the tokenizers elsewhere, or name the file"
+            )
         return pair
     files = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if len(files) != 1 or not files[0].is_file():

@@ -47,11 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="merlot: store the words as recognised too, where transcripts come with denoised ones",
     )
-    add(
-        "--keep-last-merge",
-        action="store_true",
-        help="merlot: also use the last merge of a vocab.bpe that does not end with a new line (not as published)",
-    )
     add("--speed-up", action="store_true", help="reserve: play windows with few words 2 or 3 times faster")
     add("--no-sound", action="store_true", help="reserve: no spectrograms")
     add(
@@ -99,10 +94,9 @@ def _run(args: argparse.Namespace) -> int:
     options = SegmentExtractionOptions(
         kind=args.kind,
         tokenizer=args.tokenizer,
-        keep_last_merge=args.keep_last_merge,
         raw_transcript=args.raw_transcript,
         speed_up=args.speed_up,
-        spectrograms=not args.no_sound,
+        no_sound=args.no_sound,
         missing_as_speechless=args.missing_as_speechless,
         most_tokens=args.most_tokens,
         seconds=args.seconds,

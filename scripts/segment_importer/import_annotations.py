@@ -21,12 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.store.question_writer import write_questions
+from mmpt.store.question_writer import VIDEOS_PER_SHARD, write_questions
 from mmpt.store.tvqa_annotations import tvqa_items
 from mmpt.store.vcr_annotations import STYLES, vcr_items
 from mmpt.store.vist_annotations import story_items
 from mmpt.utils.errors import MMPTError
-from mmpt_cli.extraction import add_max_failed, check_arguments, exit_code, report
+from mmpt_cli.extraction import add_max_failed, add_videos_per_shard, check_arguments, exit_code, refuse_unused, report
 
 __all__ = ["build_parser", "main"]
 
@@ -40,11 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--images", required=True, metavar="DIR", help="photos, images with their metadata, or folders of frames")
     add("--store", required=True, metavar="DIR", help="folder of the frame store, or of TVQA's segment store")
     add("--questions", required=True, metavar="FILE", help="JSON lines to write")
-    add("--style", choices=STYLES, default="merlot", help="of vcr: whose names and drawings (merlot)")
+    add("--style", choices=STYLES, help="of vcr: whose names and drawings (merlot)")
     add("--boxes", action="store_true", help="of vcr, merlot: boxes instead of outlines")
     add("--mirrored", action="store_true", help="of vcr, reserve: store mirror images too, for training")
     add("--subtitles", metavar="FILE", help="of tvqa: lines with vid_name and sub")
     add("--sound", metavar="DIR", help="of tvqa: a sound file of each clip; without it all is silent")
+    add_videos_per_shard(parser, f"{VIDEOS_PER_SHARD['frames']}; of tvqa {VIDEOS_PER_SHARD['segments']}")
     add_max_failed(parser, "questions")
     return parser
 
@@ -58,16 +59,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     check_arguments(args)
+    vcr, tvqa, style = args.corpus == "vcr", args.corpus == "tvqa", args.style or "merlot"
+    refuse_unused(
+        args,
+        style=vcr,
+        boxes=vcr and style == "merlot",
+        mirrored=vcr and style == "reserve",
+        subtitles=tvqa,
+        sound=tvqa,
+    )
+    settings = {"tool": "import_annotations", "corpus": args.corpus}
     if args.corpus == "vist":
         items = story_items(args.annotations, args.images)
-    elif args.corpus == "vcr":
-        items = vcr_items(args.annotations, args.images, args.style, args.boxes, args.mirrored)
+    elif vcr:
+        items = vcr_items(args.annotations, args.images, style, args.boxes, args.mirrored)
+        settings |= {"style": style, "boxes": args.boxes, "mirrored": args.mirrored}
     elif not args.subtitles:
         raise MMPTError("--subtitles: TVQA needs them")
     else:
         items = tvqa_items(args.annotations, args.images, args.subtitles, args.sound)
-    producer = {"tool": "import_annotations", "corpus": args.corpus, "style": args.style}
-    summary = write_questions(items, args.store, args.questions, producer, args.force)
+        settings |= {"sound": args.sound is not None}
+    kind = "segments" if tvqa else "frames"
+    summary = write_questions(items, args.store, args.questions, settings, kind, args.force, args.videos_per_shard)
     return report(summary, args.max_failed, what="questions")
 
 

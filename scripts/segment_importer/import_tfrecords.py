@@ -15,13 +15,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpt.store.tfrecord_pretraining import PRETRAINING_LAYOUTS, import_segments
+from mmpt.store.tfrecord_pretraining import PRETRAINING_LAYOUTS, VIDEOS_PER_SHARD, import_segments
 from mmpt.store.tfrecord_questions import QUESTION_LAYOUTS, import_questions
 from mmpt.utils.errors import MMPTError
-from mmpt_cli.extraction import add_max_failed, check_arguments, exit_code, report
+from mmpt_cli.extraction import add_max_failed, add_videos_per_shard, check_arguments, exit_code, refuse_unused, report
 
 __all__ = ["build_parser", "main"]
 
@@ -36,11 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--store", required=True, metavar="DIR", help="folder of the segment store or frame store")
     add("--questions", metavar="FILE", help="JSON lines to write, of the layouts with questions")
-    add("--drawing", default="segm", choices=["segm", "bbox"], help="of merlot_vcr: images with polygons or with boxes")
+    add("--drawing", choices=["segm", "bbox"], help="of merlot_vcr: images with polygons (segm) or with boxes")
     add(
         "--random-text", metavar="PREFIX", help="of reserve: where the text of no video goes (dataset.random_text_path)"
     )
     add("--no-check", action="store_true", help="do not verify the checksum of each record")
+    add_videos_per_shard(parser, f"{VIDEOS_PER_SHARD}; of vist and vcr 2048")
     add_max_failed(parser, "entries")
     return parser
 
@@ -54,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     check_arguments(args)
-    how = {"check": not args.no_check, "force": args.force, "progress": not args.quiet}
+    refuse_unused(args, drawing=args.layout == "merlot_vcr", random_text=args.layout == "reserve")
+    how: dict[str, Any] = {"check": not args.no_check, "force": args.force, "progress": not args.quiet}
+    if args.videos_per_shard is not None:
+        how["videos_per_shard"] = args.videos_per_shard
     if args.layout in PRETRAINING_LAYOUTS:
         if args.questions:
             raise MMPTError(f"--questions: records of the layout {args.layout} hold none")
@@ -62,7 +67,9 @@ def _run(args: argparse.Namespace) -> int:
     else:
         if not args.questions:
             raise MMPTError(f"--questions: the layout {args.layout} needs the file to write them to")
-        summary = import_questions(args.input, args.store, args.questions, args.layout, drawing=args.drawing, **how)
+        summary = import_questions(
+            args.input, args.store, args.questions, args.layout, drawing=args.drawing or "segm", **how
+        )
     return report(summary, args.max_failed, what="entries")
 
 

@@ -91,7 +91,7 @@ def _in_words(questions: Path) -> Iterator[str]:
     """Yield the lines of a file of TVQA with texts for token ids, as MERLOT needs them."""
     for _, record in read_lines(questions):
         texts = {"query": "who is it", "choices": [f"answer {n}" for n in range(5)], "subtitles": ["hello"] * 7}
-        yield json.dumps(record | texts)
+        yield json.dumps({key: value for key, value in (record | texts).items() if key != "tokenizer"})
 
 
 def _write_kitchens(folder: Path, actions: int, seed: int) -> None:

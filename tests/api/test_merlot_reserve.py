@@ -18,7 +18,7 @@ from mmpt.models.reserve_weights import published_names
 from mmpt.modules.reserve_tokens import MASK
 from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
-from mmpt.utils.files import REPOSITORY
+from tests.models.published_reserve import reserve_golden
 
 GRID = (4, 4)
 #: Calls and their published numbers.
@@ -41,8 +41,7 @@ class Letters:
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    with np.load(REPOSITORY / "tests/data/reserve_tiny.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+    return {key: torch.from_numpy(value) for key, value in reserve_golden().items()}
 
 
 @pytest.fixture(scope="module")

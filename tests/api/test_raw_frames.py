@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mmpt.api.raw_frames import prepare_frames
+from mmpt.api.raw_frames import FrameInput, prepare_frames
 from mmpt.models import MMPTModel
 from mmpt.models.cross_modal import tiny_cross_modal_config
 from mmpt.processors.frame_transforms import FrameTransform
@@ -75,14 +75,25 @@ def test_texts_have_before_them_what_the_job_says(key: str, tmp_path: Path) -> N
 
 
 def test_frames_are_sampled_and_squared_as_in_a_test() -> None:
-    transform = FrameTransform("pad_resize", 16)
+    wanted = FrameInput(3, (16, 16), FrameTransform("pad_resize", 16))
     video = torch.zeros(2, 5, 32, 64, 3, dtype=torch.uint8)
     video += torch.arange(5, dtype=torch.uint8)[None, :, None, None, None] * 50
     mask = torch.tensor([[True] * 5, [False, True, False, False, False]])
-    vfeats, vmasks = prepare_frames(video, mask, 3, transform)
+    vfeats, vmasks = prepare_frames(video, mask, wanted)
     assert vfeats.shape == (2, 3, 3, 16, 16) and vmasks.tolist() == [[True] * 3, [True, False, False]]
     assert vfeats[0, :, 0, 8, 8].tolist() == [0, 100, 200] and vfeats[1, 0, 0, 8, 8] == 50
     assert not vfeats[0, :, :, 0].any(), "black above the wide picture"
+
+
+def test_seconds_of_frames_are_their_frames_one_after_another() -> None:
+    wanted = FrameInput(4, (8, 8), FrameTransform("pad_resize", 8))
+    video, mask = frames_of(2, 6, 8, 8), torch.tensor([[True, True, True], [True, True, False]])
+    vfeats, vmasks = prepare_frames(video.unflatten(1, (3, 2)), mask, wanted)
+    expected = prepare_frames(video, mask.repeat_interleave(2, dim=1), wanted)
+    assert torch.equal(vfeats, expected[0]) and torch.equal(vmasks, expected[1])
+    assert torch.equal(
+        prepare_frames(video.unflatten(1, (3, 2)), None, wanted)[0], prepare_frames(video, None, wanted)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +108,7 @@ def test_frames_are_sampled_and_squared_as_in_a_test() -> None:
 )
 def test_wrong_frames_are_refused(frames: Tensor, mask: Tensor | None, match: str) -> None:
     with pytest.raises(DataError, match=match):
-        prepare_frames(frames, mask, 2, FrameTransform("pad_resize", 8))
+        prepare_frames(frames, mask, FrameInput(2, (8, 8), FrameTransform("pad_resize", 8)))
 
 
 def test_unlike_numbers_of_frames_and_texts_are_refused(tmp_path: Path) -> None:

@@ -77,12 +77,24 @@ def test_actions_into_a_store(videos: Path, tmp_path: Path, capsys: pytest.Captu
         "narration_id,video_id,start_timestamp\na1,loud,00:00:08.00\na2,loud,00:00:00.50\na3,absent,00:00:08.00\n"
     )
     arguments = ["--videos", str(videos), "--before", str(tmp_path / "val.csv"), "--store", str(tmp_path / "s")]
-    assert main([*arguments, "--seconds", "2", "--quiet"]) == 1
+    assert main([*arguments, "--quiet"]) == 1  # stretches of 2 seconds
     told = capsys.readouterr()
     assert "nothing to be seen before" in told.out and "no video 'absent'" in told.out and "67%" in told.err
     store = open_segments(tmp_path / "s")
     assert store.ids == ["a1"] and store["a1"].times[-1].tolist() == [5, 7] and len(store["a1"]) == 4
     assert main([*arguments, "--number", "0", "--quiet"]) == 2
+
+
+def test_other_stretches_need_another_store(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "val.csv").write_text("narration_id,video_id,start_timestamp\na1,silent,00:00:06.00\n")
+    arguments = ["--videos", str(videos), "--before", str(tmp_path / "val.csv"), "--store", str(tmp_path / "s")]
+    assert main([*arguments, "--quiet"]) == 0
+    for name, before, now in (("seconds", "2.0", "1.0"), ("number", "8", "3"), ("gap", "1.0", "0.5")):
+        assert main([*arguments, f"--{name}", now, "--quiet"]) == 2
+        assert f"made with other settings ({name} {before}, now {now})" in capsys.readouterr().err
+    for option in ("--number=8", "--gap=1"):
+        assert main(["--videos", str(videos), "--store", str(tmp_path / "t"), option]) == 2
+        assert "of no effect without --before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

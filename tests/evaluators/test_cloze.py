@@ -11,7 +11,9 @@ import torch
 from mmpt.evaluators.cloze import ActionAnticipationMetric, ActionAnticipationPredictor, ClozePredictor
 from mmpt.evaluators.open_qa_metrics import OpenQAMetric
 from mmpt.modules.reserve_tokens import AUDIOSPAN, MASK
+from mmpt.processors.open_questions import OpenQuestion
 from mmpt.processors.reserve_cloze import ClozeAligner, ClozeMetaProcessor
+from mmpt.processors.tvqa import WholeSegmentsVideoProcessor
 from mmpt.utils.errors import ConfigError, DataError
 from scripts.tiny_data.question_files import write_segments
 from scripts.tiny_data.subword_files import write_reserve_tokenizer
@@ -51,6 +53,17 @@ def test_the_commonest_answers_are_chosen_from(config: dict[str, Any]) -> None:
     for changes in ({"num_answers": 0}, {"train_path": None}, {"segment_path": None}):
         with pytest.raises(ConfigError):
             ClozeMetaProcessor({**config, **changes})
+
+
+@pytest.mark.parametrize("gap", [0, 3, 9])
+def test_a_sentence_that_is_cut_keeps_its_gap(config: dict[str, Any], gap: int) -> None:
+    """Words are cut off at the farther end, so that the answer is never looked for at the first token."""
+    aligner = ClozeAligner({**config, "lang_seq_len": 5})
+    words = [100 + number for number in range(10)]
+    words[gap] = MASK
+    first = {0: 0, 3: 1, 9: 5}[gap]
+    item = aligner("short", WholeSegmentsVideoProcessor(config)("short"), OpenQuestion(words, "cat", 2))
+    assert item["caps"].tolist() == words[first : first + 5] and item["answers"] == 2
 
 
 def test_an_item(config: dict[str, Any]) -> None:

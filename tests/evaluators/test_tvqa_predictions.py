@@ -34,7 +34,8 @@ def test_from_records_to_the_submission(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "eval/submission.zip") as archive:
         assert sorted(archive.namelist()) == ["meta.json", "prediction_test_public.json", "prediction_val.json"]
         assert json.loads(archive.read("prediction_val.json")) == answers
-        assert json.loads(archive.read("meta.json"))["with_ts"] is True
+        meta = json.loads(archive.read("meta.json"))
+    assert (meta["with_ts"], meta["model_name"]) == (True, "MERLOT Reserve")
 
 
 def test_only_questions_with_labels_count() -> None:

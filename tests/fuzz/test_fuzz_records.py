@@ -18,6 +18,7 @@ from frame_records import FRAME_RECORDS
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import examples, mutated, reads_or_refuses, structures
+from question_records import QUESTION_RECORDS
 from segment_records import SEGMENT_RECORDS
 from test_fuzz_annotations import CAPTIONS, READERS, YOUCOOK, changed, encoded, feat, meta
 
@@ -164,6 +165,7 @@ RECORDS: dict[str, tuple[str, Any, tuple[str, ...], Callable[[Path, Path], Any]]
     **FRAME_RECORDS,
     **CLIP_RECORDS,
     **SEGMENT_RECORDS,
+    **QUESTION_RECORDS,
 }  # fmt: skip
 #: Besides the file itself, what an error may name.
 BESIDE = ("clips.txt", "database.json", "i.faiss", "i.ids.json", "train_0", "manifest.json", "captions", "t.tsv")

@@ -37,13 +37,17 @@ from mmpt.utils.files import read_json
 from mmpt.utils.registry import resolve_class
 from mmpt_cli.predict import predict
 from scripts.demo_corpus import generate as demo_corpus
-from scripts.demo_corpus import rendering
+from scripts.demo_corpus import generate_stories, rendering
 from scripts.demo_corpus.generate_short import write_texts
 from scripts.demo_corpus.short_clips import ShortCounts, plan_short_clips
+from scripts.demo_corpus.stories import StoryCounts
+from scripts.frame_extractor import extract_frames
+from scripts.segment_extractor import extract_segments
 from scripts.text_token_extractor import dedup, pretokenization
 from scripts.tiny_data.frame_files import TINY_GRID, TINY_SIDE
 from scripts.tiny_data.generate import generate
 from scripts.tiny_data.retrieval_files import save_feature
+from scripts.tokenizers import train as train_tokenizer
 from scripts.video_feature_extractor import shard_feature
 
 pytestmark = pytest.mark.slow
@@ -78,7 +82,13 @@ ON_TINY_SEGMENTS = ("script/merlot", "script/merlot_reserve", "script/merlot_res
 DEMO = ("demo", "demo_vlm")
 #: The same for short clips and raw frames.
 DEMO_FRAMES = ("demo_violet", "demo_lavender")
-OTHER = ("demo_data", "demo_frames_data")  # their jobs are scripts, and the first jobs of the demos
+#: The same for stories with sound, cut into segments: few and short videos, but otherwise as the demos make them.
+DEMO_STORIES = ("demo_merlot", "demo_reserve")
+OTHER = (
+    "demo_data",
+    "demo_frames_data",
+    "demo_stories_data",
+)  # their jobs are scripts, and the first jobs of the demos
 #: Sizes of a training batch are cut to these; none changes the network.
 _SMALL = {"dataset.subsampling": 4, "dataset.num_video_per_batch": 3, "dataset.clip_per_video": 4}
 #: Projects whose page is drawn, too: of those on frames one with all kinds of tasks, since drawing takes long.
@@ -156,6 +166,21 @@ def short_clips(tiny: Path) -> None:
             tokens.append(rng.integers(0, 64, (4, *TINY_GRID), dtype=np.uint16), plan.name)
 
 
+@pytest.fixture(scope="module")
+def stories(tiny: Path) -> None:
+    """Render a few stories and cut them up, as the project of the demos' data does."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.chdir(tiny)
+        assert generate_stories.generate(Path("data/demo_stories"), 1, StoryCounts(4, 2, 2, 4, 2, 2), 1) == 0
+        scripts = {"tokenizer": train_tokenizer, "segments": extract_segments, "frames": extract_frames}
+        for job in expand_project("projects/demo_stories_data.yaml").jobs:
+            kind = job.run_dir.name.partition("_")[0]
+            if kind != "demo":
+                argv = build_command(job, job.path, Layout(), Machine(gpus=0)).argv
+                assert scripts[kind].main(argv[2:]) == 0, job.run_dir
+
+
 def shipped() -> set[str]:
     files = (path for pattern in ("*.yaml", "*/*.yaml") for path in (ROOT / "projects").glob(pattern))
     names = (str(path.relative_to(ROOT / "projects").with_suffix("")) for path in files if is_project(read_yaml(path)))
@@ -163,7 +188,8 @@ def shipped() -> set[str]:
 
 
 def test_no_shipped_project_is_forgotten() -> None:
-    assert shipped() == {*ON_TINY_DATA, *ON_TINY_FRAMES, *ON_TINY_SEGMENTS, *DEMO, *DEMO_FRAMES, *OTHER}
+    listed = {*ON_TINY_DATA, *ON_TINY_FRAMES, *ON_TINY_SEGMENTS, *DEMO, *DEMO_FRAMES, *DEMO_STORIES, *OTHER}
+    assert shipped() == listed
 
 
 @pytest.mark.parametrize("name", ON_TINY_DATA)
@@ -205,6 +231,11 @@ def test_every_job_of_a_demo(name: str, demo_data: None) -> None:
 
 @pytest.mark.parametrize("name", DEMO_FRAMES)
 def test_every_job_of_a_demo_on_raw_frames(name: str, short_clips: None) -> None:
+    run_jobs(name)
+
+
+@pytest.mark.parametrize("name", DEMO_STORIES)
+def test_every_job_of_a_demo_on_stories(name: str, stories: None) -> None:
     run_jobs(name)
 
 
@@ -298,6 +329,8 @@ def train_a_step(job: Job) -> None:
 def make_frames_small(job: Job) -> None:
     """Let a job on raw frames have small ones, and a small network."""
     name = str(job.config.model.model_cls)
+    if job.run_dir.parts[1] in DEMO_STORIES:  # all is small there
+        return
     if name.startswith(("MERLOT", "Reserve")):
         model, sizes = resolve_class("model", name).tiny_config().model, _SMALL_SEGMENTS[name.startswith("Reserve")]
         model.pop("num_labels", None)  # the data say it

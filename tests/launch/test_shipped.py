@@ -106,14 +106,18 @@ def test_variants_of_a_pretraining_differ_in_what_they_vary_alone() -> None:
 
 @pytest.mark.parametrize(
     ("names", "count"),
-    [(("demo_data", "demo", "demo_vlm"), 5), (("demo_frames_data", "demo_violet", "demo_lavender"), 3)],
+    [
+        (("demo_data", "demo", "demo_vlm"), 5),
+        (("demo_frames_data", "demo_violet", "demo_lavender"), 3),
+        (("demo_stories_data", "demo_merlot", "demo_reserve"), 6),
+    ],
 )
 def test_the_demo_projects_share_the_jobs_that_make_their_data(names: tuple[str, ...], count: int) -> None:
     """So whichever runs second finds them done: same folder, same settings."""
     shared = []
     for name in names:
         jobs = [job for job in expanded(f"projects/{name}.yaml").jobs if job.kind == "script"]
-        shared.append({job.name: (job.run_dir, job.config) for job in jobs if job.name != "report.yaml"})
+        shared.append({job.run_dir: job.config for job in jobs if job.name != "report.yaml"})
     assert len(shared[0]) == count
     assert shared[0] == shared[1] == shared[2]
 

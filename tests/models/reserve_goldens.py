@@ -1,25 +1,18 @@
 """Weights, inputs and numbers of the published MERLOT Reserve on a tiny size, for the parity tests."""
 
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from published import read_golden
 from torch import Tensor
 
 from mmpt.models.reserve import ReservePretraining
 from mmpt.utils.checkpoint import load_into
+from tests.models.published_reserve import reserve_golden
 
 #: Segments of an example; groups of them; sounds of an example; text spans of it; rows and columns of patches.
 SEGMENTS, GROUPS, SOUNDS, SPANS, GRID = 4, 2, 12, 12, (4, 4)
 KINDS = ("text2audio", "audio2text", "audio_text_matching", "random_text")
-
-
-@cache
-def reserve_golden() -> dict[str, np.ndarray]:
-    return read_golden("reserve_tiny.npz")
 
 
 def tensor(name: str) -> Tensor:

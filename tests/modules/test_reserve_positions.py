@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,12 +14,11 @@ from mmpt.modules.reserve_positions import (
     span_coordinates,
 )
 from mmpt.utils.errors import ConfigError
-from mmpt.utils.files import REPOSITORY
+from tests.models.published_reserve import reserve_golden
 
 
 def golden(name: str) -> torch.Tensor:
-    with np.load(REPOSITORY / "tests/data/reserve_tiny.npz") as file:
-        return torch.from_numpy(file[f"outputs/rot/{name}"])
+    return torch.from_numpy(reserve_golden()[f"outputs/rot/{name}"])
 
 
 def test_coordinates_are_the_published_ones() -> None:

@@ -9,13 +9,12 @@ from mmpt.modules.reserve_noise import reserve_noise, split_sources
 from mmpt.modules.reserve_sequence import prepare_multimodal_inputs
 from mmpt.modules.reserve_towers import Tower, tower_options
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import REPOSITORY
+from tests.models.published_reserve import reserve_golden
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, torch.Tensor]:
-    with np.load(REPOSITORY / "tests/data/reserve_tiny.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files if not key.startswith("params/v")}
+    return {key: torch.from_numpy(value) for key, value in reserve_golden().items()}
 
 
 def assert_published(golden, name: str, inputs) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,15 +15,14 @@ from mmpt.modules.reserve_towers import (
     tower_options,
 )
 from mmpt.utils.errors import ConfigError, DataError
-from mmpt.utils.files import REPOSITORY
+from tests.models.published_reserve import reserve_golden
 
 OPTIONS = tower_options(128, 2, 64)
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, torch.Tensor]:
-    with np.load(REPOSITORY / "tests/data/reserve_tiny.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+    return {key: torch.from_numpy(value) for key, value in reserve_golden().items()}
 
 
 def encoder(golden: dict[str, torch.Tensor], cls: Callable, name: str) -> torch.nn.Module:

@@ -1,6 +1,7 @@
 """TVQA for MERLOT: the layout of its texts, which frames, and from lines to predictions."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from mmpt.modules.merlot_tokens import END, START
 from mmpt.processors.merlot_tvqa import MERLOTTVQAAligner
 from mmpt.utils.errors import ConfigError
+from mmpt.utils.files import write_json
 from scripts.tiny_data.subword_files import write_merlot_tokenizer
 from tests.evaluators.downstream_tests import build, evaluated
 from tests.processors.downstream_data import section
@@ -29,6 +31,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
     for line in lines:
         line |= {"query": "who is it", "choices": [f"man {n}" for n in range(5)]}
+        del line["tokenizer"]  # these are texts
         line["subtitles"] = ["hello", "", "you there", "", "", "", "late"]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for key in ("image_grid", "lang_seq_len"):
@@ -60,4 +63,9 @@ def test_subtitles_give_way(config: dict[str, Any]) -> None:
 
 def test_from_lines_to_predictions(config: dict[str, Any], tmp_path: Path) -> None:
     task, model = build("MERLOTAnswering", config)
-    assert evaluated(task, model, tmp_path / "eval", "TVQAPredictor", "TVQAMetric")["count"] == 4
+    other = tmp_path / "prediction_test_public.json"
+    write_json(other, {"7": 3})
+    own = {"other_prediction": str(other)}
+    assert evaluated(task, model, tmp_path / "eval", "TVQAPredictor", "TVQAMetric", **own)["count"] == 4
+    with zipfile.ZipFile(tmp_path / "eval/submission.zip") as archive:
+        assert json.loads(archive.read("meta.json"))["model_name"] == "MERLOT"

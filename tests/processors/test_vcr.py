@@ -10,7 +10,7 @@ from mmpt.datasets.mmdataset import MMDataset
 from mmpt.modules import merlot_tokens, reserve_tokens
 from mmpt.processors.subword_texts import SubwordTextProcessor
 from mmpt.processors.vcr import VCRMetaProcessor, VCRVideoProcessor
-from mmpt.processors.vcr_aligners import MERLOTVCRAligner, ReserveVCRAligner
+from mmpt.processors.vcr_aligners import MERLOTVCRAligner, ReserveVCRAligner, _VCRAligner
 from mmpt.utils.errors import ConfigError, DataError
 from tests.processors.downstream_data import section
 
@@ -134,6 +134,23 @@ def test_ids_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DataError, match="ids 5 to 266 are not all of the 266 of dataset.tokenizer"):
         dataset(config, joint=True)[0]
+
+
+def test_an_aligner_must_say_how_texts_are_laid_out() -> None:
+    class Half(_VCRAligner):
+        pass
+
+    with pytest.raises(TypeError, match="lay_out"):
+        Half({}, None, 40, "max_text_len", None)  # type: ignore[abstract]
+
+
+def test_ids_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    config = section(tmp_path, "merlot_vcr")
+    lines = lines_of(tmp_path)
+    lines[0]["answer"]["choices"][2] = [6, 50, 200]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match="id 50 is neither a word .from 100 on. nor a special id"):
+        dataset(config, joint=False)[0]
 
 
 def test_training_needs_labels(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from mmpt.store.drawn_objects import DrawnObject, draw_objects, hashed_colour, p
 from mmpt.store.frame_store import open_frames
 from mmpt.store.images import decode_image, encode_jpeg
 from mmpt.store.segment_store import open_segments
-from mmpt.store.tvqa_annotations import WINDOW_SECONDS, window_starts
-from mmpt.store.vcr_annotations import object_names, written
+from mmpt.store.tvqa_annotations import WINDOW_SECONDS, tvqa_items, window_starts
+from mmpt.store.vcr_annotations import object_names, vcr_items, written
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import write_json
 from scripts.segment_importer.import_annotations import main
@@ -177,6 +177,83 @@ def test_a_wrong_question_of_vcr_is_named(
     assert told in capsys.readouterr().out and len(lines(tmp_path)) == 1
 
 
+def test_outlines_must_be_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = reasoning(tmp_path)
+    for name, outlines in (("2.json", [None, []]), ("3.json", [[None], []])):
+        write_json(tmp_path / "images" / name, {"boxes": [[5, 5, 30, 30]] * 2, "segms": outlines})
+    changed = [first | {"metadata_fn": "2.json"}, first | {"annot_id": "x", "metadata_fn": "3.json"}]
+    write_lines(tmp_path / "a.json", [*changed, second])
+    assert run(tmp_path, "vcr") == 1 and len(lines(tmp_path)) == 1
+    assert capsys.readouterr().out.count("is no list of polygons") == 2
+
+
+@pytest.mark.parametrize("style", ["merlot", "reserve"])
+def test_images_are_drawn_once(tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions of Reserve share one; a second run draws none."""
+    write_lines(tmp_path / "a.json", reasoning(tmp_path))
+    drawn: list[Any] = []
+
+    def counted(*given: Any, **named: Any) -> np.ndarray:
+        drawn.append(given)
+        return draw_objects(*given, **named)
+
+    monkeypatch.setattr("mmpt.store.vcr_annotations.draw_objects", counted)
+    for _ in range(2):
+        assert run(tmp_path, "vcr", f"--style={style}") == 0
+        assert len(drawn) == (1 if style == "reserve" else 4)
+
+
+@pytest.mark.parametrize("changed", [["--style=reserve"], ["--boxes"]])
+def test_images_of_another_kind_are_refused(
+    tmp_path: Path, changed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "a.json", reasoning(tmp_path))
+    assert run(tmp_path, "vcr") == 0 and run(tmp_path, "vcr") == 0
+    assert run(tmp_path, "vcr", *changed) == 2
+    assert "made with other settings" in capsys.readouterr().err
+
+
+def test_mirrored_and_sound_are_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vcr").mkdir()
+    write_lines(tmp_path / "vcr/a.json", reasoning(tmp_path / "vcr"))
+    assert run(tmp_path / "vcr", "vcr", "--style=reserve") == 0
+    assert run(tmp_path / "vcr", "vcr", "--style=reserve", "--mirrored") == 2
+    assert "(mirrored False, now True)" in capsys.readouterr().err
+    write_lines(tmp_path / "a.json", clips(tmp_path, False))
+    assert run(tmp_path, "tvqa", f"--subtitles={tmp_path / 'subs.jsonl'}") == 0
+    assert run(tmp_path, "tvqa", f"--subtitles={tmp_path / 'subs.jsonl'}", f"--sound={tmp_path}") == 2
+    assert "(sound False, now True)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("corpus", "options"),
+    [
+        ("vcr", ["--style=reserve", "--boxes"]),
+        ("vcr", ["--mirrored"]),
+        ("vcr", ["--sound=s"]),
+        ("vist", ["--subtitles=s"]),
+        ("tvqa", ["--style=merlot"]),
+    ],
+)
+def test_options_without_effect_are_refused(
+    tmp_path: Path, corpus: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, corpus, *options) == 2
+    assert f"{options[-1].partition('=')[0]}: of no effect" in capsys.readouterr().err
+    with pytest.raises(DataError, match="--mirrored: of no effect with --style merlot"):
+        next(vcr_items(tmp_path / "a.json", tmp_path, "merlot", mirrored=True))
+
+
+def test_failures_that_the_report_has_no_room_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An import keeps no manifest, and its report names none."""
+    annotations = stories(tmp_path)
+    broken = [[{**one[0], "story_id": f"x{k}", "photo_flickr_id": "absent"}] for k in range(25) for one in annotations]
+    write_json(tmp_path / "a.json", {"annotations": annotations + broken})
+    assert run(tmp_path, "vist") == 1
+    told = capsys.readouterr().out
+    assert "failed: 5 more; without --quiet each is told as it happens" in told and "manifest" not in told
+
+
 def test_windows_of_tvqa() -> None:
     """Seven around the middle, in steps of 4 2/3 s; at the edges of a clip more on the other side."""
     starts = window_starts(28.0, 32.0, 60.0)
@@ -222,6 +299,25 @@ def test_tvqa(tmp_path: Path, sound: bool) -> None:
     assert segments.image(middle).tobytes() == (tmp_path / f"images/show_frames/clip/{number:05d}.jpg").read_bytes()
     loud = segments.spectrogram(middle)
     assert loud.shape == (188, 64) and (loud.max() > 1) == sound and not loud[180:].any()
+
+
+@pytest.mark.parametrize(
+    ("spoken_of", "duration", "expected"),
+    [("0-90", 90.0, "0 to 100"), ("44-46", 90.0, "46 to 53"), ("0-1", 90.0, "5 to 8"), ("89-90", 90.0, "91 to 94")],
+)
+def test_the_span_is_a_share_of_what_is_seen(
+    tmp_path: Path, spoken_of: str, duration: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question about more than the seven windows is about all of them: never less than 0 or more than 100."""
+    frames = tmp_path / "images/clip"
+    frames.mkdir(parents=True)
+    for number in (1, int(duration * 3) + 1):
+        (frames / f"{number:05d}.jpg").touch()
+    write_lines(tmp_path / "subs.jsonl", [{"vid_name": "clip", "sub": []}])
+    asked = {"qid": 1, "q": "Who?", "ts": spoken_of, "vid_name": "clip", **{f"a{n}": "A" for n in range(5)}}
+    write_lines(tmp_path / "a.json", [asked])
+    [(_, read)] = tvqa_items(tmp_path / "a.json", tmp_path / "images", tmp_path / "subs.jsonl")
+    assert read().line["span"] == expected
 
 
 @pytest.mark.parametrize(

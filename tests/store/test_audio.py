@@ -78,6 +78,36 @@ def test_other_rates_and_files_of_sound_alone(tmp_path: Path, video: Path) -> No
     assert np.abs(decode_audio(tmp_path / "a.wav") - beeps(np.arange(22050 * 3) / 22050)).max() < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("codec", "layout"), [("pcm_s16le", "4.0"), ("pcm_s16le", "5.1"), ("pcm_f32le", "7.1"), ("wav", 8)]
+)
+def test_sound_is_the_mean_of_all_channels(tmp_path: Path, codec: str, layout: str | int) -> None:
+    """Also of surround sound, whose layout a plain WAV file does not name."""
+    av = pytest.importorskip("av")
+    seconds = np.arange(22050) / 22050
+    count = layout if isinstance(layout, int) else av.AudioLayout(layout).nb_channels
+    channels = np.stack([0.5 * np.sin(2 * np.pi * 110 * (n + 1) * seconds) for n in range(count)])
+    path = tmp_path / "a.mka"
+    if isinstance(layout, int):
+        import wave as waves
+
+        path = tmp_path / "a.wav"
+        with waves.open(str(path), "wb") as file:
+            file.setparams((count, 2, 22050, 0, "NONE", ""))
+            file.writeframes((channels.T * 32767).astype("<i2").tobytes())
+    else:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=22050, layout=layout)
+            kind = {"pcm_f32le": "flt"}.get(codec, "s16")
+            packed = np.ascontiguousarray(channels.T).reshape(1, -1)
+            packed = packed.astype(np.float32) if kind == "flt" else (packed * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(packed, kind, layout)
+            frame.sample_rate = 22050
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+    np.testing.assert_allclose(decode_audio(path), channels.mean(0), atol=1e-3)
+
+
 def test_damaged_packets_become_silence_and_the_rest_stays_in_time(tmp_path: Path) -> None:
     path = write_sound_video(tmp_path / "v.mkv", 12)
     content = bytearray(path.read_bytes())

@@ -171,6 +171,45 @@ def test_a_second_run_does_what_is_new_or_changed(corpus: Path, tmp_path: Path) 
         extract_segments(items, texts, out, options(corpus, "reserve", end_margin=2))
 
 
+def test_speech_is_a_setting_and_is_not_lost(corpus: Path, tmp_path: Path) -> None:
+    """Neither a run that forgets --transcripts nor a transcript that vanishes takes the words away."""
+    texts, out = tmp_path / "texts", tmp_path / "out"
+    texts.mkdir()
+    for file in (corpus / "texts").iterdir():
+        (texts / file.name).write_bytes(file.read_bytes())
+    items, chosen = find_videos([corpus / "videos"]), options(corpus, "merlot")
+    extract_segments(items, texts, out, chosen)
+    words = SegmentStore(out)["a"].tokens(0).tolist()
+    with pytest.raises(DataError, match="made with other settings .*speech True, now False"):
+        extract_segments(items, None, out, chosen)
+    (texts / "a.json").unlink()
+    for more in ({}, {"missing_as_speechless": True}):
+        again = extract_segments(items, texts, out, options(corpus, "merlot", **more))
+        assert (again.done, again.skipped, again.failed) == (0, 2, 0)
+        assert again.notes == [("a", "its transcript is no longer there; the segments of an earlier run stay")]
+    assert SegmentStore(out)["a"].tokens(0).tolist() == words != []
+
+
+@pytest.mark.parametrize(
+    ("clip", "heard", "told"),
+    [
+        (",1,9", ["eggs"], "it has no times, and this is a part of the video"),
+        (",,", [], "no word is heard that it could go with"),
+        (",,", ["eggs"], ""),
+    ],
+)
+def test_denoised_text_that_is_dropped_is_counted(
+    corpus: Path, tmp_path: Path, clip: str, heard: list[str], told: str
+) -> None:
+    (tmp_path / "v.csv").write_text(f"video_id,path,start,end\na,{corpus / 'videos' / 'a.mp4'}{clip}\n")
+    subtitles = [{"word": word, "time": 2} for word in heard]
+    (tmp_path / "a.json").write_text(json.dumps({"subtitles": subtitles, "denoised": "Eggs!"}))
+    items = find_videos([tmp_path / "v.csv"])
+    summary = extract_segments(items, tmp_path, tmp_path / "out", options(corpus, "merlot"))
+    expected = [("a", f"its denoised transcript is left out: {told}")] if told else []
+    assert summary.done == 1 and summary.warnings == expected
+
+
 @pytest.mark.parametrize(
     ("transcript", "told"),
     [
@@ -223,6 +262,7 @@ def test_options_that_do_not_go_together_are_named(corpus: Path, tmp_path: Path)
     for changes, told in (
         ({"kind": "violet"}, "--kind violet"),
         ({"speed_up": True}, "--speed-up True: not a usable value for --kind merlot"),
+        ({"no_sound": True}, "--no-sound True: not a usable value for --kind merlot"),
         ({"quality": 100}, "--quality"),
         ({"seconds": 0}, "--seconds"),
         ({"videos_per_shard": 0}, "--videos-per-shard"),
@@ -238,6 +278,11 @@ def test_options_that_do_not_go_together_are_named(corpus: Path, tmp_path: Path)
         extract_segments(items, None, tmp_path / "out", other)
     with pytest.raises(ConfigError, match=r"dataset\.tokenizer"):
         extract_segments(items, None, tmp_path / "out", dataclasses.replace(other, tokenizer="no"))
+    with pytest.raises(DataError, match="--missing-as-speechless: of no effect without --transcripts"):
+        extract_segments(items, None, tmp_path / "out", options(corpus, "merlot", missing_as_speechless=True))
+    silent = options(corpus, "reserve", no_sound=True)
+    assert extract_segments(items, None, tmp_path / "silent", silent).done == 2
+    assert "spectrograms" not in SegmentStore(tmp_path / "silent").fields
     with pytest.raises(DataError, match="no such folder or file of transcripts"):
         extract_segments(items, tmp_path / "no", tmp_path / "out", options(corpus, "merlot"))
 

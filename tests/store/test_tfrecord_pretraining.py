@@ -95,13 +95,14 @@ def test_either_name_of_the_source(tmp_path: Path, key: str | None) -> None:
     assert open_segments(tmp_path / "s").lengths().tolist() == ([4] * 4 if key else [16])
 
 
-def test_ids_stay_unique_and_a_second_run_adds_nothing(tmp_path: Path) -> None:
+def test_ids_stay_unique_and_a_second_run_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tfrecord"
     write_layout(path, "merlot", 1)
     files = [path, path]
     assert import_segments(files, tmp_path / "s", "merlot", progress=False).done == 4
     store = open_segments(tmp_path / "s")
     assert store.ids == ["video0a_00000", "video0b_00000", "video0a_00000_2", "video0b_00000_2"]
+    monkeypatch.setattr("mmpt.store.tfrecord_pretraining.SegmentRecord", None)  # nothing is decoded again
     again = import_segments(files, tmp_path / "s", "merlot", progress=False)
     assert (again.done, again.skipped) == (0, 4)
     assert len(open_segments(tmp_path / "s")) == 4
@@ -121,7 +122,7 @@ def test_a_wrong_record_is_counted(tmp_path: Path, change: dict, told: str) -> N
     path = tmp_path / "a.tfrecord"
     write_layout(path, "reserve", 2, changes=[change])
     summary = import_segments([path], tmp_path / "s", "reserve", progress=False)
-    assert summary.done == 2
+    assert summary.done == (2 if "c00/image/encoded" in change else 3)  # the other videos of the record are kept
     [(place, reason)] = summary.failures
     assert place.endswith("record 0") and told in reason
     assert main(["--layout", "reserve", "--input", str(path), "--store", str(tmp_path / "t"), "--quiet"]) == 1

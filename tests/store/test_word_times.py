@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmpt.store.merlot_chunks import merlot_chunks
 from mmpt.store.subtitle_files import read_subtitles
 from mmpt.store.transcript_source import open_transcripts
 from mmpt.store.word_times import SpokenText, Word, clean_words, parse_spoken, read_spoken, spread_words
@@ -157,6 +159,65 @@ def test_rolling_captions_say_each_line_once(tmp_path: Path) -> None:
     ]
     words = read_spoken(write(tmp_path, "b.vtt", ROLLING)).words
     assert [word.text for word in words] == ["one", "two", "three", "four", "three", "four"]
+
+
+@pytest.mark.parametrize("blank", [" ", ""])
+def test_rolling_captions_without_stamps(tmp_path: Path, blank: str) -> None:
+    """What ``yt-dlp --convert-subs srt`` makes of them: cues of 10 milliseconds between the others say nothing new."""
+    plain = re.sub(r"<[^<>]*>", "", YOUTUBE.partition("\n\n")[2])
+    plain = plain.replace(" align:start position:0%", "").replace("\n \n", "\n" + blank + "\n")
+    numbered = itertools.count(1)
+    srt = re.sub(r"(?m)^(?=.*-->)", lambda _: f"{next(numbered)}\n", plain).replace(".", ",")
+    words = read_spoken(write(tmp_path, "a.srt", srt)).words
+    assert [word.text for word in words] == ["so", "we", "start", "now", "again", "now"]
+    assert (words[0].start, words[3].start, words[4].start) == (0, 2.01, 4.01)
+
+
+def test_remains_of_entities_are_no_words_of_merlot() -> None:
+    """They are looked for before entities are resolved."""
+    heard = ["&gt;&gt;", "hello", "&quot;so", "rock&amp;", "it&#39;s", "&nbsp;", "there"]
+    value = {"subtitles": [{"word": word, "time": number} for number, word in enumerate(heard)]}
+    spoken = parsed({**value, "denoised": [{"cleanasr": "&gt;&gt; Hello it&#39;s"}, {"cleanasr": "&amp; there;"}]})
+    assert [word.text for word in spoken.words] == ["hello", "it's", "there"]
+    assert spoken.words[1].start == 4 and spoken.denoised == ["Hello", "it's"]
+
+
+@pytest.mark.parametrize("denoised", [[], "", [{"cleanasr": " "}]])
+def test_an_empty_denoised_transcript_is_none(denoised: Any) -> None:
+    spoken = parsed({"subtitles": [{"word": "hello", "time": 1}], "denoised": denoised})
+    assert spoken.denoised is None and "denoised transcript is empty" in spoken.notes[0]
+    [chunk] = merlot_chunks(spoken.words, lambda words: [[101] for _ in words], 30.0, spoken.denoised)
+    assert chunk.tokens == chunk.raw_tokens == [101]
+
+
+def test_words_that_an_aligner_gave_no_times() -> None:
+    """WhisperX does not time numbers: they fill the gap between their neighbours, or to the end of the segment."""
+    timed = [{"word": "in", "start": 0.1, "end": 0.3}, {"word": "20"}, {"word": "14"}, {"word": "we", "start": 1.1}]
+    untimed = [{"word": "7", "start": None, "end": None}]
+    first = {"start": 0, "end": 3, "text": "", "words": [*timed, {"word": "5"}]}
+    spoken = parsed({"segments": [first, {"start": 4, "end": 5, "text": "", "words": untimed}]})
+    assert approx(spoken.words) == [
+        ("in", 0.1, 0.3),
+        ("20", 0.3, 0.7),
+        ("14", 0.7, 1.1),
+        ("we", 1.1, 1.1),
+        ("5", 1.1, 3),
+        ("7", 4, 5),
+    ]
+    assert "4 words without times" in spoken.notes[0]
+    with pytest.raises(DataError, match="segments 0: None is no time"):
+        parsed({"segments": [{"words": untimed}]})
+
+
+def test_files_of_downloaders_are_no_transcripts(tmp_path: Path) -> None:
+    for name in ("abc.info.json", "abc.live_chat.json", "talk.part1.json", "talk.final.vtt"):
+        write(tmp_path, name, "{}")
+    for language in ("en", "pt-BR", "en-orig", "zh-Hans", "en-j3PyPqV-e1s"):
+        write(tmp_path, f"v {language}.{language}.vtt", ROLLING)
+    write(tmp_path, "abc.en.vtt", ROLLING)
+    source = open_transcripts(tmp_path)
+    assert source["abc"].words[0].text == "one" and "talk" not in source and "abc.info" not in source
+    assert all(f"v {language}" in source for language in ("en", "pt-BR", "en-orig", "zh-Hans", "en-j3PyPqV-e1s"))
 
 
 @pytest.mark.parametrize(

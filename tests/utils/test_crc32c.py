@@ -24,10 +24,16 @@ def test_published_values(data: bytes, expected: int) -> None:
     assert crc32c(data) == expected
 
 
-@pytest.mark.parametrize("size", [1, 511, 512, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize("size", [1, 1023, 1024, 1025, 2047, 2048, 5001, (1 << 20) + 1025])
 def test_rows_joined_equal_the_definition(size: int) -> None:
     data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
     assert crc32c(data) == crc32c(data.tobytes()) == by_definition(data.tobytes())
+
+
+def test_every_other_byte_and_an_odd_address() -> None:
+    data = np.random.default_rng(0).integers(0, 256, 6001, dtype=np.uint8)
+    assert crc32c(data[::2]) == crc32c(data[::2].tobytes()) == by_definition(data[::2].tobytes())
+    assert crc32c(data[1:]) == by_definition(data[1:].tobytes())
 
 
 def test_masked() -> None:

@@ -9,13 +9,11 @@ import torch
 
 from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import CheckpointError
-from mmpt.utils.files import REPOSITORY
 from mmpt.utils.flax_checkpoint import is_flax_checkpoint, read_flax_checkpoint
+from tests.models.published_reserve import FLAX_FILE, reserve_golden
 
 msgpack = pytest.importorskip("msgpack")
 
-FIXTURE = "shared/goldens/reserve/flax_checkpoint_ckpt_7"
-PUBLISHED = next((one / FIXTURE for one in REPOSITORY.parents if (one / FIXTURE).is_file()), None)
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
@@ -134,13 +132,11 @@ def test_a_file_without_parameters_says_so(tmp_path: Path) -> None:
         read_flax_checkpoint(tmp_path / "absent")
 
 
-@pytest.mark.skipif(PUBLISHED is None, reason="the published fixture is not here")
 def test_the_published_file_is_the_golden_weights_in_half_precision() -> None:
-    assert PUBLISHED is not None
-    state = read_flax_checkpoint(PUBLISHED)
-    with np.load(REPOSITORY / "tests/data/reserve_tiny.npz") as golden:
-        names = {key[7:] for key in golden.files if key.startswith("params/")}
-        assert set(state) == names
-        for name in names:
-            assert state[name].dtype == torch.float16
-            assert np.array_equal(state[name].numpy(), golden[f"params/{name}"].astype(np.float16))
+    """These were kept as what they differ by, which is less than half a step of half precision."""
+    state = read_flax_checkpoint(FLAX_FILE)
+    weights = {name[7:]: value for name, value in reserve_golden().items() if name.startswith("params/")}
+    assert set(state) == set(weights) and len(state) == 129
+    for name, value in weights.items():
+        assert state[name].dtype == torch.float16
+        assert np.array_equal(state[name].numpy(), value.astype(np.float16))

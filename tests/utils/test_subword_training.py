@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.utils.errors import DataError
+from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.subword_training import KINDS, train_subwords
 from mmpt.utils.subwords import load_subwords
 
@@ -41,6 +41,22 @@ def test_a_trained_tokenizer_is_read_like_the_published_one(tmp_path: Path, kind
         assert load_subwords(str(tmp_path), keep_last_merge=True).encode_words(["flour"]) == [flour]
     else:
         assert subwords.encode("x<|MASK|>")[-1] == 3 and subwords.encode("<|RESETCTX|>") == [9]
+
+
+@pytest.mark.parametrize(("first", "second"), [("merlot", "reserve"), ("reserve", "merlot")])
+def test_two_tokenizers_do_not_share_a_folder(tmp_path: Path, first: str, second: str) -> None:
+    """Which of them dataset.tokenizer means would be a matter of chance."""
+    train_subwords(first, TEXTS, 380, tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="would not say which tokenizer it is"):
+        train_subwords(second, TEXTS, 380, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    train_subwords(first, TEXTS, 380, tmp_path)  # anew
+    for file in train_subwords(second, TEXTS, 380, tmp_path / "other"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match="holds MERLOT's files and MERLOT Reserve's"):
+        load_subwords(str(tmp_path))
+    assert load_subwords(str(tmp_path / "lowercase_encoder.json")).kind == "reserve"
 
 
 def test_what_cannot_be_trained_is_named(tmp_path: Path) -> None:

@@ -55,13 +55,13 @@ def beside(file: Path, name: str, content: bytes | str) -> Path:
     return path
 
 
-def imported(file: Path, items: Iterator[tuple[str, Callable[[], Imported]]]) -> None:
+def imported(file: Path, items: Iterator[tuple[str, Callable[[], Imported]]], kind: str = "frames") -> None:
     """Import all questions; what is wrong with one names the file or its line, and what was written can be read."""
     store, questions = file.parent / "store", file.with_name("questions.jsonl")
     shutil.rmtree(store, ignore_errors=True)
     questions.unlink(missing_ok=True)
     try:
-        summary = write_questions(items, store, questions, {})
+        summary = write_questions(items, store, questions, {}, kind)
     except MMPTError as error:
         assert file.name in str(error) or "no question could be used" in str(error), error
         return
@@ -75,7 +75,7 @@ def reasoning(file: Path, _: Path) -> None:
     beside(file, "1.jpg", IMAGE)
     beside(file, "1.json", json.dumps(OBJECTS))
     for style in STYLES:
-        imported(file, vcr_items(annotations, file.parent, style, mirrored=True))
+        imported(file, vcr_items(annotations, file.parent, style, mirrored=style == "reserve"))
 
 
 def clips(file: Path, _: Path) -> None:
@@ -85,7 +85,7 @@ def clips(file: Path, _: Path) -> None:
     for number in range(1, 5):
         (file.parent / "frames" / "vid" / f"{number:05d}.jpg").write_bytes(IMAGE)
     read_clip_subtitles(subtitles)
-    imported(file, tvqa_items(annotations, file.parent / "frames", subtitles))
+    imported(file, tvqa_items(annotations, file.parent / "frames", subtitles), "segments")
 
 
 def stories(file: Path, _: Path) -> None:

@@ -21,8 +21,8 @@ from mmpt.api.reserve_segments import (
     video_to_segments_for_action_segmentation,
     video_to_segments_zero_shot,
 )
-from mmpt.modules.reserve_tokens import AUDIOSPAN, PAD
-from mmpt.modules.reserve_towers import MELS, PATCH, patches_of
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, PAD, PATCH, SOUNDS
+from mmpt.modules.reserve_towers import MELS, patches_of
 from mmpt.processors.segment_images import fit_antialiased
 from mmpt.store.spectrogram import invert_spectrogram, make_spectrogram
 from mmpt.utils.errors import DataError
@@ -45,8 +45,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Sounds of a segment, and tokens of a sound.
-SOUNDS, AUDIO_TOKENS = 3, 6
 #: What the joint transformer was trained with.
 MAX_SEGMENTS, MAX_TOKENS = 8, 160
 _BLOCK_FRAMES = 60

@@ -21,7 +21,6 @@ from mmpt.utils.errors import ConfigError, DataError
 
 __all__ = [
     "MELS",
-    "PATCH",
     "AttentionPool",
     "AudioEncoder",
     "Encoded",

@@ -9,7 +9,6 @@ Writes, below the output folder:
     train.lst, val.lst, test.lst ids of the videos with stories; asked.lst: the files of the single stages
     stories/, stories.jsonl      the stories of the test as VIST has them: five images and five captions
     txt_asked-mc.json            questions about single stages, five options each, as TGIF-Action's
-    txt_asked-cloze.json         the same as sentences with one <|MASK|>, and what is missing, as MSRVTT-QA's
     text.txt                     all that is ever said or asked, to train a tokenizer with
     manifest.json                what was done
 
@@ -36,7 +35,6 @@ from scripts.demo_corpus.rendering import render_corpus
 from scripts.demo_corpus.splits import COLOURS, SHAPES
 from scripts.demo_corpus.stories import (
     CHOICES,
-    PLACES,
     STAGE_SECONDS,
     STAGES,
     Stage,
@@ -48,16 +46,11 @@ from scripts.demo_corpus.stories import (
 __all__ = ["main"]
 
 _SPLITS = {"train": "asked_train", "val": "asked_val", "test": "asked_test"}
-#: What is asked of a stage: a question, the same as a cloze, the answer, and all answers to such a question.
-_ASKED: tuple[tuple[str, str, Callable[[Stage], str], Sequence[str]], ...] = (
-    ("what colour is the {shape}?", "now the<|MASK|> {shape} is at the {place}.", lambda stage: stage.colour, COLOURS),
-    ("what shape is {colour}?", "now the {colour}<|MASK|> is at the {place}.", lambda stage: stage.shape, SHAPES),
-    (
-        "what size has the {shape}?",
-        "here we see the<|MASK|> {colour} {shape}.",
-        lambda stage: STAGES[stage.number],
-        STAGES,
-    ),
+#: What is asked of a stage: a question, the answer, and all answers to such a question.
+_ASKED: tuple[tuple[str, Callable[[Stage], str], Sequence[str]], ...] = (
+    ("what colour is the {shape}?", lambda stage: stage.colour, COLOURS),
+    ("what shape is {colour}?", lambda stage: stage.shape, SHAPES),
+    ("what size has the {shape}?", lambda stage: STAGES[stage.number], STAGES),
 )
 
 
@@ -88,7 +81,6 @@ def write_texts(plans: Sequence[StoryPlan], output: Path, seed: int) -> None:
     _write_lines(output / "asked.lst", asked_files)
     questions = _questions(plans, np.random.default_rng([seed, 13]))
     write_json(output / "txt_asked-mc.json", questions, indent=None)
-    write_json(output / "txt_asked-cloze.json", _clozes(plans), indent=None)
     asked = [text for items in questions.values() for item in items for text in (item["question"], _options(item))]
     said = [" ".join(word.text for word in plan.words) for plan in plans]
     _write_lines(output / "text.txt", [*said, *dict.fromkeys(asked)])
@@ -109,7 +101,7 @@ def _questions(plans: Sequence[StoryPlan], rng: np.random.Generator) -> dict[str
     for split, own in _SPLITS.items():
         for plan in (plan for plan in plans if plan.split == own):
             stage = plan.stages[0]
-            for question, _, answer, known in _ASKED:
+            for question, answer, known in _ASKED:
                 others = [word for word in known if word != answer(stage)]
                 chosen = [answer(stage), *(others[row] for row in rng.permutation(len(others))[: CHOICES - 1])]
                 order = rng.permutation(CHOICES)
@@ -117,18 +109,6 @@ def _questions(plans: Sequence[StoryPlan], rng: np.random.Generator) -> dict[str
                 asked = question.format(shape=stage.shape, colour=stage.colour)
                 right = int(np.flatnonzero(order == 0)[0])
                 found[split].append({"video": plan.name, "question": asked, **options, "answer": right})
-    return found
-
-
-def _clozes(plans: Sequence[StoryPlan]) -> dict[str, list[dict[str, str]]]:
-    """Return for each split the sentences about its stages, each with the word that is missing."""
-    found: dict[str, list[dict[str, str]]] = {split: [] for split in _SPLITS}
-    for split, own in _SPLITS.items():
-        for plan in (plan for plan in plans if plan.split == own):
-            stage = plan.stages[0]
-            for _, cloze, answer, _ in _ASKED:
-                text = cloze.format(shape=stage.shape, colour=stage.colour, place=PLACES[stage.number])
-                found[split].append({"video": plan.name, "question": text, "answer_text": answer(stage)})
     return found
 
 

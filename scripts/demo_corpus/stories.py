@@ -18,7 +18,6 @@ from scripts.demo_corpus.splits import COLOURS, SHAPES
 
 __all__ = [
     "CHOICES",
-    "PLACES",
     "RATE",
     "SIZES",
     "STAGES",
@@ -42,7 +41,7 @@ _FRAMES_PER_SECOND = 5
 _LOWEST, _OCTAVES = 220.0, 3.0  # of the pitches, in Hz
 _TREMBLE = dict(zip(SHAPES, (0.0, 1.2, 2.5, 4.0, 6.5, 10.0), strict=True))  # Hz
 _LEADS = ("now", "here", "look", "so", "okay", "then", "and now", "see")
-PLACES = ("far left", "left", "middle", "right", "far right")
+_PLACES = ("far left", "left", "middle", "right", "far right")
 _SENTENCES = (
     "{lead} a {size} {colour} {shape} is at the {place}",
     "{lead} the {colour} {shape} is {size} and at the {place}",
@@ -185,7 +184,7 @@ def _narrate(stages: Sequence[Stage], rng: np.random.Generator) -> Iterator[Word
             size=STAGES[stage.number],
             colour=stage.colour,
             shape=stage.shape,
-            place=PLACES[stage.number],
+            place=_PLACES[stage.number],
         )
         texts = f"{sentence}.".split()
         begin = position * STAGE_SECONDS + float(rng.uniform(0.1, 0.4))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mmpt.modules.masking import IGNORED
-from mmpt.modules.reserve_tokens import AUDIOSPAN, MASK, PAD
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, MASK, PAD, SOUNDS
 from mmpt.processors.clip_text_files import READERS, ClipTextFile, Labels, UnusableRecordError
 from mmpt.processors.clip_texts import ClipTextMetaProcessor, ClipTextOptions
 from mmpt.processors.cut_texts import CutTexts
@@ -30,7 +30,6 @@ __all__ = ["MASK_TEXT", "ClozeAligner", "ClozeAlignerOptions", "ClozeMetaOptions
 
 #: How the gap is written. A space before it would be a token of its own, which pre-training never had there.
 MASK_TEXT = "<|MASK|>"
-_SOUNDS, _RUN = 3, 6
 
 
 @dataclass
@@ -179,7 +178,7 @@ class ClozeAligner(Tokenised):
 
         Of what is too long, sounds are left out first, then words at the end that is farther from the gap.
         """
-        ids = {number: [AUDIOSPAN] * (_SOUNDS * _RUN) for number in heard} | {place: words}
+        ids = {number: [AUDIOSPAN] * (SOUNDS * AUDIO_TOKENS) for number in heard} | {place: words}
         length = self.options.lang_seq_len
         over = sum(map(len, ids.values())) - length
         self.cut.add(over > 0, f"video {name}, {over} ids too many")
@@ -188,7 +187,7 @@ class ClozeAligner(Tokenised):
                 over -= len(ids.pop(number))
         ids[place] = _around_gap(words, len(words) - max(over, 0))
         rows = [
-            (one, number, _SOUNDS * number + at // _RUN if number != place else -1)
+            (one, number, SOUNDS * number + at // AUDIO_TOKENS if number != place else -1)
             for number in sorted(ids)
             for at, one in enumerate(ids[number])
         ]
@@ -198,7 +197,7 @@ class ClozeAligner(Tokenised):
         return {"caps": caps[0], "cmasks": caps[0] != PAD, "segments": caps[1], "audio_pointers": caps[2]}
 
     def _sounds(self, stored: RecordSegments, chosen: list[int]) -> np.ndarray:
-        clips = np.zeros((self.options.max_segments, _SOUNDS, 60, 65), np.float32)
+        clips = np.zeros((self.options.max_segments, SOUNDS, 60, 65), np.float32)
         if "spectrograms" in stored.fields:
             for number, segment in enumerate(chosen):
                 clips[number] = mel_blocks(stored.spectrogram(segment).astype(np.float32), stored.speed(segment))

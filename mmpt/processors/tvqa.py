@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from mmpt.modules.reserve_tokens import AUDIOSPAN, MASK, PAD, START
+from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, MASK, PAD, SOUNDS, START
 from mmpt.processors.annotations import SkipReport
 from mmpt.processors.base import MetaProcessor, SplitOptions
 from mmpt.processors.cut_texts import CutTexts
@@ -19,6 +19,7 @@ from mmpt.processors.question_lines import Text, as_id, as_label, as_text, as_te
 from mmpt.processors.segment_base import Piece, Record, RecordSegments, SegmentOptions
 from mmpt.processors.subword_texts import SubwordOptions, Tokenised, TokenizerCheck
 from mmpt.store.segment_store import open_segments
+from mmpt.store.spectrogram import BLOCK_FRAMES
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.json_lines import read_lines
@@ -37,8 +38,8 @@ __all__ = [
 ]
 
 WINDOWS, OPTIONS = 7, 5
-#: Frames of a window's spectrogram, those of a block, blocks of a window, AUDIOSPAN of a block.
-FRAMES, BLOCK, BLOCKS, RUN = 180, 60, 3, 6
+#: Frames of the spectrogram of a window.
+FRAMES = 180
 _JITTER = 4  # frames of noise on either side
 
 
@@ -161,7 +162,7 @@ class TVQAAligner(Tokenised):
         """Read the sizes; ConfigError if one cannot be."""
         super().__init__(config)
         options = read_options(config, TVQAAlignerOptions)
-        if options.lang_seq_len < BLOCKS * RUN * WINDOWS + 2:
+        if options.lang_seq_len < SOUNDS * AUDIO_TOKENS * WINDOWS + 2:
             raise ConfigError(f"dataset.lang_seq_len: {options.lang_seq_len} has no room for the sound of a clip")
         self.split, self.length, self.jitter = options.split, options.lang_seq_len, options.audio_jitter
         self.frames = reserve_frames(config)
@@ -212,7 +213,7 @@ class TVQAAligner(Tokenised):
         if question.span:
             asked = [*self.ids(question.span), START, *asked]
         if sound:
-            told = [[AUDIOSPAN] * (BLOCKS * RUN)] * question.frames
+            told = [[AUDIOSPAN] * (SOUNDS * AUDIO_TOKENS)] * question.frames
         else:
             told = [self.ids(one) for one in question.subtitles[: question.frames]]
         behind = sum(map(len, told))
@@ -232,12 +233,12 @@ class TVQAAligner(Tokenised):
 
     def _sound(self, stored: RecordSegments, windows: int, rng: np.random.Generator | None) -> np.ndarray:
         """Return the sounds of all windows, float32 (21, 60, 65); zeros where there is none."""
-        clips = np.zeros((WINDOWS, BLOCKS, BLOCK, 65), np.float32)
+        clips = np.zeros((WINDOWS, SOUNDS, BLOCK_FRAMES, 65), np.float32)
         if "spectrograms" in stored.fields:
             for window in range(windows):
                 spectrogram = stored.spectrogram(window)[:FRAMES].astype(np.float32)
                 clips[window] = sound_blocks(spectrogram, rng if self.jitter else None)
-        return clips.reshape(WINDOWS * BLOCKS, BLOCK, 65)
+        return clips.reshape(WINDOWS * SOUNDS, BLOCK_FRAMES, 65)
 
 
 def sound_blocks(spectrogram: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -253,4 +254,4 @@ def sound_blocks(spectrogram: np.ndarray, rng: np.random.Generator | None = None
         first = int(rng.integers(2 * _JITTER + 1))
         spectrogram = padded[first : first + FRAMES]
     speed = np.ones((FRAMES, 1), np.float32)
-    return np.concatenate([spectrogram, speed], axis=1).reshape(BLOCKS, BLOCK, -1).astype(np.float32)
+    return np.concatenate([spectrogram, speed], axis=1).reshape(SOUNDS, BLOCK_FRAMES, -1).astype(np.float32)

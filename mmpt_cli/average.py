@@ -84,8 +84,8 @@ def _provenance(files: Sequence[Path], weights: str) -> dict[str, Any]:
 def _write(output: Path, state: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     import torch
 
-    from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, save_safetensors
     from mmpt.utils.files import atomic_open
+    from mmpt.utils.weight_files import FAIRSEQ_PREFIX, save_safetensors
 
     if output.suffix == ".safetensors":
         save_safetensors(output, state, {"provenance": json.dumps(provenance)})

@@ -6,11 +6,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mmpt.utils.checkpoint import checkpoint_file
 from mmpt.utils.config import apply_overrides, load_config, read_yaml
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.schema import validate
+from mmpt.utils.weight_files import checkpoint_file
 
 __all__ = ["find_checkpoint", "read_job", "sizes_of"]
 

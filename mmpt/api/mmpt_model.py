@@ -21,13 +21,14 @@ from mmpt.modules.s3d import load_s3d
 from mmpt.processors.base import Aligner, AlignerOptions
 from mmpt.processors.subword_texts import SubwordOptions
 from mmpt.tasks.task import chosen_weights, config_task
-from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
+from mmpt.utils.checkpoint import LoadReport, load_into
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options, read_section
 from mmpt.utils.registry import build, resolve_class
 from mmpt.utils.subwords import load_subwords
 from mmpt.utils.tokenizers import load_tokenizer
+from mmpt.utils.weight_files import load_state_dict_file
 
 __all__ = ["S3D_WEIGHTS", "MMPTModel"]
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from mmpt.api.job_files import find_checkpoint, read_job
 from mmpt.models.reserve_options import PRESETS, ReserveOptions
 from mmpt.models.reserve_weights import sizes_of
-from mmpt.utils.checkpoint import checkpoint_file, load_state_dict_file
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_section
+from mmpt.utils.weight_files import checkpoint_file, load_state_dict_file
 
 __all__ = ["find_weights", "read_weights"]
 

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 import mmpt
 from mmpt.evaluators.base import Metric, Predictor
 from mmpt.evaluators.setting import setting_of
-from mmpt.utils.checkpoint import checkpoint_file
 from mmpt.utils.config import fingerprint
 from mmpt.utils.distributed import all_gather_objects, is_main_process, world
 from mmpt.utils.errors import ConfigError
@@ -20,6 +19,7 @@ from mmpt.utils.files import file_sha256, resolve_path, write_json
 from mmpt.utils.options import read_options
 from mmpt.utils.process_group import failing_together
 from mmpt.utils.registry import build
+from mmpt.utils.weight_files import checkpoint_file
 
 __all__ = ["Evaluator", "EvaluatorOptions"]
 

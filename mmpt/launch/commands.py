@@ -15,11 +15,11 @@ from omegaconf import DictConfig, ListConfig
 
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import Job
-from mmpt.utils.checkpoint import LAST_CHECKPOINT
 from mmpt.utils.config import training_batch_size
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.extras import MissingExtraError
 from mmpt.utils.files import REPOSITORY
+from mmpt.utils.weight_files import LAST_CHECKPOINT
 
 __all__ = ["Command", "build_command", "printable"]
 

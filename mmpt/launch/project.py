@@ -8,11 +8,11 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmpt.launch.corrections import SHARED_MODEL, Correction, correct, correct_checkpoint, correct_model
-from mmpt.utils.checkpoint import checkpoint_file
 from mmpt.utils.config import apply_overrides, read_yaml, save_config
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.files import resolve_path
 from mmpt.utils.schema import PROJECT_KEYS, SHARED_KEYS, validate
+from mmpt.utils.weight_files import checkpoint_file
 
 __all__ = ["Job", "Project", "expand_project", "is_project", "job_from_yaml", "jobs_of", "write_jobs"]
 

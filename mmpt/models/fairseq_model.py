@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from mmpt.modules.compiling import compile_layers, compile_mode
 from mmpt.optim.options import OptimOptions
 from mmpt.optim.parameters import prepare_parameters
-from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, reconcile
+from mmpt.utils.checkpoint import reconcile
 from mmpt.utils.options import read_section, section_of
+from mmpt.utils.weight_files import FAIRSEQ_PREFIX
 
 __all__ = ["FairseqMMModel", "mmarch"]
 

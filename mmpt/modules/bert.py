@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.transformer import EncoderOutput, KeyValueCache, TransformerEncoder, TransformerOptions, initialise
-from mmpt.utils.checkpoint import load_into, load_state_dict_file
+from mmpt.utils.checkpoint import load_into
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import read_json, resolve_path
+from mmpt.utils.weight_files import load_state_dict_file
 
 __all__ = ["BertConfig", "BertEmbeddings", "BertModel", "read_bert_config", "read_bert_weights"]
 

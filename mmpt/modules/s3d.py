@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import CheckpointError, nearest
 from mmpt.utils.files import resolve_path
+from mmpt.utils.weight_files import load_state_dict_file
 
 __all__ = ["S3D", "fold_batch_norms", "load_s3d", "random_s3d"]
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmpt.modules.video_swin import PATCH, VideoSwin
-from mmpt.utils.checkpoint import LoadReport, load_into, load_state_dict_file
+from mmpt.utils.checkpoint import LoadReport, load_into
 from mmpt.utils.errors import CheckpointError
+from mmpt.utils.weight_files import load_state_dict_file
 
 __all__ = ["inflate", "load_swin"]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mmpt.modules.dvae import CELL, DVAEEncoder
 from mmpt.modules.patch_codebook import PatchCodebook
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.module_pickle import load_pickled_module
+from mmpt.utils.weight_files import load_state_dict_file
 
 __all__ = ["BLOCK", "VisualTokenizer", "load_visual_tokenizer", "token_image_size"]
 

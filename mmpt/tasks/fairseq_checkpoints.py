@@ -20,14 +20,6 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
 from mmpt import __version__
-from mmpt.utils.checkpoint import (
-    FAIRSEQ_PREFIX,
-    LAST_CHECKPOINT,
-    allow_fairseq_checkpoints,
-    checkpoint_file,
-    load_state_dict_file,
-    read_training_checkpoint,
-)
 from mmpt.utils.checkpoint_files import (
     export_beside,
     list_checkpoints,
@@ -41,6 +33,14 @@ from mmpt.utils.distributed import all_gather_objects, synchronize
 from mmpt.utils.errors import CheckpointError, DataError, StorageError
 from mmpt.utils.files import atomic_copy, atomic_open, lock_file, sync_folder, writing
 from mmpt.utils.options import read_options
+from mmpt.utils.weight_files import (
+    FAIRSEQ_PREFIX,
+    LAST_CHECKPOINT,
+    allow_fairseq_checkpoints,
+    checkpoint_file,
+    load_state_dict_file,
+    read_training_checkpoint,
+)
 
 __all__ = ["CheckpointOptions", "copy_atomically", "make_checkpoints_safe", "save_atomically", "save_last"]
 

@@ -25,11 +25,11 @@ from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
 from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
 from mmpt.tasks.fairseq_switches import check_switches, prepare_ema
 from mmpt.tasks.task import config_task
-from mmpt.utils.checkpoint import LAST_CHECKPOINT, checkpoint_file
 from mmpt.utils.config import load_config, save_config
 from mmpt.utils.distributed import is_main_process, world
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.signals import LeaveRequest, die_with_torchrun
+from mmpt.utils.weight_files import LAST_CHECKPOINT, checkpoint_file
 
 __all__ = ["FairseqMMTask"]
 

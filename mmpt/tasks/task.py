@@ -12,12 +12,13 @@ from mmpt.datasets.mmdataset import PADDING_STEP, MMDataset
 from mmpt.losses.scoring import ScoringLoss
 from mmpt.models.embedding import flatten_samples
 from mmpt.processors.base import PATH_KEYS, video_name
-from mmpt.utils.checkpoint import WEIGHTS, load_checkpoint
+from mmpt.utils.checkpoint import load_checkpoint
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.options import read_options, section_of
 from mmpt.utils.registry import build, resolve_class
 from mmpt.utils.schema import declared_options
 from mmpt.utils.seeds import DEFAULT_SEED
+from mmpt.utils.weight_files import WEIGHTS
 
 __all__ = ["Task", "chosen_weights", "config_task", "data_workers"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import CheckpointError
+from mmpt.utils.weight_files import load_state_dict_file
 
 __all__ = ["average_checkpoints", "best_checkpoints", "last_checkpoints"]
 
@@ -25,7 +25,7 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], weights: str = 
     Tensors that are not of floating-point type must be equal in all files. float64 stays, all else becomes float32.
 
     Args:
-        weights: which of each file's, as in :func:`~mmpt.utils.checkpoint.load_state_dict_file`.
+        weights: which of each file's, as in :func:`~mmpt.utils.weight_files.load_state_dict_file`.
 
     Raises:
         CheckpointError: if a file cannot be read, holds other names or shapes than the first, or a weight that is not

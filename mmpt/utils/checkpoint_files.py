@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mmpt.utils.checkpoint import FAIRSEQ_PREFIX, read_training_checkpoint, save_safetensors
 from mmpt.utils.errors import CheckpointError, DataError, MMPTError
 from mmpt.utils.files import atomic_copy, file_sha256
+from mmpt.utils.weight_files import FAIRSEQ_PREFIX, read_training_checkpoint, save_safetensors
 
 __all__ = [
     "damage_of",

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpt.utils.checkpoint import read_torch, unwrap
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.weight_files import read_torch, unwrap
 
 __all__ = ["load_pickled_module"]
 

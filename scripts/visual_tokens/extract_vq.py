@@ -24,9 +24,9 @@ from mmpt.modules.patch_codebook import PatchCodebook
 from mmpt.modules.visual_tokenizer import load_visual_tokenizer
 from mmpt.processors.visual_token_extraction import LOCK, TokenOptions, codebook_of_frames, extract_tokens
 from mmpt.store.frame_store import FrameStore, open_frames
-from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer
+from mmpt.utils.weight_files import save_safetensors
 from mmpt_cli.extraction import check_arguments, exit_code, report
 
 __all__ = ["main"]

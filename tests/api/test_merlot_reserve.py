@@ -16,8 +16,8 @@ from mmpt.models.reserve import ReservePretraining
 from mmpt.models.reserve_options import PRESETS, tiny_reserve_config
 from mmpt.models.reserve_weights import published_names
 from mmpt.modules.reserve_tokens import MASK
-from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
+from mmpt.utils.weight_files import save_safetensors
 from tests.models.published_reserve import reserve_golden
 
 GRID = (4, 4)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.files import REPOSITORY
 from mmpt.utils.subword_training import train_subwords
+from mmpt.utils.weight_files import load_state_dict_file
 from tests.models.published_reserve import FLAX_FILE
 from tests.store.sound_samples import write_sound_video
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from mmpt.models import MMPTModel
 from mmpt.processors.segment_images import fit_antialiased, fit_corners
-from mmpt.utils.checkpoint import load_state_dict_file, save_safetensors
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.registry import build
 from mmpt.utils.subword_training import train_subwords
+from mmpt.utils.weight_files import load_state_dict_file, save_safetensors
 from tests.models.published_reserve import FLAX_FILE
 
 TF_FILE = Path(__file__).parents[1] / "data/merlot_checkpoint/model.ckpt"

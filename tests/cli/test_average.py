@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.files import file_sha256
+from mmpt.utils.weight_files import load_state_dict_file
 from mmpt_cli.average import main
 
 

@@ -16,10 +16,10 @@ from mmpt.store.extraction import ExtractionOptions, extract_features
 from mmpt.store.feature_shards import shard_split, write_shard_map
 from mmpt.store.features import FeatureStore, ShardedFeatureStore
 from mmpt.store.video_list import find_videos
-from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import DataError, StorageError
 from mmpt.utils.files import atomic_open, read_json, write_json
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter
+from mmpt.utils.weight_files import save_safetensors
 
 PAGE = 4096
 

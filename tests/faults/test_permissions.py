@@ -18,11 +18,11 @@ from mmpt.store.features import FeatureStore, read_id_list, read_shard_map
 from mmpt.store.transcripts import TranscriptFile
 from mmpt.store.video_list import find_videos
 from mmpt.utils import safe_pickle
-from mmpt.utils.checkpoint import load_state_dict_file, save_safetensors
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import MMPTError, StorageError
 from mmpt.utils.files import atomic_open, read_json, sole_writer, write_json
 from mmpt.utils.shardedtensor import ShardedTensor, ShardedTensorWriter
+from mmpt.utils.weight_files import load_state_dict_file, save_safetensors
 
 READERS = {
     "x.npy": lambda file: FeatureStore(file.parent)["x"],

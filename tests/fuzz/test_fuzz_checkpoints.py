@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mutations import examples, mutated, reads_or_refuses, structures
 
 from mmpt.utils import safe_pickle
-from mmpt.utils.checkpoint import load_state_dict_file, save_safetensors
 from mmpt.utils.errors import CheckpointError, DataError
+from mmpt.utils.weight_files import load_state_dict_file, save_safetensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:invalid escape sequence")
 

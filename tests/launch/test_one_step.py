@@ -31,10 +31,10 @@ from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.store.images import encode_jpeg
 from mmpt.store.visual_tokens import new_shard
 from mmpt.tasks.task import Task, config_task
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.config import read_yaml
 from mmpt.utils.files import read_json
 from mmpt.utils.registry import resolve_class
+from mmpt.utils.weight_files import load_state_dict_file
 from mmpt_cli.predict import predict
 from scripts.demo_corpus import generate as demo_corpus
 from scripts.demo_corpus import generate_stories, rendering

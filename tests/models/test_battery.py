@@ -22,8 +22,9 @@ from mmpt.losses import (
     VIOLETLoss,
 )
 from mmpt.models.base import VideoTextModel
-from mmpt.utils.checkpoint import load_checkpoint, save_safetensors
+from mmpt.utils.checkpoint import load_checkpoint
 from mmpt.utils.registry import resolve_class
+from mmpt.utils.weight_files import save_safetensors
 
 Batch = dict[str, Tensor]
 

@@ -97,7 +97,7 @@ def test_a_wide_model_draws_its_word_table_evenly() -> None:
 
 
 def test_training_begins_from_a_file(tmp_path) -> None:
-    from mmpt.utils.checkpoint import save_safetensors
+    from mmpt.utils.weight_files import save_safetensors
 
     save_safetensors(tmp_path / "published.safetensors", parameters())
     config = golden_config("ReserveVCR", init=str(tmp_path / "published.safetensors"))

@@ -20,9 +20,10 @@ from mmpt.models import (
 )
 from mmpt.processors.windows import video_only_text
 from mmpt.tasks.task import Task
-from mmpt.utils.checkpoint import load_checkpoint, reconcile, save_safetensors
+from mmpt.utils.checkpoint import load_checkpoint, reconcile
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.tokenizers import SpecialIds
+from mmpt.utils.weight_files import save_safetensors
 
 BOTH = pytest.mark.parametrize("cls", [MMFusionActionSegmentation, MMFusionSeparateActionSegmentation])
 PRETRAINED = {MMFusionActionSegmentation: MMFusionMTM, MMFusionSeparateActionSegmentation: MMFusionSeparate}

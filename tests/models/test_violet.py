@@ -16,9 +16,10 @@ from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.models.violet import VIOLETMultipleChoice, VIOLETOpenEnded, VIOLETPretraining, VIOLETRetrieval
 from mmpt.models.violet_masking import choose_masks
 from mmpt.modules.masking_visual import selection_noise
-from mmpt.utils.checkpoint import load_into, load_state_dict_file
+from mmpt.utils.checkpoint import load_into
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.tokenizers import SpecialIds
+from mmpt.utils.weight_files import load_state_dict_file
 
 MASK = 4  # of tests/data/tiny_bert
 

@@ -14,9 +14,9 @@ import torch
 
 from mmpt.modules.dvae import DVAEEncoder, map_pixels
 from mmpt.modules.visual_tokenizer import load_visual_tokenizer
-from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import CheckpointError, DataError
 from mmpt.utils.files import REPOSITORY
+from mmpt.utils.weight_files import save_safetensors
 
 GOLDEN = REPOSITORY / "tests/data/dvae_golden.npz"
 

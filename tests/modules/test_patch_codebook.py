@@ -6,8 +6,8 @@ import torch
 
 from mmpt.modules.patch_codebook import fit_codebook
 from mmpt.modules.visual_tokenizer import load_visual_tokenizer
-from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import CheckpointError, DataError
+from mmpt.utils.weight_files import save_safetensors
 
 COLOURS = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220], [240, 240, 240]], dtype=torch.uint8)
 

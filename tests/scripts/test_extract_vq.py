@@ -17,9 +17,9 @@ from mmpt.store.frame_store import open_frames
 from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.store.images import decode_image, encode_jpeg
 from mmpt.store.visual_tokens import VisualTokenStore, token_shards
-from mmpt.utils.checkpoint import save_safetensors
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import read_json, sole_writer
+from mmpt.utils.weight_files import save_safetensors
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "visual_tokens"
 VIDEOS = {"a": 3, "b": 1, "c": 2, "d": 4, "e": 1}

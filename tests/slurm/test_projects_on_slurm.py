@@ -9,7 +9,7 @@ from cluster import NODES, SlurmCluster
 from launched import LaunchedProject
 from tiny_project import FREE_UPDATES, UPDATES, ScriptProject, TinyVideoClip
 
-from mmpt.utils.checkpoint import load_state_dict_file
+from mmpt.utils.weight_files import load_state_dict_file
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
 

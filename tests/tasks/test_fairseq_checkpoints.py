@@ -12,8 +12,8 @@ from fairseq_fakes import FakeTrainer, Position, checkpoints, safe, save
 
 from mmpt.tasks.fairseq_checkpoints import _read, save_last
 from mmpt.utils import checkpoint_files
-from mmpt.utils.checkpoint import load_state_dict_file, save_safetensors
 from mmpt.utils.checkpoint_files import damage_of
+from mmpt.utils.weight_files import load_state_dict_file, save_safetensors
 
 
 @pytest.fixture(autouse=True)

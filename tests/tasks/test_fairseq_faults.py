@@ -15,8 +15,8 @@ from fairseq_runs import assert_same, final, run
 from safetensors import safe_open
 
 from mmpt.api.mmpt_model import MMPTModel
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.checkpoint_files import damage_of
+from mmpt.utils.weight_files import load_state_dict_file
 from tests.tasks.conftest import plain
 
 pytestmark = pytest.mark.slow

@@ -20,8 +20,8 @@ from mmpt.launch.project import job_from_yaml
 from mmpt.models.fairseq_model import FairseqMMModel, mmarch
 from mmpt.tasks.fairseq_switches import ExactEMA, check_switches, prepare_ema
 from mmpt.tasks.fairseq_task import FairseqMMTask
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import ConfigError
+from mmpt.utils.weight_files import load_state_dict_file
 from mmpt_cli import average
 from tests.tasks.conftest import plain
 

@@ -12,8 +12,8 @@ import yaml
 from mmpt.launch.commands import build_command
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import StorageError
+from mmpt.utils.weight_files import load_state_dict_file
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

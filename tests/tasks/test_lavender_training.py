@@ -19,8 +19,8 @@ from mmpt.models.cross_modal import tiny_cross_modal_config
 from mmpt.models.lavender import LAVENDER
 from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.store.images import encode_jpeg
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.files import REPOSITORY
+from mmpt.utils.weight_files import load_state_dict_file
 
 
 @pytest.mark.slow

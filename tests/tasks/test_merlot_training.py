@@ -11,8 +11,8 @@ from fairseq_runs import run
 
 from mmpt.models.merlot import MERLOTPretraining
 from mmpt.models.merlot_weights import from_published
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.files import REPOSITORY
+from mmpt.utils.weight_files import load_state_dict_file
 
 PREFIX = REPOSITORY / "tests/data/merlot_checkpoint/model.ckpt"
 

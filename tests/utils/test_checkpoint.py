@@ -11,16 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmpt.utils.checkpoint import (
-    allow_fairseq_checkpoints,
-    load_checkpoint,
-    load_into,
-    load_state_dict_file,
-    reconcile,
-    save_safetensors,
-    unwrap,
-)
+from mmpt.utils.checkpoint import load_checkpoint, load_into, reconcile
 from mmpt.utils.errors import CheckpointError
+from mmpt.utils.weight_files import allow_fairseq_checkpoints, load_state_dict_file, save_safetensors, unwrap
 
 WEIGHTS = {"linear.weight": torch.arange(6.0).reshape(2, 3), "linear.bias": torch.tensor([0.5, -0.5])}
 

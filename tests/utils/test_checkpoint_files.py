@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 
 from mmpt.utils import checkpoint_files
-from mmpt.utils.checkpoint import LAST_CHECKPOINT, load_state_dict_file, save_safetensors
 from mmpt.utils.checkpoint_files import (
     damage_of,
     export_beside,
@@ -21,6 +20,7 @@ from mmpt.utils.checkpoint_files import (
 )
 from mmpt.utils.errors import CheckpointError, StorageError
 from mmpt.utils.files import atomic_copy
+from mmpt.utils.weight_files import LAST_CHECKPOINT, load_state_dict_file, save_safetensors
 
 
 def write(path: Path, updates: int, within: int = 0) -> Path:
@@ -208,7 +208,7 @@ def test_a_copy_replaces_a_file_as_a_whole(tmp_path: Path, monkeypatch: pytest.M
 def test_reading_a_checkpoint_leaves_what_torch_may_load_as_it_was(tmp_path: Path) -> None:
     from argparse import Namespace
 
-    from mmpt.utils.checkpoint import allow_fairseq_checkpoints
+    from mmpt.utils.weight_files import allow_fairseq_checkpoints
 
     before = torch.serialization.get_safe_globals()
     try:

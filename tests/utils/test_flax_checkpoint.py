@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.utils.checkpoint import load_state_dict_file
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.flax_checkpoint import is_flax_checkpoint, read_flax_checkpoint
+from mmpt.utils.weight_files import load_state_dict_file
 from tests.models.published_reserve import FLAX_FILE, reserve_golden
 
 msgpack = pytest.importorskip("msgpack")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.utils.checkpoint import checkpoint_file, load_state_dict_file
 from mmpt.utils.crc32c import crc32c, mask_crc
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.files import REPOSITORY
 from mmpt.utils.protobuf import field_bytes, varint
 from mmpt.utils.tf_checkpoint import read_tf_checkpoint, tf_prefix
+from mmpt.utils.weight_files import checkpoint_file, load_state_dict_file
 
 PUBLISHED = REPOSITORY / "tests/data/merlot_checkpoint/model.ckpt"
 TYPES = {torch.float32: 1, torch.float64: 2, torch.int32: 3, torch.int64: 9, torch.bool: 10, torch.bfloat16: 14}

@@ -47,7 +47,7 @@ demo-reserve: install  ## MERLOT Reserve on the same stories and their sound, on
 	@echo "The report: $(CURDIR)/runs/demo_reserve/report.html"
 
 test: install  ## every test, the slow ones too, but those of test-slurm
-	@$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m 'not slurm' -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: install  ## the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest

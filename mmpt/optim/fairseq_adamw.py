@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -34,6 +34,8 @@ class FairseqMMAdamW(GroupedOptimizer):
 
     Does what fairseq's ``adam`` does, but that epsilon is added after the bias correction.
     """
+
+    flag: ClassVar[str] = "mmadamw"
 
     def make(self, groups: list[dict[str, Any]], params: Collection[nn.Parameter]) -> torch.optim.Optimizer:
         """Return torch's AdamW."""

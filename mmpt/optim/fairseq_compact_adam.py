@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from fairseq.optim import register_optimizer
@@ -30,6 +30,8 @@ class FairseqCompactAdamConfig(FairseqMMAdamWConfig):
 @register_optimizer("compact_adam", dataclass=FairseqCompactAdamConfig)
 class FairseqCompactAdam(GroupedOptimizer):
     """:class:`~mmpt.optim.compact_adam.CompactAdam` in groups that differ in learning rate and weight decay."""
+
+    flag: ClassVar[str] = "compact_adam"
 
     def make(self, groups: list[dict[str, Any]], params: Collection[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer."""

@@ -3,7 +3,7 @@
 import ast
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from fairseq.optim import FairseqOptimizer
@@ -25,8 +25,10 @@ class GroupedOptimizer(FairseqOptimizer):
     """Base of optimizers whose parameters carry factors (:mod:`mmpt.optim.parameters`).
 
     A schedule sets one learning rate, of which every group takes its part. A subclass says which optimizer of torch
-    steps (:meth:`make`).
+    steps (:meth:`make`), and under which name fairseq knows it (``flag``).
     """
+
+    flag: ClassVar[str] = ""
 
     def __init__(self, cfg: Any, params: Collection[nn.Parameter]) -> None:
         super().__init__(cfg)
@@ -46,8 +48,7 @@ class GroupedOptimizer(FairseqOptimizer):
         self._optimizer = self.make(groups, params)
         self._lr = config["lr"]
         parts = [f"{len(group['params'])} x {group['lr_scale']:g}, {group['weight_decay']:g}" for group in groups]
-        name = type(self).__name__
-        logger.info("%s: tensors x part of the learning rate, weight decay: %s", name, "; ".join(parts))
+        logger.info("%s: tensors x part of the learning rate, weight decay: %s", self.flag, "; ".join(parts))
 
     def make(self, groups: list[dict[str, Any]], params: Collection[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer that steps, of groups with their ``lr`` and ``weight_decay``."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.api.reserve_segments import (
+from mmpt.api.reserve_video_segments import (
     extract_frames_from_video,
     video_to_segments,
     video_to_segments_for_action_segmentation,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.api.reserve_segments import video_to_segments_zero_shot
+from mmpt.api.reserve_video_segments import video_to_segments_zero_shot
 from mmpt.processors.corpus_files import read_delimited
 from mmpt.processors.epic_kitchens import seconds_of
 from mmpt.store.decode import probe

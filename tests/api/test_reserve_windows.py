@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmpt.api.merlot_reserve import PretrainedMerlotReserve
-from mmpt.api.reserve_segments import video_to_segments_zero_shot
+from mmpt.api.reserve_video_segments import video_to_segments_zero_shot
 from mmpt.api.reserve_windows import anticipation_items, anticipation_windows, question_windows
 from mmpt.models.reserve import ReservePretraining
 from mmpt.modules.reserve_tokens import MASK

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mmpt.api.reserve_segments import (
+from mmpt.api.reserve_video_segments import (
     video_to_segments,
     video_to_segments_for_action_segmentation,
     video_to_segments_zero_shot,

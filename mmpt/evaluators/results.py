@@ -27,6 +27,14 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+#: Headings of the contrastive objectives of MERLOT and MERLOT Reserve, by their names in metrics.json.
+_CONTRASTS = {
+    "text_to_image": "text→frame",
+    "image_to_text": "frame→text",
+    "stuff_to_span": "text span",
+    "text_to_audio": "sound",
+    "imgs_to_audio": "frame",
+}
 #: What a table shows of each kind of metric: metrics.json name -> (heading, kind), the kind being "share", "rank",
 #: "score" (four decimals, as public tables and the console line have it), "number", "count" or "text".
 #: Tables show the kinds of metric in this order.
@@ -74,6 +82,11 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "pairwise": ("pairs in order", "share"),
         "distance": ("places off", "score"),
         "exact": ("whole stories", "share"),
+    },
+    "ContrastMetric": {
+        f"{name}_{what}": (f"{heading} {'chance' if what == 'chance' else f'R@{what[1:]}'}", "share")
+        for name, heading in _CONTRASTS.items()
+        for what in ("R1", "R10", "chance")
     },
     "VCRMetric": {"Q_AR": ("Q→AR", "share"), "Q_A": ("Q→A", "share"), "QA_R": ("QA→R", "share")},
     "TVQAMetric": {"acc": ("accuracy", "share"), "chance": ("chance", "share")},

@@ -49,8 +49,8 @@ class TransformerOptions:
     ``norm`` is ``"post"`` (BERT) or ``"pre"`` (ViT). ``qkv_bias`` is the bias of query, key and value, ``bias`` that of
     the widening layer, ``output_bias`` that of the two projections that are added to the residual; None: as ``bias``.
     ``masked_score`` is added to the scores of masked keys: it shows in rows alone of which all keys are masked.
-    ``gradient_checkpointing`` recomputes each layer in the backward pass: about one
-    more forward pass of time for the memory of one layer's activations instead of all.
+    ``gradient_checkpointing`` recomputes each layer in the backward pass: about one more forward pass of time for the
+    memory of one layer's activations instead of all.
     """
 
     hidden_size: int
@@ -94,12 +94,9 @@ def additive_mask(mask: Tensor, dtype: torch.dtype, score: float = MASKED_SCORE)
     """
     mask = mask.bool()
     mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, _finite(score, dtype))
-
-
-def _finite(score: float, dtype: torch.dtype) -> float:
-    """Return a score that float16 holds, with room for what it is added to."""
-    return max(score, MASKED_SCORE) if dtype == torch.float16 else score
+    if dtype == torch.float16:  # holds no lower number with room for what it is added to
+        score = max(score, MASKED_SCORE)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, score)
 
 
 class AttentionInputs(NamedTuple):
@@ -135,7 +132,9 @@ class SelfAttention(nn.Module):
             key, value = inputs.cache.append(key, value)
         mask = inputs.mask
         if mask is not None and mask.dtype != query.dtype:  # under autocast
-            mask = mask.clamp(min=_finite(-torch.inf, query.dtype)).to(query.dtype)
+            if query.dtype == torch.float16:
+                mask = mask.clamp(min=MASKED_SCORE)
+            mask = mask.to(query.dtype)
         if inputs.need_attention:
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
             probabilities = (scores if mask is None else scores + mask).softmax(-1)

@@ -1,5 +1,6 @@
 """What fairseq optimizers share whose groups of parameters differ in learning rate and weight decay."""
 
+import abc
 import ast
 import logging
 from collections.abc import Collection
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 _FACTORS = ("lr_scale", "weight_decay_scale")
 
 
-class GroupedOptimizer(FairseqOptimizer):
+class GroupedOptimizer(FairseqOptimizer, abc.ABC):
     """Base of optimizers whose parameters carry factors (:mod:`mmpt.optim.parameters`).
 
     A schedule sets one learning rate, of which every group takes its part. A subclass says which optimizer of torch
@@ -50,9 +51,9 @@ class GroupedOptimizer(FairseqOptimizer):
         parts = [f"{len(group['params'])} x {group['lr_scale']:g}, {group['weight_decay']:g}" for group in groups]
         logger.info("%s: tensors x part of the learning rate, weight decay: %s", self.flag, "; ".join(parts))
 
+    @abc.abstractmethod
     def make(self, groups: list[dict[str, Any]], params: Collection[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer that steps, of groups with their ``lr`` and ``weight_decay``."""
-        raise NotImplementedError
 
     @property
     def optimizer_config(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import mmpt
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("mmpt", "mmpt_cli")
-EXTRAS = {"train", "retrieval", "video", "report", "slurm", "app", "caption", "parquet", "dev", "jpeg"}
+EXTRAS = {"docs", "train", "retrieval", "video", "report", "slurm", "app", "caption", "parquet", "dev", "jpeg"}
 # import name -> distribution, where they differ
 DISTRIBUTION = {
     "yaml": "pyyaml",

@@ -21,7 +21,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from mmpt.api.outputs import Answer, ClipVectors, Hit, Label, Timeline, VideoClip
+from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline, VideoClip
 
 __all__ = ["Video", "VideoTextPipeline"]
 
@@ -90,7 +90,7 @@ class VideoTextPipeline:
     def encode_clips(
         self, video: Video, clip_seconds: float, stride_seconds: float | None = None, *, batch_size: int = 32
     ) -> ClipVectors:
-        """Encode the parts of one video, which is decoded once; T parts of ``clip_seconds``, the last may be shorter."""
+        """Encode the T parts of ``clip_seconds`` of a video, decoded once; the last may be shorter."""
         raise NotImplementedError
 
     def encode_image(self, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,72 @@
+"""Write a published or trained checkpoint as safetensors, under this toolkit's names."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from mmpt_cli.run_folders import exit_code
+
+__all__ = ["build_parser", "main"]
+
+_EXAMPLE = """\
+examples:
+  mmpt convert pretrained_models/videoclip/checkpoint_best.pt videoclip.safetensors
+  mmpt convert pretrained_models/merlot/checkpoint_4segments/model.ckpt merlot.safetensors
+  mmpt convert pretrained_models/reserve/base reserve.safetensors --dtype bfloat16 --json
+  mmpt convert ckpt_violet_pretrain.pt violet.safetensors --model-config projects/mvm/violet/violet_pretrain.yaml
+
+Reads fairseq's checkpoints, flat state dicts (.pt, .pth, .bin), safetensors, TensorFlow's and Flax's; nothing in them
+is executed. With --model-config the weights must fit that model; what may be missing or left aside is reported.
+Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="mmpt convert", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", help="the checkpoint; of TensorFlow's its prefix, as model.ckpt")
+    parser.add_argument("output", metavar="OUT.safetensors", help="the file to write")
+    parser.add_argument("--model-config", metavar="YAML", help="check against, and write as, the model of this job")
+    parser.add_argument("--weights", default="model", choices=("model", "ema"), help="which weights (default model)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of floats (default float32)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = build_parser().parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mmpt.api.conversion import convert
+
+    done = convert(
+        options.source,
+        options.output,
+        model_config=options.model_config,
+        weights=options.weights,
+        dtype=options.dtype,
+        force=options.force,
+    )
+    if options.json:
+        print(json.dumps(done.as_dict(), indent=2))
+        return 0
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(done.dtypes.items()))
+    print(f"wrote {done.output}: {done.tensors} tensors ({kinds}), {done.parameters:,} numbers; layout {done.layout}")
+    if done.model is not None:
+        print(f"fits {done.model}; {len(done.missing)} kept from the model, {len(done.unexpected)} left aside")
+        for what, names in (("kept", done.missing), ("left aside", done.unexpected)):
+            print("".join(f"  {what}: {name}\n" for name in names), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -48,7 +48,7 @@ class Nearest:
         self.vectors, self.live = vectors, live
         self._index = _read(data, vectors.shape)
         self.indexed = 0 if self._index is None else self._index.ntotal
-        self._in_memory: np.ndarray | None = None
+        self._beside: np.ndarray | None = None
         if len(vectors) - self.indexed > EXACT_UP_TO:
             logger.warning("%s: %d clips are not in its faiss index yet", data, len(vectors) - self.indexed)
 
@@ -101,12 +101,12 @@ class Nearest:
         return scores, rows
 
     def _block(self, first: int) -> np.ndarray:
-        """Return vectors as float32; few of them are kept in memory."""
-        if len(self.vectors) > EXACT_UP_TO:
+        """Return vectors as float32; those beside the faiss index are kept in memory if they are few."""
+        if first < self.indexed or len(self.vectors) - self.indexed > EXACT_UP_TO:
             return self.vectors[first : first + _BLOCK].astype(np.float32)
-        if self._in_memory is None:
-            self._in_memory = self.vectors.astype(np.float32)
-        return self._in_memory[first : first + _BLOCK]
+        if self._beside is None:
+            self._beside = self.vectors[self.indexed :].astype(np.float32)
+        return self._beside[first - self.indexed :][:_BLOCK]
 
 
 def _best(parts: list[tuple[np.ndarray, np.ndarray]], count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -62,9 +62,9 @@ def _run(options: argparse.Namespace) -> int:
         raise MMPTError("give one of a text, --clip and --image")
     from mmpt.api.pipeline import VideoTextPipeline
     from mmpt.api.search import ClipIndex
+    from mmpt.api.search.layout import IndexSettings
 
-    index = ClipIndex.open(options.index, roots=options.root)
-    source = options.model or index.settings.model
+    source = options.model or IndexSettings.read(Path(options.index)).model
     pipeline = VideoTextPipeline.from_pretrained(source, device=options.device, overrides=options.override)
     index = ClipIndex.open(options.index, pipeline, options.root)
     hits = index.search(

@@ -85,6 +85,7 @@ class Snapshot:
         count, self.thumbnail_bytes = high_water(entries)
         self.vectors = _mapped(self.data / VECTORS, np.dtype("<f2"), (count, self.settings.dim))
         self.clips = _mapped(self.data / CLIPS, CLIP, (count,))
+        self._thumbnails = open(self.data / THUMBNAILS, "rb")  # noqa: SIM115 (stays open: a compaction may remove it)
         self._firsts = np.array([video.entry["first"] for video in self.videos], np.int64)
         self.live = np.zeros(count, bool)
         for video in self.videos:
@@ -102,8 +103,7 @@ class Snapshot:
         begin, size = int(clip["thumbnail"]), int(clip["thumbnail_bytes"])
         if size <= 0 or begin < 0 or begin + size > self.thumbnail_bytes:
             return None
-        with open(self.data / THUMBNAILS, "rb") as file:
-            return os.pread(file.fileno(), size, begin)
+        return os.pread(self._thumbnails.fileno(), size, begin)
 
     def damaged(self) -> Iterator[str]:
         """Yield the keys of videos whose rows or thumbnails are not what was written; reads everything."""

@@ -235,6 +235,41 @@ def test_a_kill_at_any_step_loses_nothing_that_was_committed(tmp_path):
     assert 15 < step < 59
 
 
+def test_threads_and_several_folders(tmp_path):
+    one, two, out = (
+        write(tmp_path / "one", a="red 3", s__b="tan 2"),
+        write(tmp_path / "two", a="blue 2"),
+        tmp_path / "i",
+    )
+    (two / "link.mp4").symlink_to(write(tmp_path / "out", x="red 1") / "x.mp4")
+    told = []
+    options = {"workers": 2, "on_progress": lambda *step: told.append(step[:2])}
+    summary = index_folder(FakePipeline(), [one, two], out, thumbnail_pixels=40, **options)  # no video: no thumbnails
+    assert (summary.added, summary.clips, told[-1]) == (3, 7, (4, 4))
+    ((failed, reason),) = summary.failures
+    assert failed.endswith("link.mp4") and "leads out" in reason
+    assert sorted(video.key for video in Snapshot(out).videos) == ["0:a.mp4", "0:s/b.mp4", "1:a.mp4"]
+    (one / "s/b.mp4").rename(one / "s/c.mp4")
+    write(one, a="grey 1")
+    summary = index_folder(FakePipeline(), one / "s", out, thumbnail_pixels=40)  # the rest is not looked at
+    assert (summary.moved, summary.added, summary.replaced, summary.removed, summary.unchanged) == (1, 0, 0, 0, 0)
+    with pytest.raises(DataError, match="is indexed by itself"):
+        index_folder(FakePipeline(), tmp_path, out, thumbnail_pixels=40)
+
+
+def test_thumbnails_outlive_a_compaction(tmp_path):
+    videos, out = write(tmp_path / "v", a="red 2"), tmp_path / "index"
+    run(videos, out)
+    with writing_index(out) as writer:
+        writer.add("0:b.mp4", np.zeros(2), np.ones(2), directions("blue", 2), [b"first", b"second"], {})
+    reader = Snapshot(out)
+    with writing_index(out) as writer:
+        writer.remove("0:a.mp4")
+    assert compact(out) == 2
+    assert [reader.thumbnail(row) for row in range(4)] == [None, None, b"first", b"second"]
+    assert [Snapshot(out).thumbnail(row) for row in range(2)] == [b"first", b"second"]
+
+
 def test_the_clock_goes_on(tmp_path):
     """A file that changed without changing its size is seen by its time."""
     videos, out = write(tmp_path / "v", a="red 3"), tmp_path / "index"

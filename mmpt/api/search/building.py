@@ -89,8 +89,10 @@ def index_folder(
         live = live_entries(writer.entries)
         summary.videos, summary.clips = len(live), sum(video.entry["rows"] for video in live)
         rows = writer.rows
-        build_nearest(writer.data, rows, settings.dim)
-    if rows and summary.clips < (1 - _COMPACTED_FROM) * rows:
+        much_is_gone = rows > 0 and summary.clips < (1 - _COMPACTED_FROM) * rows
+        if not much_is_gone:
+            build_nearest(writer.data, rows, settings.dim)
+    if much_is_gone:
         compact(index_dir)
     summary.seconds = time.monotonic() - begin
     return summary

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.api.search.layout import CLIP, CLIPS, INDEX, THUMBNAILS, VECTORS, IndexSettings, data_name
+from mmpt.api.search.nearest import build_nearest
 from mmpt.api.search.snapshot import Snapshot, checksum, high_water
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.utils.errors import DataError
@@ -203,6 +204,7 @@ def compact(folder: str | os.PathLike[str]) -> int:
                 facts = {name: value for name, value in video.entry.items() if name not in places}
                 kept = pictures if any(pictures) else []
                 writer.store(video.key, clips["start"], clips["end"], before.vectors[video.span], kept, facts)
+        build_nearest(writer.data, writer.rows, settings.dim)
         sync_folder(writer.data)
         settings.write(path)
         sync_folder(path)

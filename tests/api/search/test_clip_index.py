@@ -9,7 +9,7 @@ import pytest
 from fake_clips import DIM, FakePipeline, directions, write
 
 from mmpt.api.capability import MissingCapabilityError
-from mmpt.api.search import ClipIndex, index_folder
+from mmpt.api.search import ClipIndex, index_folder, nearest
 from mmpt.api.search.snapshot import Snapshot
 from mmpt.api.search.writer import compact, writing_index
 from mmpt.store.extraction_manifest import Manifest
@@ -233,6 +233,24 @@ def test_a_kill_at_any_step_loses_nothing_that_was_committed(tmp_path):
         if not killed:
             break
     assert 15 < step < 59
+
+
+def test_many_clips_have_a_faiss_index_also_after_a_compaction(tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(nearest, "EXACT_UP_TO", 100)
+    videos, out = write(tmp_path / "v", a="red 200", b="blue 300", c="tan 20"), tmp_path / "index"
+    run(videos, out)
+    assert ClipIndex.open(out).nearest.indexed == 520
+    (videos / "b.mp4").unlink()
+    run(videos, out)
+    index = ClipIndex.open(out, FakePipeline())
+    assert (index.settings.data, len(index), index.nearest.indexed) == ("data_00001", 220, 220)
+    hit = index.search(vector=directions("tan", 20)[7], merge=False)[0]
+    assert (hit.video, hit.start) == (str(videos / "c.mp4"), 14)
+    (out / "data_00001" / "nearest.faiss").unlink()
+    write(videos, d="grey 1")
+    run(videos, out)
+    assert ClipIndex.open(out).nearest.indexed == 221
 
 
 def test_threads_and_several_folders(tmp_path):

@@ -95,7 +95,7 @@ def _lines(timeline: "Timeline") -> list[str]:
 
 
 def _draw(timeline: "Timeline", title: str, file: str) -> None:
-    from mmpt.evaluators.figure_files import save_figure
+    from mmpt.evaluators.figure_style import save_figure
     from mmpt.evaluators.score_timelines import score_timeline
 
     spans = [(span.start, span.end, span.label) for span in timeline.spans()]

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpt.evaluators.figures import LIGHT, WIDTH, Theme, blank_figure, colour_ramp, shortened, style_axes
-from mmpt.evaluators.timelines import label_colour
+from mmpt.evaluators.figure_style import (
+    LIGHT,
+    WIDTH,
+    Theme,
+    blank_figure,
+    colour_bar,
+    colour_ramp,
+    label_colour,
+    shortened,
+    style_axes,
+)
 from mmpt.utils.errors import DataError
 
 __all__ = ["score_timeline"]
@@ -46,13 +55,17 @@ def score_timeline(
         DataError: if the shapes do not belong together.
     """
     if scores.shape != (len(starts), len(labels)) or len(starts) != len(ends) or not scores.size:
-        raise DataError(f"scores of shape {scores.shape} for {len(labels)} labels, {len(starts)} starts, {len(ends)} ends")
+        raise DataError(
+            f"scores of shape {scores.shape} for {len(labels)} labels, {len(starts)} starts, {len(ends)} ends"
+        )
     as_lines = len(labels) <= _MOST_LINES
     height = 2.4 if as_lines else 0.3 * len(labels) + 0.7
     figure = blank_figure(WIDTH, height + (0.6 if spans else 0) + 0.5)
     grid = figure.add_gridspec(2 if spans else 1, 1, height_ratios=[height, 0.5] if spans else None)
     upper = figure.add_subplot(grid[0])
-    style_axes(upper, theme, shortened(title, 80), "" if spans else "seconds", "score" if as_lines else "", "y" * as_lines)
+    style_axes(
+        upper, theme, shortened(title, 80), "" if spans else "seconds", "score" if as_lines else "", "y" * as_lines
+    )
     draw = _lines if as_lines else _rows
     draw(figure, upper, scores, labels, starts, ends, theme)
     upper.set_xlim(starts[0], ends.max())
@@ -85,10 +98,7 @@ def _rows(
     image = axes.pcolormesh(edges, np.arange(len(labels) + 1) - 0.5, scores.T, cmap=colour_ramp(theme))
     axes.set_yticks(range(len(labels)), [shortened(label, _NAME) for label in labels])
     axes.invert_yaxis()
-    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=theme.muted, labelsize=8.5, length=0)
-    bar.set_label("score", color=theme.muted, fontsize=9)
+    colour_bar(figure, image, axes, theme, fraction=0.03, pad=0.01)
 
 
 def _bar(
@@ -102,6 +112,8 @@ def _bar(
         letters = int((end - start) / seconds * 110)  # that many fit into the bar
         if letters >= 4:
             name = shortened(label, letters)
-            axes.text((start + end) / 2, 0.5, name, ha="center", va="center", color="#ffffff", fontsize=8.5, clip_on=True)
+            axes.text(
+                (start + end) / 2, 0.5, name, ha="center", va="center", color="#ffffff", fontsize=8.5, clip_on=True
+            )
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["best"])

@@ -123,7 +123,7 @@ def _written(config: DictConfig) -> dict[str, Any]:
     """Return what the test wrote to its metrics.json, and where."""
     from mmpt.utils.files import read_json
 
-    where = resolve_path(config.eval.save_path) / "metrics.json"
+    where = Path(config.eval.save_path) / "metrics.json"
     return {**read_json(where), "wrote": str(where)}
 
 

@@ -1,8 +1,9 @@
-"""Matrices as colours: similarities of texts and videos.
+"""Matrices as colours: similarities of texts and videos, attention and its masks.
 
 Every function returns a matplotlib ``Figure`` drawn without pyplot, so that nothing is global.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from mmpt.evaluators.figure_style import (
 )
 from mmpt.utils.errors import DataError
 
-__all__ = ["named_heatmap", "similarity_heatmap"]
+__all__ = ["mask_picture", "named_heatmap", "similarity_heatmap"]
 
 #: Cells of more columns than this have no room for their numbers.
 _MOST_NUMBERS = 12
@@ -90,3 +91,40 @@ def _numbers(axes: Any, image: Any, scores: np.ndarray) -> None:
     for row, column in np.ndindex(*scores.shape):
         colour = ink_on(image.cmap(image.norm(scores[row, column])))
         axes.text(column, row, f"{scores[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
+
+
+def mask_picture(
+    seen: npt.NDArray[np.bool_] | npt.NDArray[np.floating],
+    segments: Sequence[tuple[str, int]],
+    theme: Theme = LIGHT,
+    title: str = "Who sees whom",
+) -> Any:
+    """Draw an attention mask, or attention itself, with the segments of its sequence named.
+
+    Args:
+        seen: (L, L), a row per query and a column per key: bool of :mod:`mmpt.modules.attention_masks`, or weights.
+        segments: (name, positions) of the segments in order, such as ``[("[CLS]", 1), ("video", 32), ("text", 20)]``.
+        theme: colours.
+        title: above it.
+
+    Raises:
+        DataError: if the segments do not make up the sequence.
+    """
+    length = sum(count for _, count in segments)
+    if seen.shape != (length, length) or not length:
+        raise DataError(f"segments of {length} positions for a mask of shape {seen.shape}")
+    figure = blank_figure(5.8, 5.0)
+    axes = figure.add_subplot()
+    image = axes.imshow(seen, cmap=colour_ramp(theme), interpolation="nearest", vmin=0)
+    style_axes(axes, theme, title, "seen (keys)", "by (queries)", grid="")
+    edges = list(itertools.accumulate((count for _, count in segments), initial=0))
+    for edge in edges[1:-1]:
+        axes.axhline(edge - 0.5, color=theme.muted, linewidth=0.8)
+        axes.axvline(edge - 0.5, color=theme.muted, linewidth=0.8)
+    middles = [(low + high - 1) / 2 for low, high in itertools.pairwise(edges)]
+    names = [shortened(name, 18) for name, _ in segments]
+    axes.set_xticks(middles, names, rotation=35, ha="right")
+    axes.set_yticks(middles, names)
+    if seen.dtype != np.bool_:
+        colour_bar(figure, image, axes, theme, "attention")
+    return figure

@@ -1,4 +1,4 @@
-"""Fill in the API pages: the comment ``<!-- modules of PACKAGE -->`` becomes a section for each of its public modules."""
+"""Fill in the API pages: the comment ``<!-- modules of PACKAGE -->`` becomes a section for each public module."""
 
 import ast
 import pkgutil

@@ -85,7 +85,7 @@ def attribute_texts(options: type) -> dict[str, str]:
 
 def defining_class(options: type, name: str) -> type:
     """Return the class of the inheritance that declares a field last."""
-    return next(cls for cls in options.__mro__ if name in cls.__dict__.get("__annotations__", {}))
+    return next(cls for cls in options.__mro__ if name in inspect.get_annotations(cls))
 
 
 def summary(cls: type) -> str:

@@ -39,11 +39,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_every_example_is_short_and_complete() -> None:
-    names = [name for name, _ in BLOCKS]
-    assert names == [
-        *(f"my_{what}.py" for what in ("processor", "model", "loss", "metric", "predictor")),
-        "my_job.yaml",
-    ]
+    classes = ("processor", "model", "loss", "metric", "predictor")
+    assert [name for name, _ in BLOCKS] == [*(f"my_{what}.py" for what in classes), "my_job.yaml"]
     assert all(len(text.splitlines()) < 40 for _, text in BLOCKS)
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from mmpt_cli.closed_pipes import quiet_when_closed
 
-__all__ = ["COMMANDS", "GROUPS", "Command", "available", "main", "module_of"]
+__all__ = ["COMMANDS", "GROUPS", "Command", "available", "main", "module_of", "own_module"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,12 @@ def available() -> dict[str, Command]:
 
 def module_of(name: str) -> ModuleType:
     """Import and return the module of a command."""
-    return importlib.import_module(f"mmpt_cli.{COMMANDS[name].module}")
+    return own_module(COMMANDS[name].module)
+
+
+def own_module(name: str) -> ModuleType:
+    """Import and return a module of this package; the names are those of tables, no user's words."""
+    return importlib.import_module(f"mmpt_cli.{name}")
 
 
 @quiet_when_closed

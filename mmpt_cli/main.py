@@ -60,8 +60,9 @@ COMMANDS = {
 _EXAMPLES = """\
 examples:
   mmpt doctor
-  mmpt classify party.mp4 --labels "a dance" "a cake" --model runs/demo/pretrain
-  mmpt index my_videos/ --index my_index --model runs/demo/pretrain
+  mmpt classify party.mp4 --labels "a dance" "a cake" --model runs/demo/vtt
+  mmpt index my_videos/ --out my_index --model runs/demo/vtt
+  mmpt search my_index "someone cuts a cake"
   mmpt launch projects/demo.yaml
 
 mmpt help COMMAND (or mmpt COMMAND --help) tells what a command takes.

@@ -1,7 +1,7 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-vlm demo-violet demo-lavender demo-merlot demo-reserve test test-fast test-slurm lint format typecheck bench clean python slurm-packages
+.PHONY: help install demo demo-vlm demo-violet demo-lavender demo-merlot demo-reserve test test-fast test-slurm lint format typecheck bench docs clean python slurm-packages
 
 # The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
 USABLE := import ensurepip, os, sys, sysconfig; \
@@ -78,8 +78,12 @@ typecheck: install  ## check the types of mmpt/
 bench: install  ## run every benchmark of scripts/benchmarks
 	@set -e; for script in scripts/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
+docs: install  ## the site of the documentation, in docs/_build/html
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . docs/_build/html
+	@echo "The site: $(CURDIR)/docs/_build/html/index.html"
+
 clean:  ## remove .venv and caches; data/, runs/ and pretrained_models/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf .venv build docs/_build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 python:

@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
 from mmpt.utils.errors import CheckpointError
 from mmpt_cli.run_folders import exit_code
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EXAMPLE = """\
 examples:
@@ -29,10 +29,10 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="average.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mmpt average", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--inputs", nargs="+", metavar="FILE", help="the checkpoints")
@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--maximize", action="store_true", help="with --best: a greater value is better")
     parser.add_argument("--weights", default="model", choices=("model", "ema"), help="which weights (default model)")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write, .safetensors or .pt")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if (options.inputs is None) != (options.folder is not None):
         parser.error("--folder goes with --last and --best, and with them only")
@@ -64,6 +71,13 @@ def _run(options: argparse.Namespace) -> int:
         files = best_checkpoints(options.folder, options.best, options.maximize)
     state = average_checkpoints(files, options.weights)
     _write(output, state, _provenance(files, options.weights))
+    if options.json:
+        print(
+            json.dumps(
+                {"wrote": str(output), "tensors": len(state), "averaged": [str(file) for file in files]}, indent=2
+            )
+        )
+        return 0
     print(f"wrote {output}: {len(state)} tensors, the average of {len(files)} checkpoints:")
     print("\n".join(f"  {file}" for file in files))
     return 0

@@ -1,13 +1,16 @@
 """What the commands that work on many videos share: which videos, the closing report, exit codes."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 
 from mmpt.store.extraction_job import ExtractionSummary
 from mmpt.store.video_list import VideoItem, find_videos
 from mmpt.utils.errors import MMPTError
+from mmpt_cli import run_folders
 
 __all__ = [
     "add_max_failed",
@@ -56,6 +59,7 @@ def add_video_arguments(parser: argparse.ArgumentParser, *more_names: str) -> No
         metavar="SECONDS",
         help="give up a video whose decoding takes longer than this and ten times the length decoded so far (600)",
     )
+    add("--json", action="store_true", help="print the summary as one JSON document")
     add_max_failed(parser, "videos")
 
 
@@ -120,11 +124,19 @@ def videos_of(args: argparse.Namespace) -> tuple[list[VideoItem], list[str]]:
 
 
 def report(
-    summary: ExtractionSummary, max_failed: float, left_out: list[str] | None = None, what: str = "videos"
+    summary: ExtractionSummary,
+    max_failed: float,
+    left_out: list[str] | None = None,
+    what: str = "videos",
+    as_json: bool = False,
 ) -> int:
     """Print what was done and return the exit code: 1 if more than the share ``max_failed`` failed, else 0."""
-    print(summary.describe())
-    if left_out:
+    if as_json:
+        document = {**asdict(summary), "failed": summary.failed, "left_out": left_out or []}
+        print(json.dumps(document, indent=2))  # in ASCII: a name need not be UTF-8
+    else:
+        print(summary.describe())
+    if left_out and not as_json:
         names = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
         names = names.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
         print(f"  left out: {len(left_out)} files that do not look like videos: {names}")
@@ -139,11 +151,4 @@ def report(
 
 def exit_code(command: Callable[[], int]) -> int:
     """Run a resumable command: its code, 2 for an error that a user can put right, 130 if interrupted."""
-    try:
-        return command()
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (MMPTError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_folders.exit_code(command, resumes=True)

@@ -16,7 +16,7 @@ from mmpt_cli.run_folders import EXIT_CODES, exit_code
 if TYPE_CHECKING:
     from mmpt.launch.jobs import JobView
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
@@ -31,10 +31,10 @@ interrupted (its process is gone without a word: the launcher's command goes on 
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="jobs.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mmpt jobs", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("project", help="project YAML, or the YAML of one job")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
@@ -47,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cancel", action="store_true", help="end what runs or waits; trainings save first if they can"
     )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -58,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     jobs = jobs_of(options.project, options.override, options.only)
     if options.cancel:
         lines = cancel_jobs(look_at(jobs))
-        print("\n".join(lines) or "nothing runs or waits")
+        print(json.dumps({"cancelled": lines}) if options.json else "\n".join(lines) or "nothing runs or waits")
         return 0
     while True:
         views = look_at(jobs)
@@ -73,28 +79,12 @@ def _print(views: Sequence["JobView"], options: argparse.Namespace) -> None:
     from mmpt.launch.jobs import jobs_table
 
     if options.json:
-        print(json.dumps([_plain(view) for view in views], indent=2))
+        print(json.dumps([view.as_dict() for view in views], indent=2))
         return
     print(jobs_table(views))
     for view in views if options.tail else ():
         if view.state is not None:
             print(f"\n{view.job.name} ({view.job.run_dir / 'log.txt'}):\n{view.tail(options.tail)}")
-
-
-def _plain(view: "JobView") -> dict[str, object]:
-    state = view.state
-    return {
-        "job": view.job.name,
-        "status": view.status,
-        "note": view.note,
-        "progress": view.progress,
-        "metrics": view.metrics,
-        "run_dir": str(view.job.run_dir),
-        "slurm_job": state.slurm_job if state else "",
-        "restarts": state.restarts if state else 0,
-        "seconds": state.seconds if state else 0.0,
-        "returncode": state.returncode if state else None,
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Command line of the launcher: ``python locallaunch.py`` and ``python -m mmpt_cli.launch``."""
 
 import argparse
+import contextlib
+import json
 import logging
 import signal
 import sys
@@ -16,7 +18,7 @@ from mmpt.launch.state import JobFailed, ProjectFailed
 from mmpt.utils.config import read_yaml
 from mmpt.utils.errors import ConfigError, MMPTError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 EXAMPLES = """examples:
   python locallaunch.py projects/demo.yaml                       run every job of a project
@@ -31,9 +33,10 @@ python -m mmpt_cli.jobs PROJECT lists the jobs of a project as they stand.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="locallaunch.py",
+        prog="mmpt launch",
         description="Run the jobs of a project YAML, in the order of their dependencies, or one job's YAML.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cancel", action="store_true", help="end the jobs that run or wait, here or on Slurm")
     parser.add_argument("--force", action="store_true", help="run completed jobs again, from the start")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="run up to N jobs of a stage at once")
+    parser.add_argument("--json", action="store_true", help="print the plan (--dryrun) or the final states as JSON")
     parser.add_argument("--quiet", action="store_true", help="keep the jobs' output in their log files only")
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY.SUB=VALUE",
@@ -69,7 +73,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the launcher; return the exit code (of the first job that failed, if one did)."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
+    if not arguments.json:
+        return _outcome(arguments)
+    with contextlib.redirect_stdout(sys.stderr):  # what is told on the way
+        code = _outcome(arguments)
+    return code if code == 2 else _print_json(arguments, code)
+
+
+def _outcome(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup
@@ -165,6 +177,26 @@ def _finish(jobs: Sequence[Job], runner: Runner, arguments: argparse.Namespace) 
             return
         runner.wait(jobs)
     _print_table(jobs)
+
+
+def _print_json(arguments: argparse.Namespace, code: int) -> int:
+    """Print the commands of all jobs, or how the jobs stand now; return the exit code."""
+    from mmpt.launch.jobs import look_at
+
+    jobs = [job for path in arguments.yamls.split(",") for job in jobs_of(path, arguments.override)]
+    if arguments.dryrun:
+        runner, needs = _runner(jobs, arguments), dependencies(jobs)
+        document = {"jobs": [_plan(job, runner, sorted(needs[job.name])) for job in jobs]}
+    else:
+        document = {"jobs": [view.as_dict() for view in look_at(jobs)]}
+    print(json.dumps({**document, "exit_code": code}, indent=2))
+    return code
+
+
+def _plan(job: Job, runner: Runner, after: Sequence[str]) -> dict[str, object]:
+    command, notes = runner.command(job)
+    where = {"run_dir": str(job.run_dir), "after": list(after)}
+    return {"job": job.name, "kind": job.kind, **where, "command": list(command), "notes": list(notes)}
 
 
 def _cancel(path: str, arguments: argparse.Namespace) -> None:

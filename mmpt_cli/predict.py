@@ -1,6 +1,7 @@
 """Evaluate the checkpoint that a test YAML names, on its test set."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from mmpt_cli.run_folders import EXIT_CODES, exit_code
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["main", "predict"]
+__all__ = ["build_parser", "main", "predict"]
 
 _EXAMPLE = f"""\
 example:
@@ -34,10 +35,10 @@ Several processes share the test set where a launcher starts them, here two on t
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="predict.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mmpt predict", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="YAML of a test")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
@@ -46,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="auto",
         help="cpu, cuda, cuda:N or auto (a GPU if there is one, of several processes each its own; default)",
     )
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -62,8 +70,11 @@ def _run(options: argparse.Namespace) -> int:
             level=logging.INFO if rank == 0 else logging.WARNING,
             format=f"%(asctime)s | %(levelname)s | {who}%(name)s | %(message)s",
         )
-        lines = predict(load_config(options.config, options.override), device)
-        if is_main_process():
+        config = load_config(options.config, options.override)
+        lines = predict(config, device)
+        if is_main_process() and options.json:
+            print(json.dumps(_written(config), indent=2))
+        elif is_main_process():
             print(*lines, sep="\n", flush=True)
     return 0
 
@@ -106,6 +117,14 @@ def predict(config: DictConfig, device: "torch.device | str" = "auto") -> list[s
     metrics = evaluator.evaluate(model, loader, device=chosen)
     where = evaluator.predictor.save_path / "metrics.json"
     return [evaluator.metric.print_computed_metrics(metrics), *_details(metrics, str(config.metric)), f"wrote {where}"]
+
+
+def _written(config: DictConfig) -> dict[str, Any]:
+    """Return what the test wrote to its metrics.json, and where."""
+    from mmpt.utils.files import read_json
+
+    where = Path(config.eval.save_path) / "metrics.json"
+    return {**read_json(where), "wrote": str(where)}
 
 
 def _checkpoint(config: DictConfig) -> Path:

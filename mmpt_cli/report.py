@@ -1,6 +1,7 @@
 """Write one self-contained HTML page about a project's runs."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
 
 from mmpt_cli.run_folders import EXIT_CODES, add_folder_arguments, exit_code, folders_of
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
@@ -22,16 +23,23 @@ examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="report.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mmpt report", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_folder_arguments(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="the page to write")
     parser.add_argument("--videos", metavar="DIR", help="folder of video files, for pictures of the examples")
     parser.add_argument("--figures", metavar="DIR", help="write the figures as PNG files too")
     parser.add_argument("--title", help="heading of the page; default: name of the project or of the folder")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
     return exit_code(lambda: _write(parser, options))
@@ -39,16 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from mmpt.evaluators.report import build_report, write_figures, write_report
-    from mmpt.evaluators.results import results_table
+    from mmpt.evaluators.results import results_json, results_table
 
     folders = folders_of(parser, options)
     title = options.title or Path(options.project or options.runs[0]).resolve().stem
     report = build_report(title, folders.tests, folders.trainings, folders.names, options.videos)
     write_report(report, options.output)
+    figures = write_figures(report, options.figures) if options.figures else []
+    if options.json:
+        written = {"wrote": options.output, "figures": [str(path) for path in figures], "problems": report.problems}
+        print(json.dumps({**written, "results": results_json(report.results)}, indent=2))
+        return 0
     print(results_table(report.results, report.missing))
     print(f"wrote {options.output}")
     if options.figures:
-        print(f"wrote {len(write_figures(report, options.figures))} figures to {options.figures}")
+        print(f"wrote {len(figures)} figures to {options.figures}")
     for problem in report.problems:
         print(f"note: {problem}")
     return 0

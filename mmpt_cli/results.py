@@ -11,7 +11,7 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
 
 from mmpt_cli.run_folders import EXIT_CODES, add_folder_arguments, exit_code, folders_of
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
@@ -22,13 +22,19 @@ examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="results.py", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mmpt results", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_folder_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     return exit_code(lambda: _print(parser, options))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmpt.utils.errors import DataError, MMPTError
+from mmpt_cli.closed_pipes import quiet_when_closed
 
 __all__ = ["EXIT_CODES", "RunFolders", "add_folder_arguments", "exit_code", "folders_of"]
 
@@ -22,12 +23,18 @@ class RunFolders:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def exit_code(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; an error that a user can put right becomes one line."""
+@quiet_when_closed
+def exit_code(command: Callable[[], int], resumes: bool = False) -> int:
+    """Run a command and return its exit code; an error that a user can put right becomes one line.
+
+    ``resumes`` tells that the same command goes on where an interrupted one stopped.
+    """
     from mmpt.evaluators.base import NothingEvaluated
 
     try:
         return command()
+    except BrokenPipeError:
+        raise
     except NothingEvaluated as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -39,7 +46,7 @@ def exit_code(command: Callable[[], int]) -> int:
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted" + "; the same command goes on from here" * resumes, file=sys.stderr)
         return 130
 
 

@@ -81,8 +81,8 @@ def help_of(script: tuple[str, ...]) -> str:
 def test_the_commands_of_the_readme_were_found() -> None:
     lines = [shlex.join(command.argv) for command in COMMANDS if command.page == "README.md"]
     assert {"make demo", "make test"} <= set(lines)
-    assert any(line.startswith("fairseq-train") for line in lines)
-    assert len(lines) > 12
+    assert any(command.argv[0] == "fairseq-train" for command in COMMANDS)
+    assert len(COMMANDS) > 100
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -1,10 +1,8 @@
-"""Figures of a report: loss curves, similarity heat map, histogram of ranks, example retrievals.
+"""Figures of a report: loss curves, histogram of ranks, example retrievals.
 
 Every function returns a matplotlib ``Figure`` drawn without pyplot, so that nothing is global.
-Colours come from one palette that stays apart for the colour-blind (Okabe and Ito, 2008).
 """
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,58 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmpt.evaluators.figure_style import LIGHT, WIDTH, Theme, blank_figure, shortened, style_axes
 from mmpt.evaluators.training_log import TrainingLog
-from mmpt.utils.extras import require
 
 __all__ = [
-    "DARK",
-    "LIGHT",
-    "WIDTH",
     "Example",
     "Shown",
-    "Theme",
-    "blank_figure",
     "loss_curves",
     "rank_histogram",
     "retrieval_gallery",
-    "shortened",
-    "similarity_heatmap",
-    "style_axes",
-    "to_bytes",
 ]
 
-#: Inches that fill the page.
-WIDTH = 10.6
 _PANELS_IN_A_ROW = 3
 #: A curve that fills less than this share of a scale's height is flat.
 _FLAT = 0.4
 _RANK_EDGES = (1, 2, 6, 11, 21, 51, 101, 501)
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure; the background stays transparent."""
-
-    text: str
-    muted: str
-    grid: str
-    series: tuple[str, ...]
-    right: str
-    wrong: str
-    colormap: str
-
-
-LIGHT = Theme(
-    "#1f2933", "#697586", "#e3e8ef", ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), "#0b8457", "#9aa5b1", "mako_light"
-)
-DARK = Theme(
-    "#e6edf3", "#9aa7b4", "#30363d", ("#56b4e9", "#f0883e", "#2fbf8f", "#e29fc4"), "#3fb984", "#6e7681", "mako_dark"
-)
-# from the page's own background to a strong colour, so that low scores vanish and the diagonal stands out
-_RAMPS = {
-    "mako_light": ("#f7f9fb", "#b9dfe3", "#4fb0bf", "#23698f", "#1b2a54"),
-    "mako_dark": ("#10161d", "#1c3350", "#23698f", "#4fb0bf", "#e4f6f1"),
-}
 
 
 @dataclass(frozen=True)
@@ -85,31 +46,6 @@ class Example:
     query: str
     rank: int
     shown: Sequence[Shown] = field(default_factory=tuple)
-
-
-def blank_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure of a size in inches, transparent and without pyplot's global state."""
-    figure_module = require("matplotlib.figure", "report")
-    require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(
-        figure := figure_module.Figure(figsize=(width, height), layout="constrained")
-    )
-    figure.patch.set_alpha(0.0)
-    return figure
-
-
-def style_axes(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y", pad: float = 10) -> None:
-    """Give axes the look of the report; ``x`` and ``y`` are their labels, ``pad`` points below the title."""
-    axes.set_facecolor("none")
-    axes.set_title(title, loc="left", color=theme.text, fontsize=11, fontweight="bold", pad=pad)
-    axes.set_xlabel(x, color=theme.muted, fontsize=9.5)
-    axes.set_ylabel(y, color=theme.muted, fontsize=9.5)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(theme.grid)
-    if grid:
-        axes.grid(axis=grid, color=theme.grid, linewidth=0.8)
-        axes.set_axisbelow(True)
 
 
 def loss_curves(logs: Mapping[str, TrainingLog], theme: Theme = LIGHT) -> Any:
@@ -192,29 +128,6 @@ def _smoothed(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.n
     return updates[width // 2 :][: len(values) - width + 1], np.convolve(values, np.ones(width) / width, mode="valid")
 
 
-def similarity_heatmap(
-    scores: npt.NDArray[np.floating], theme: Theme = LIGHT, title: str = "Text-video similarity", matching: bool = True
-) -> Any:
-    """Draw scores ``(texts, videos)``; with ``matching``, text i belongs to video i and rows are sorted by text."""
-    figure = blank_figure(5.6, 4.9)
-    axes = figure.add_subplot()
-    low, high = np.percentile(scores, (25, 99.7))
-    colours = require("matplotlib.colors", "report").LinearSegmentedColormap.from_list("ramp", _RAMPS[theme.colormap])
-    image = axes.imshow(scores, cmap=colours, vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-    style_axes(axes, theme, title, "videos", "texts", grid="")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines["bottom"].set_visible(False)
-    if matching:
-        note = "sorted by text, matches on the diagonal"
-        axes.text(1.0, 1.015, note, transform=axes.transAxes, ha="right", color=theme.muted, fontsize=8.5)
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=theme.muted, labelsize=8.5, length=0)
-    bar.set_label("score", color=theme.muted, fontsize=9)
-    return figure
-
-
 def rank_histogram(ranks: Mapping[str, npt.NDArray[np.integer]], candidates: int, theme: Theme = LIGHT) -> Any:
     """Draw the share of queries by the rank of the right video, one colour per test, beside pure chance.
 
@@ -283,17 +196,3 @@ def _tile(axes: Any, item: Shown, theme: Theme) -> None:
     mark = " ✓" if item.right else ""
     axes.set_title(f"{item.place}. {item.score:.2f}{mark}", fontsize=8.5, color=colour if item.right else theme.muted)
     axes.set_xlabel(shortened(item.video_id, 24), fontsize=7.5, color=theme.muted)
-
-
-def shortened(text: str, limit: int = 90) -> str:
-    """Return a text cut to ``limit`` characters, the last one an ellipsis where it was longer."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def to_bytes(figure: Any, file_format: str = "svg", dpi: int = 140) -> bytes:
-    """Render a figure as SVG or PNG with a transparent background; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if file_format == "svg" else {"Software": None}
-    with require("matplotlib", "report").rc_context({"svg.hashsalt": "mmpt", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata)
-    return buffer.getvalue()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpt.evaluators.figures import DARK, LIGHT, Example, Shown, Theme, to_bytes
+from mmpt.evaluators.figure_style import DARK, LIGHT, Theme, to_bytes
+from mmpt.evaluators.figures import Example, Shown
 
 __all__ = ["caption_card", "chart", "example_card", "options_card", "page", "section", "table"]
 

@@ -18,7 +18,8 @@ from typing import Any
 import mmpt
 from mmpt.evaluators import page
 from mmpt.evaluators.base import NothingEvaluated
-from mmpt.evaluators.figures import loss_curves, to_bytes
+from mmpt.evaluators.figure_style import to_bytes
+from mmpt.evaluators.figures import loss_curves
 from mmpt.evaluators.gallery import Thumbnails
 from mmpt.evaluators.results import (
     HEADLINES,

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.evaluators import page
-from mmpt.evaluators.figures import Example, rank_histogram, retrieval_gallery, similarity_heatmap
+from mmpt.evaluators.figures import Example, rank_histogram, retrieval_gallery
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
+from mmpt.evaluators.heat_maps import similarity_heatmap
 from mmpt.evaluators.ranking import ranks, ranks_from_scores
 from mmpt.evaluators.results import Result
 from mmpt.evaluators.retrieval_files import read_scored, scores_of

@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt.evaluators.figures import LIGHT, WIDTH, Theme, blank_figure, shortened, style_axes
+from mmpt.evaluators.figure_style import (
+    LABEL_COLOURS,
+    LIGHT,
+    WIDTH,
+    Theme,
+    blank_figure,
+    label_colour,
+    shortened,
+    style_axes,
+)
 
 __all__ = ["LocalisedVideo", "SegmentedVideo", "Span", "localisation_timelines", "segmentation_timelines"]
 
-#: Colours of labels, told apart by the colour-blind (Tol, 2021, "muted", and four of Okabe and Ito).
-_LABEL_COLOURS = (
-    "#88ccee", "#cc6677", "#ddcc77", "#117733", "#aa4499", "#44aa99", "#e69f00", "#999933", "#882255", "#6699cc",
-    "#d55e00", "#0072b2",
-)  # fmt: skip
 _BAR, _INCHES_PER_BAR = 0.8, 0.3
 
 
@@ -56,8 +60,8 @@ def segmentation_timelines(videos: Sequence[SegmentedVideo], theme: Theme = LIGH
     At most twelve labels of a figure have colours of their own; further ones repeat them.
     """
     labels = list(dict.fromkeys(span.label for video in videos for span in (*video.annotated, *video.predicted)))
-    colours = {label: _LABEL_COLOURS[number % len(_LABEL_COLOURS)] for number, label in enumerate(labels)}
-    shown = labels[: 2 * len(_LABEL_COLOURS)]
+    colours = {label: label_colour(number) for number, label in enumerate(labels)}
+    shown = labels[: 2 * len(LABEL_COLOURS)]
     figure = blank_figure(WIDTH, 1.1 * len(videos) + 0.9 + 0.22 * (len(shown) // 4 + 1))
     for number, video in enumerate(videos):
         axes = figure.add_subplot(len(videos), 1, number + 1)

@@ -1,6 +1,6 @@
 """Loss curves from the log of a training run, in fairseq's ``json`` and ``simple`` log formats.
 
-A line may carry fairseq's prefix (``date | INFO | train_inner | ``) or not. Three kinds of lines count:
+A line may carry fairseq's prefix (``date | INFO | train_inner |``) or not. Three kinds of lines count::
 
     {"epoch": 1, "update": 0.1, "loss": "2.1", ..., "num_updates": "10", ...}    every log interval
     {"epoch": 1, "train_loss": "2.0", ..., "train_num_updates": "100", ...}      end of an epoch

@@ -50,6 +50,22 @@ class JobView:
             return f"slurm {self.state.slurm_job}"
         return f"{self.state.host} {self.state.pid}" if self.state.pid else self.state.host
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        state = self.state
+        return {
+            "job": self.job.name,
+            "status": self.status,
+            "note": self.note,
+            "progress": self.progress,
+            "metrics": self.metrics,
+            "run_dir": str(self.job.run_dir),
+            "slurm_job": state.slurm_job if state else "",
+            "restarts": state.restarts if state else 0,
+            "seconds": state.seconds if state else 0.0,
+            "returncode": state.returncode if state else None,
+        }
+
     def tail(self, lines: int = 15) -> str:
         """Return the last lines of its log."""
         return log_tail(self.job.run_dir / LOG_FILE, lines)

@@ -114,11 +114,11 @@ class ReserveVCR(ReserveAnswering):
 class ReserveTVQA(ReserveAnswering):
     """Reserve that answers a question about a video with sound and subtitles, as in TVQA.
 
-    Each option is read twice: once with the subtitles, once with the sound. A text is ``"<start%> to <end%>" START
-    question "answer: " choice MASK`` (segment 0), then for each of segments 1..7 its subtitles (first kind) or 18
-    AUDIOSPAN (second kind), padded with 0, cut at X. Frame and sound k (0..6) belong to segment k + 1. The n-th run of
-    6 AUDIOSPAN of a text is read from ``audio_clips[:, n]``, so the runs must begin with the first clip and leave none
-    out.
+    Each option is read twice: once with the subtitles, once with the sound. A text is
+    ``"<start%> to <end%>" START question "answer: " choice MASK`` (segment 0), then for each of segments 1..7 its
+    subtitles (first kind) or 18 AUDIOSPAN (second kind), padded with 0, cut at X. Frame and sound k (0..6) belong to
+    segment k + 1. The n-th run of 6 AUDIOSPAN of a text is read from ``audio_clips[:, n]``, so the runs must begin with
+    the first clip and leave none out.
 
     Batch:
         vfeats: uint8 or float in [0, 1], (B, 7, 3, H, W), (H, W) = 16 * ``dataset.image_grid``.

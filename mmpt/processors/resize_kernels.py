@@ -88,7 +88,7 @@ def resize_part(
         name: of :data:`KERNELS`.
 
     Returns:
-        uint8 (3, *part), rounded, clipped.
+        uint8 ``(3, *part)``, rounded, clipped.
     """
     rows, columns = (kernel_weights(name, old, new) for old, new in zip(image.shape[1:], size, strict=True))
     lines = image.permute(1, 2, 0).flatten(1).float()  # (height, width * 3)

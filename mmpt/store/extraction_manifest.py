@@ -15,9 +15,10 @@ from typing import Any
 from mmpt.utils.errors import DataError, StorageError, shown
 from mmpt.utils.files import read_json, write_json, writing
 
-__all__ = ["Manifest", "read_provenance"]
+__all__ = ["Manifest", "read_entries", "read_provenance"]
 
 _VERSION = 1
+_ATTEMPTS = 20
 _NOT_COMPARED = ("decoder",)  # a new version of the decoder may go on with an old folder
 
 
@@ -36,6 +37,39 @@ def read_provenance(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         with open(journal, "rb") as file:
             return (_parsed(file.readline()) or {}).get("provenance")
     return None
+
+
+def read_entries(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Return the entries by video id as of the last record, without writing anything, also while a run is under way.
+
+    Raises:
+        DataError: if the manifest is damaged; names it.
+    """
+    manifest, journal = Path(folder) / "manifest.json", Path(folder) / "manifest.journal"
+    for _ in range(_ATTEMPTS):
+        before = _identity(manifest)
+        stored = read_json(manifest) if before else {}
+        lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+        if _identity(manifest) == before:  # else the writer has folded the journal in meanwhile
+            break
+    videos = stored.get("videos", {}) if isinstance(stored, dict) else None
+    if not isinstance(videos, dict) or not all(map(_is_entry, videos.values())):
+        raise DataError(f"{manifest}: not a manifest of version {_VERSION}, or damaged")
+    return videos | _entries_of(lines)
+
+
+def _entries_of(lines: list[bytes]) -> dict[str, dict[str, Any]]:
+    """Return the entries on lines of a journal; the video of a damaged line is looked at again."""
+    parsed = filter(None, map(_parsed, lines))
+    return {line.pop("id"): line for line in parsed if isinstance(line.get("id"), str) and _is_entry(line)}
+
+
+def _identity(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class Manifest:
@@ -98,11 +132,10 @@ class Manifest:
         if not self.journal.exists():
             return
         complete = self.journal.read_bytes().split(b"\n")[:-1]  # a torn last line is dropped
-        for line in filter(None, map(_parsed, complete)):  # the video of a damaged line is looked at again
+        for line in filter(None, map(_parsed, complete)):
             if isinstance(line.get("provenance"), dict):
                 self._compare(line["provenance"])
-            elif isinstance(line.get("id"), str) and _is_entry(line):
-                self.entries[line.pop("id")] = line
+        self.entries |= _entries_of(complete)
         self.save()
 
     def _compare(self, stored: Mapping[str, Any]) -> None:

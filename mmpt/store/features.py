@@ -45,12 +45,13 @@ class Features(Protocol):
         ...
 
 
-def read_id_list(path: str | os.PathLike[str], key: str) -> list[str]:
+def read_id_list(path: str | os.PathLike[str], key: str, what: str = "video") -> list[str]:
     """Read one id per line; blank lines are ignored.
 
     Args:
         path: text file in UTF-8.
         key: the option or config key that names the file, for errors.
+        what: what a line is, for errors.
 
     Raises:
         DataError: if the file is missing, not text, or holds no id; names file and key.
@@ -63,7 +64,7 @@ def read_id_list(path: str | os.PathLike[str], key: str) -> list[str]:
         raise DataError(f"{key}: {path} is not a text file in UTF-8 ({error})") from error
     if ids := [line.strip() for line in lines if line.strip()]:
         return ids
-    raise DataError(f"{key}: {path} lists no videos. Write one video id per line.")
+    raise DataError(f"{key}: {path} lists no {what}s. Write one {what} per line.")
 
 
 def read_feature(path: str | os.PathLike[str], video_id: str) -> np.ndarray:

@@ -1,11 +1,11 @@
 """A frame store into the published TSVs, which VIOLET's and LAVENDER's own code read.
 
-======================  ================================================  =========================================
-layout                  row                                               index
-======================  ================================================  =========================================
-``violet``              ``id \\t frame \\t frame ..``                       ``<name>.lineidx``: offsets, one per line
-``lavender``            ``id \\t id \\t frame \\t frame ..``                ``<name>.id2lineidx.pkl``: dict id -> offset
-======================  ================================================  =========================================
+============  =================================  ============================================
+layout        row                                index
+============  =================================  ============================================
+``violet``    ``id \\t frame \\t frame ..``        ``<name>.lineidx``: offsets, one per line
+``lavender``  ``id \\t id \\t frame \\t frame ..``  ``<name>.id2lineidx.pkl``: dict id -> offset
+============  =================================  ============================================
 
 Frames are base64 of the stored bytes; times are not kept. ``lavender`` writes the ``.lineidx`` too.
 """

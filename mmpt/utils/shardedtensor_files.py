@@ -2,12 +2,12 @@
 
 A shard ``<name>`` is four files:
 
-================== =====================================================================
+===================== =====================================================================
 ``<name>_data.npy``   all items one after the other, ``(rows, *item_shape)``, C order
 ``<name>_starts.npy`` int64 ``(items + 1,)``: item i is ``data[starts[i]:starts[i + 1]]``
 ``<name>_ids.json``   a list of strings, one per item (absent for shards without ids)
 ``<name>_index.json`` version, generation, dtype, shape, counts, checksums, producer
-================== =====================================================================
+===================== =====================================================================
 
 The index is the commit: it is written last. While a shard is being put in place the index
 is a marker (``"state": "writing"``), so that what a crash leaves is never taken for a shard,

@@ -17,6 +17,7 @@ from mmpt.modules.s3d import load_s3d, random_s3d
 from mmpt.tasks.task import config_task
 from mmpt.utils.config import apply_overrides
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
+from mmpt.utils.files import REPOSITORY
 from scripts.tiny_data.bert import write_bert
 from scripts.tiny_data.generate import BERT_NAME
 
@@ -278,3 +279,14 @@ def test_sizes_that_training_took_from_its_data_come_from_the_checkpoint(folder:
     model, _, _ = MMPTModel.from_pretrained(job, where / "checkpoint_best.pt", s3d_weights=None)
     encoder = model.model.video_encoder
     assert (encoder.videomlp.linear1.in_features, encoder.classifier.out_features) == (24, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["python", "tasks"])
+def test_the_snippets_of_the_pages_run(page: str, systems: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / f"docs/{page}.md").read_text(encoding="utf-8")
+    [snippet] = [block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "MMPTModel" in block]
+    names: dict[str, Any] = {}
+    exec(snippet.replace("224, 224", "32, 32"), names)
+    assert not names["model"].load_report.missing
+    assert page != "python" or "torch.Size([1, 24])" in capsys.readouterr().out

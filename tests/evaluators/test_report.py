@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from mmpt.evaluators.base import save_arrays
-from mmpt.evaluators.figures import LIGHT, Example, Shown, retrieval_gallery, similarity_heatmap, to_bytes
+from mmpt.evaluators.figure_style import LIGHT, to_bytes
+from mmpt.evaluators.figures import Example, Shown, retrieval_gallery
 from mmpt.evaluators.gallery import Thumbnails, choose_queries, examples_of
+from mmpt.evaluators.heat_maps import similarity_heatmap
 from mmpt.evaluators.metrics import RetrievalMetric
 from mmpt.evaluators.report import build_report, render, write_figures, write_report
 from mmpt.evaluators.results import collect_results, results_json, results_table
@@ -323,9 +325,9 @@ class TestFigures:
 
     def test_nothing_global_is_touched(self, runs):
         code = (
-            "import sys; from mmpt.evaluators import figures, training_log;"
+            "import sys; from mmpt.evaluators import figure_style, figures, training_log;"
             f"log = training_log.read_training_log({str(runs / 'train' / 'log.txt')!r});"
-            "figures.to_bytes(figures.loss_curves({'x': log}));"
+            "figure_style.to_bytes(figures.loss_curves({'x': log}));"
             "sys.exit('matplotlib.pyplot' in sys.modules)"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmpt.evaluators.base import save_arrays
-from mmpt.evaluators.figures import DARK, to_bytes
+from mmpt.evaluators.figure_style import DARK, to_bytes
 from mmpt.evaluators.report import build_report, render, write_figures
 from mmpt.evaluators.results import Result, collect_results, results_table
 from mmpt.evaluators.task_views import CaptionView, LocalisationView, QAView, SegmentationView, view_of

@@ -35,4 +35,4 @@ def test_from_videos_and_transcripts_to_a_store(tmp_path: Path, capsys: pytest.C
 
 
 def test_the_help_has_an_example() -> None:
-    assert "python scripts/segment_extractor/extract_segments.py --kind" in build_parser().format_help()
+    assert "mmpt extract segments --kind" in build_parser().format_help()

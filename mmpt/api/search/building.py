@@ -1,0 +1,245 @@
+"""Bring an index up to date with folders of videos: what is new is encoded, what is unchanged is left alone."""
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmpt.api.capability import MissingCapabilityError
+from mmpt.api.outputs import ClipVectors
+from mmpt.api.pipeline import VideoTextPipeline
+from mmpt.api.search.layout import IndexSettings, key_of
+from mmpt.api.search.nearest import build_nearest
+from mmpt.api.search.snapshot import live_entries
+from mmpt.api.search.summary import IndexSummary
+from mmpt.api.search.thumbnails import clip_thumbnails
+from mmpt.api.search.writer import IndexWriter, compact, writing_index
+from mmpt.store.extraction_job import printable
+from mmpt.store.video_list import find_videos
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import file_sha256
+from mmpt.utils.safe_paths import path_below
+
+__all__ = ["index_folder"]
+
+logger = logging.getLogger(__name__)
+
+#: Share of rows without a video from which an index is compacted.
+_COMPACTED_FROM = 0.5
+
+Progress = Callable[[int, int, str], None]
+
+
+def index_folder(
+    pipeline: VideoTextPipeline,
+    folders: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    index_dir: str | os.PathLike[str],
+    *,
+    clip_seconds: float = 4.0,
+    stride_seconds: float | None = None,
+    thumbnail_pixels: int = 120,
+    workers: int = 1,
+    on_progress: Progress | None = None,
+) -> IndexSummary:
+    """Index the videos of folders, all levels below, in an index that is there or is made.
+
+    Videos are committed one by one: a run that is killed loses those under way, and the next goes on. Videos whose
+    size and time, or else content, are those of the last run are left alone; of these folders' videos that are no
+    longer there, the clips are removed.
+
+    Args:
+        pipeline: the model; an index is of one.
+        folders: one or several.
+        index_dir: where the index is.
+        clip_seconds: length of a clip.
+        stride_seconds: from the start of a clip to the next one's; None: half of a clip.
+        thumbnail_pixels: shorter side of thumbnails; 0: none.
+        workers: threads that make thumbnails while the model works; 0: none.
+        on_progress: is called with (videos done, videos in all, path).
+
+    Raises:
+        MissingCapabilityError: if the model has no vectors to compare.
+        DataError: if a folder has no videos, or the index is another model's or of other settings; says which.
+    """
+    begin = time.monotonic()
+    if "index" not in pipeline.calls or pipeline.dim is None:
+        raise MissingCapabilityError(f"{pipeline.source}: {pipeline.system} gives no vectors that can be searched")
+    stride = clip_seconds / 2 if stride_seconds is None else stride_seconds
+    if not (clip_seconds > 0 and stride > 0) or thumbnail_pixels < 0 or workers < 0:
+        raise DataError("clips and strides last more than 0 seconds; thumbnails and workers are 0 or more")
+    settings = IndexSettings(
+        pipeline.source,
+        pipeline.system,
+        pipeline.fingerprint(),
+        pipeline.dim,
+        float(clip_seconds),
+        float(stride),
+        thumbnail_pixels,
+    )
+    summary = IndexSummary()
+    sources = [folders] if isinstance(folders, str | os.PathLike) else folders
+    with writing_index(index_dir, settings) as writer:
+        found = _found(writer.settings, Path(index_dir), sources)
+        run = _Run(pipeline, writer, summary, workers)
+        run.all(found, on_progress)
+        live = live_entries(writer.entries)
+        summary.videos, summary.clips = len(live), sum(video.entry["rows"] for video in live)
+        rows = writer.rows
+        much_is_gone = rows > 0 and summary.clips < (1 - _COMPACTED_FROM) * rows
+        if not much_is_gone:
+            build_nearest(writer.data, rows, settings.dim)
+    if much_is_gone:
+        compact(index_dir)
+    summary.seconds = time.monotonic() - begin
+    return summary
+
+
+def _found(
+    settings: IndexSettings, index_dir: Path, folders: Sequence[str | os.PathLike[str]]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the videos of folders, key -> path, and how the keys of these folders begin; records new roots."""
+    paths: dict[str, str] = {}
+    prefixes = []
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise DataError(f"{folder}: no such folder")
+        real = os.path.realpath(folder)
+        root = _root_of(real, settings, index_dir)
+        below = os.path.relpath(real, settings.roots[root])
+        prefixes.append(key_of(root, "" if below == "." else f"{below}/"))
+        for item in find_videos([real]):
+            paths[key_of(root, os.path.relpath(item.path, settings.roots[root]))] = item.path
+    return paths, prefixes
+
+
+def _root_of(folder: str, settings: IndexSettings, index_dir: Path) -> int:
+    for number, root in enumerate(settings.roots):
+        if os.path.commonpath([folder, root]) == root:
+            return number
+        if os.path.commonpath([folder, root]) == folder:
+            raise DataError(f"{folder}: {root} below it is indexed by itself in {index_dir}. Use another index")
+    printable_root = printable(folder)
+    if printable_root != folder:
+        raise DataError(f"{printable_root}: its name is not UTF-8; rename the folder")
+    settings.roots.append(folder)
+    settings.write(index_dir)
+    return len(settings.roots) - 1
+
+
+class _Run:
+    """One run over videos: what each needs, and its commit."""
+
+    def __init__(self, pipeline: VideoTextPipeline, writer: IndexWriter, summary: IndexSummary, workers: int) -> None:
+        self.pipeline, self.writer, self.summary, self.workers = pipeline, writer, summary, workers
+
+    def all(self, found: tuple[dict[str, str], list[str]], on_progress: Progress | None) -> None:
+        """Bring all videos up to date."""
+        paths, prefixes = found
+        gone = [
+            key
+            for key, entry in self.writer.entries.items()
+            if key.startswith(tuple(prefixes)) and key not in paths and entry["status"] != "removed"
+        ]
+        self._gone = {key: self.writer.entries[key] for key in gone}
+        pending = [(key, path) for key, path in paths.items() if not self._is_there(key, path)]
+        done = len(paths) - len(pending)
+        for path in self._encode(pending):
+            done += 1
+            if on_progress is not None:
+                on_progress(done, len(paths), path)
+        for key in self._gone:
+            self.summary.removed += self.writer.entries[key]["status"] == "done"
+            self.writer.remove(key)
+
+    def _is_there(self, key: str, path: str) -> bool:
+        """Tell whether a video needs no encoding: unchanged, only touched, or moved."""
+        try:
+            facts = _facts(path)
+        except OSError:
+            return False
+        entry = self.writer.entries.get(key, {})
+        there = entry.get("status") == "done" and entry.get("size") == facts["size"]
+        if there and entry.get("mtime_ns") == facts["mtime_ns"]:
+            self.summary.unchanged += 1
+            return True
+        moved = [] if there else [old for old, was in self._gone.items() if was.get("size") == facts["size"]]
+        if not (there or moved):
+            return False
+        sha256 = file_sha256(path)
+        if there and entry.get("sha256") == sha256:
+            self.writer.update(key, {**entry, **facts})
+            self.summary.unchanged += 1
+            return True
+        return any(self._move(old, key, facts) for old in moved if self._gone[old].get("sha256") == sha256)
+
+    def _move(self, old: str, key: str, facts: dict[str, Any]) -> bool:
+        entry = self._gone.pop(old)
+        if entry["status"] != "done":
+            return False
+        self.writer.update(key, {**entry, **facts})
+        self.writer.remove(old)
+        self.summary.moved += 1
+        return True
+
+    def _encode(self, pending: list[tuple[str, str]]) -> Iterator[str]:
+        """Encode videos in order and commit each; thumbnails are made while the next is encoded."""
+        waiting: deque[tuple[str, str, Any, Future[Any]]] = deque()
+        with ThreadPoolExecutor(max(1, self.workers)) as threads:
+            for key, path in pending:
+                try:
+                    key.encode()
+                    path_below(self.writer.settings.roots[int(key.partition(":")[0])], key.partition(":")[2])
+                    facts = _facts(path)
+                    clips = self.pipeline.encode_clips(
+                        path, self.writer.settings.clip_seconds, self.writer.settings.stride_seconds
+                    )
+                except (DataError, OSError, UnicodeEncodeError) as error:
+                    self._fail(key, path, error)
+                    yield path
+                    continue
+                pixels = self.writer.settings.thumbnail_pixels
+                future = threads.submit(_beside, path, clips, pixels)
+                waiting.append((key, path, (facts, clips), future))
+                while len(waiting) > self.workers:
+                    yield self._commit(*waiting.popleft())
+            while waiting:
+                yield self._commit(*waiting.popleft())
+
+    def _commit(self, key: str, path: str, encoded: tuple[dict[str, Any], ClipVectors], beside: Future[Any]) -> str:
+        facts, clips = encoded
+        before = self.writer.entries.get(key, {}).get("status")
+        try:
+            sha256, thumbnails = beside.result()
+            self.writer.add(key, clips.starts, clips.ends, clips.vectors, thumbnails, {**facts, "sha256": sha256})
+        except DataError as error:
+            self._fail(key, path, error)
+            return path
+        if before == "done":
+            self.summary.replaced += 1
+        else:
+            self.summary.added += 1
+        return path
+
+    def _fail(self, key: str, path: str, error: Exception) -> None:
+        reason = "its name is not UTF-8; rename the file" if isinstance(error, UnicodeEncodeError) else str(error)
+        self.writer.fail(printable(key), printable(reason), {})
+        self.summary.failures.append((printable(path), printable(reason)))
+
+
+def _facts(path: str) -> dict[str, Any]:
+    status = os.stat(path)
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _beside(path: str, clips: ClipVectors, pixels: int) -> tuple[str, list[bytes]]:
+    """Return what a video needs beside its vectors: a hash of its file and thumbnails; none where one cannot be."""
+    sha256 = file_sha256(path)
+    try:
+        return sha256, clip_thumbnails(path, clips.starts, clips.ends, pixels)
+    except DataError as error:
+        logger.warning("%s: no thumbnails (%s)", path, error)
+        return sha256, []

@@ -1,0 +1,119 @@
+"""Scores of labels over the seconds of a video, and the spans that they make.
+
+Returns a matplotlib ``Figure`` drawn without pyplot, as those of :mod:`mmpt.evaluators.figures`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpt.evaluators.figure_style import (
+    LIGHT,
+    WIDTH,
+    Theme,
+    blank_figure,
+    colour_bar,
+    colour_ramp,
+    label_colour,
+    shortened,
+    style_axes,
+)
+from mmpt.utils.errors import DataError
+
+__all__ = ["score_timeline"]
+
+#: Lines of more labels than this cannot be told apart; rows of colours can.
+_MOST_LINES = 6
+_NAME = 30
+
+
+def score_timeline(
+    scores: npt.NDArray[np.floating],
+    labels: Sequence[str],
+    starts: npt.NDArray[np.floating],
+    ends: npt.NDArray[np.floating],
+    spans: Sequence[tuple[float, float, str]] = (),
+    theme: Theme = LIGHT,
+    title: str = "",
+) -> Any:
+    """Draw the scores of labels over a video, above a bar of the spans in which a label is the best.
+
+    Up to six labels are lines, of the colours of their spans; more are rows whose colour is the score.
+
+    Args:
+        scores: (T, L), of every part and label.
+        labels: the L names.
+        starts: (T,), seconds at which the parts begin.
+        ends: (T,), at which they end.
+        spans: (start, end, label) in seconds; none: no bar.
+        theme: colours.
+        title: above all.
+
+    Raises:
+        DataError: if the shapes do not belong together.
+    """
+    if scores.shape != (len(starts), len(labels)) or len(starts) != len(ends) or not scores.size:
+        raise DataError(
+            f"scores of shape {scores.shape} for {len(labels)} labels, {len(starts)} starts, {len(ends)} ends"
+        )
+    as_lines = len(labels) <= _MOST_LINES
+    height = 2.4 if as_lines else 0.3 * len(labels) + 0.7
+    figure = blank_figure(WIDTH, height + (0.6 if spans else 0) + 0.5)
+    grid = figure.add_gridspec(2 if spans else 1, 1, height_ratios=[height, 0.5] if spans else None)
+    upper = figure.add_subplot(grid[0])
+    style_axes(
+        upper, theme, shortened(title, 80), "" if spans else "seconds", "score" if as_lines else "", "y" * as_lines
+    )
+    draw = _lines if as_lines else _rows
+    draw(figure, upper, scores, labels, starts, ends, theme)
+    upper.set_xlim(starts[0], ends.max())
+    if spans:
+        lower = figure.add_subplot(grid[1], sharex=upper)
+        style_axes(lower, theme, "", "seconds", "", grid="")
+        upper.tick_params(labelbottom=False)
+        _bar(lower, spans, labels, float(ends.max() - starts[0]), as_lines, theme)
+    return figure
+
+
+def _lines(
+    figure: Any, axes: Any, scores: np.ndarray, labels: Sequence[str], starts: np.ndarray, ends: np.ndarray,
+    theme: Theme,
+) -> None:  # fmt: skip
+    marker = "o" if len(starts) <= 40 else None
+    for number, label in enumerate(labels):
+        look = {"color": label_colour(number), "linewidth": 1.8, "marker": marker, "markersize": 3}
+        axes.plot((starts + ends) / 2, scores[:, number], label=shortened(label, _NAME), **look)
+    axes.margins(y=0.12)
+    place = {"loc": "outside lower left", "ncols": min(4, len(labels)), "fontsize": 9}
+    figure.legend(frameon=False, labelcolor=theme.text, **place)
+
+
+def _rows(
+    figure: Any, axes: Any, scores: np.ndarray, labels: Sequence[str], starts: np.ndarray, ends: np.ndarray,
+    theme: Theme,
+) -> None:  # fmt: skip
+    edges = np.append(starts, ends[-1])  # parts may overlap: each is drawn up to the next
+    image = axes.pcolormesh(edges, np.arange(len(labels) + 1) - 0.5, scores.T, cmap=colour_ramp(theme))
+    axes.set_yticks(range(len(labels)), [shortened(label, _NAME) for label in labels])
+    axes.invert_yaxis()
+    colour_bar(figure, image, axes, theme, fraction=0.03, pad=0.01)
+
+
+def _bar(
+    axes: Any, spans: Sequence[tuple[float, float, str]], labels: Sequence[str], seconds: float, coloured: bool,
+    theme: Theme,
+) -> None:  # fmt: skip
+    for start, end, label in spans:
+        number = list(labels).index(label)
+        colour = label_colour(number) if coloured else theme.series[number % 2]
+        axes.broken_barh([(start, end - start)], (0, 1), color=colour, linewidth=0)
+        letters = int((end - start) / seconds * 110)  # that many fit into the bar
+        if letters >= 4:
+            name = shortened(label, letters)
+            axes.text(
+                (start + end) / 2, 0.5, name, ha="center", va="center", color="#ffffff", fontsize=8.5, clip_on=True
+            )
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0.5], ["best"])

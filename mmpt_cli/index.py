@@ -1,0 +1,136 @@
+"""Make an index of the clips of one's videos, for ``mmpt search``, or bring it up to date.
+
+A run that was killed goes on with the same command. Exit code 1 if more than --max-failed of the videos failed or
+--verify finds damage, 2 for any other error, 130 if interrupted.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mmpt.utils.errors import DataError, MMPTError
+from mmpt_cli.extraction import check_arguments, exit_code
+
+__all__ = ["build_parser", "main"]
+
+_EXAMPLE = """examples:
+  mmpt index my_videos --model runs/demo --out my_index
+  mmpt index my_index --info
+  mmpt index my_index --verify
+  mmpt index my_index --compact
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        "mmpt index", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="FOLDER", help="folders of videos, all levels below; else one index")
+    add("--model", metavar="SOURCE", help="YAML of a job, run folder, folder of save_pretrained, or hub id")
+    add("--out", metavar="DIR", help="the index: made, or brought up to date")
+    add("--clip-seconds", type=float, default=4.0, help="length of a clip (4)")
+    add("--stride-seconds", type=float, help="from one clip's start to the next one's (half of a clip)")
+    add("--thumbnail-pixels", type=int, default=120, help="shorter side of thumbnails; 0: none (120)")
+    add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
+    add("--workers", type=int, default=1, help="threads that make thumbnails while the model works (1)")
+    add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
+    add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0, 0 to 1 (0.1)")
+    add("--info", action="store_true", help="tell what an index holds")
+    add("--verify", action="store_true", help="compare all that an index holds with its checksums")
+    add("--compact", action="store_true", help="free the room of videos that are gone")
+    add("--json", action="store_true", help="print one JSON document")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR if options.quiet else logging.WARNING, format="%(message)s")
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    asked = [name for name in ("info", "verify", "compact") if getattr(options, name)]
+    if not asked:
+        return _index(options)
+    if len(asked) > 1 or len(options.folders) > 1 or options.out or options.model:
+        raise MMPTError(f"--{asked[0]} goes with one index and nothing else: mmpt index DIR --{asked[0]}")
+    found, code = {"info": _info, "verify": _verify, "compact": _compact}[asked[0]](options.folders[0])
+    print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    return code
+
+
+def _index(options: argparse.Namespace) -> int:
+    if not options.model or not options.out:
+        raise MMPTError("--model and --out are needed: mmpt index FOLDER --model SOURCE --out DIR")
+    check_arguments(options)
+    from mmpt.api.pipeline import VideoTextPipeline
+    from mmpt.api.search import index_folder
+
+    pipeline = VideoTextPipeline.from_pretrained(options.model, device=options.device, overrides=options.override)
+    with _progress(not options.quiet and sys.stderr.isatty()) as tell:
+        summary = index_folder(
+            pipeline,
+            options.folders,
+            options.out,
+            clip_seconds=options.clip_seconds,
+            stride_seconds=options.stride_seconds,
+            thumbnail_pixels=options.thumbnail_pixels,
+            workers=options.workers,
+            on_progress=tell,
+        )
+    print(json.dumps(summary.as_dict()) if options.json else summary.describe())
+    if summary.failed_fraction > options.max_failed:
+        print(f"error: {summary.failed_fraction:.0%} of the videos failed", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _progress(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
+    from tqdm import tqdm
+
+    with tqdm(unit="video", disable=not shown) as bar:
+
+        def tell(done: int, total: int, path: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+def _info(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search import ClipIndex
+
+    index = ClipIndex.open(folder)
+    snapshot = index.snapshot
+    counts = {"videos": len(snapshot.videos), "clips": len(index), "failed": len(snapshot.failed)}
+    rows = {"rows": len(snapshot.vectors), "rows_in_faiss_index": index.nearest.indexed}
+    return {**vars(index.settings), **counts, **rows}, 0
+
+
+def _verify(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search.snapshot import Snapshot
+
+    snapshot = Snapshot(folder)
+    damaged = list(snapshot.damaged())
+    return {"videos": len(snapshot.videos), "damaged": damaged}, 1 if damaged else 0
+
+
+def _compact(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search.writer import compact
+
+    if not folder:
+        raise DataError("name an index")
+    return {"rows_removed": compact(folder)}, 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

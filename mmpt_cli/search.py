@@ -1,0 +1,140 @@
+"""Search an index of ``mmpt index`` by a text, a part of a video, or a picture."""
+
+import argparse
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmpt.utils.errors import MMPTError
+from mmpt_cli.extraction import exit_code
+
+if TYPE_CHECKING:
+    from mmpt.api.search import SearchHit
+
+__all__ = ["build_parser", "clip_of", "clock", "main"]
+
+_EXAMPLE = """examples:
+  mmpt search my_index "a red star falls"
+  mmpt search my_index --clip one.mp4@3-8 --top 3
+  mmpt search my_index --image star.png --json
+  mmpt search my_index "a red star falls" --thumbnails pictures --html found.html
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        "mmpt search", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("index", metavar="DIR", help="the index")
+    add("text", nargs="?", help="what to look for")
+    add("--clip", metavar="VIDEO[@START-END]", help="look for what is like these seconds of a video")
+    add("--image", metavar="FILE", help="look for what is like a JPEG or PNG picture")
+    add("--top", type=int, default=10, help="at most so many results (10)")
+    add("--per-video", type=int, help="at most so many of each video")
+    add("--min-score", type=float, help="cosine that a result must have, -1 to 1")
+    add("--every-clip", action="store_true", help="do not merge overlapping clips of a video")
+    add("--model", metavar="SOURCE", help="the index's model, where it is now")
+    add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
+    add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
+    add("--root", action="append", metavar="DIR", help="where an indexed folder is now; once for each, in order")
+    add("--thumbnails", metavar="DIR", help="write the results' pictures here, 01.jpg and so on")
+    add("--html", metavar="FILE", help="write a page of the results")
+    add("--json", action="store_true", help="print one JSON document")
+    add("--quiet", action="store_true", help="no warnings")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR if options.quiet else logging.WARNING, format="%(message)s")
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if sum(query is not None for query in (options.text, options.clip, options.image)) != 1:
+        raise MMPTError("give one of a text, --clip and --image")
+    from mmpt.api.pipeline import VideoTextPipeline
+    from mmpt.api.search import ClipIndex
+    from mmpt.api.search.layout import IndexSettings
+
+    source = options.model or IndexSettings.read(Path(options.index)).model
+    pipeline = VideoTextPipeline.from_pretrained(source, device=options.device, overrides=options.override)
+    index = ClipIndex.open(options.index, pipeline, options.root)
+    hits = index.search(
+        options.text,
+        clip=None if options.clip is None else clip_of(options.clip),
+        image=options.image,
+        top=options.top,
+        per_video=options.per_video,
+        min_score=options.min_score,
+        merge=not options.every_clip,
+    )
+    _write_pictures(hits, options.thumbnails)
+    if options.html:
+        _write_page(hits, options)
+    if options.json:
+        print(json.dumps([{"rank": rank, **hit.as_dict()} for rank, hit in enumerate(hits, 1)]))
+    else:
+        for rank, hit in enumerate(hits, 1):
+            print(f"{rank:>3}  {hit.score:6.3f}  {clock(hit.start)}-{clock(hit.end)}  {hit.video}")
+    return 0
+
+
+def clip_of(text: str) -> tuple[str, float, float | None]:
+    """Return path, start and end of ``VIDEO@START-END`` in seconds, or of a whole video.
+
+    Raises:
+        MMPTError: if the seconds are none, or not in order.
+    """
+    path, at, seconds = text.rpartition("@")
+    if not at or Path(text).exists():
+        return text, 0.0, None
+    start, dash, end = seconds.partition("-")
+    try:
+        found = float(start), float(end)
+    except ValueError:
+        found = (math.nan, math.nan)
+    if not dash or not 0 <= found[0] < found[1] < math.inf:
+        raise MMPTError(f"--clip {text}: expected VIDEO@START-END in seconds, such as one.mp4@3-8")
+    return path, *found
+
+
+def clock(seconds: float) -> str:
+    """Return a time as minutes and seconds, ``mm:ss``."""
+    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
+
+
+def _write_pictures(hits: Sequence["SearchHit"], folder: str | None) -> None:
+    from mmpt.utils.files import atomic_open
+
+    for rank, hit in enumerate(hits if folder else [], 1):
+        if (picture := hit.thumbnail()) is not None:
+            with atomic_open(Path(str(folder), f"{rank:02d}.jpg"), "wb") as file:
+                file.write(picture)
+
+
+def _write_page(hits: Sequence["SearchHit"], options: argparse.Namespace) -> None:
+    from mmpt.evaluators.page import options_card, page, section
+    from mmpt.store.images import decode_image
+    from mmpt.utils.files import atomic_open
+
+    cards = []
+    for rank, hit in enumerate(hits, 1):
+        picture = hit.thumbnail()
+        frames = None if picture is None else decode_image(picture)[None]
+        place = f"{clock(hit.start)}-{clock(hit.end)}, score {hit.score:.3f}"
+        cards.append(options_card(Path(hit.video).name, frames, f"{rank}. {place}", []))
+    query = options.text or options.clip or options.image
+    with atomic_open(options.html) as file:
+        file.write(page("Search", [section(query, f"{len(hits)} results in {options.index}", *cards)], ""))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -80,7 +80,8 @@ def _run(options: argparse.Namespace) -> int:
     if len(asked) > 1 or len(options.folders) > 1 or options.out or options.model:
         raise MMPTError(f"--{asked[0]} goes with one index and nothing else: mmpt index DIR --{asked[0]}")
     found, code = {"info": _info, "verify": _verify, "compact": _compact}[asked[0]](options.folders[0])
-    print(json.dumps(found, indent=2) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    lines = [f"{name}: {value}" for name, value in found.items()]
+    print(json.dumps(found, indent=2) if options.json else "\n".join(lines))
     return code
 
 

@@ -11,29 +11,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
+from mmpt.api.job_files import find_checkpoint, read_job
+from mmpt.api.loading import Place, load_model, reads_frames
+from mmpt.api.provenance import S3D_WEIGHTS
 from mmpt.api.raw_frames import frame_input, prepare_frames
 from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.modules.s3d import load_s3d
-from mmpt.processors.base import Aligner, AlignerOptions
-from mmpt.processors.subword_texts import SubwordOptions
-from mmpt.tasks.task import chosen_weights, config_task
-from mmpt.utils.checkpoint import LoadReport, load_into
+from mmpt.processors.base import AlignerOptions
+from mmpt.utils.checkpoint import LoadReport
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
 from mmpt.utils.files import resolve_path
-from mmpt.utils.options import read_options, read_section
-from mmpt.utils.registry import build, resolve_class
-from mmpt.utils.subwords import load_subwords
-from mmpt.utils.tokenizers import load_tokenizer
-from mmpt.utils.weight_files import load_state_dict_file
+from mmpt.utils.options import read_section
 
 __all__ = ["S3D_WEIGHTS", "MMPTModel"]
 
-#: Where the published snippet has the weights of S3D.
-S3D_WEIGHTS = "pretrained_models/s3d_howto100m.pth"
 # Seconds that S3D takes at a time; as many more would only need more memory.
 _SECONDS_AT_A_TIME = 8
 
@@ -101,25 +94,15 @@ class MMPTModel(nn.Module):
             CheckpointError: if weights are missing or do not fit.
         """
         settings = read_job(Path(config), overrides)
-        weights = find_checkpoint(settings, Path(checkpoint), str(config))
-        frames = _reads_frames(settings)
+        place = Place(settings, find_checkpoint(settings, Path(checkpoint), str(config)))
+        frames = reads_frames(settings)
         video_encoder = None if s3d_weights is None or frames else _load_video_encoder(s3d_weights)
-        # As in a test, the checkpoint replaces all weights: those of dataset.bert_name are not needed.
-        OmegaConf.update(settings, "dataset.split", "test", force_add=True)
-        state = load_state_dict_file(weights, chosen_weights(settings))
-        for key, size in sizes_of(state).items():
-            if OmegaConf.select(settings, key) is None:
-                OmegaConf.update(settings, key, size, force_add=True)
-        model = config_task(settings).build_model()
-        report = load_into(model, state, source=str(weights))
-        aligner = (
-            build("aligner", str(settings.dataset.aligner), settings.dataset) if frames else Aligner(settings.dataset)
-        )
-        built = cls(settings, model, video_encoder, l2_normalize)
-        built.load_report = report
-        if hasattr(aligner, "pretext"):
-            built.pretext = aligner.pretext()
-        return built.eval(), _tokenizer_of(settings.dataset), aligner
+        loaded = load_model(place)
+        built = cls(loaded.config, loaded.model, video_encoder, l2_normalize)
+        built.load_report = loaded.report
+        if hasattr(loaded.aligner, "pretext"):
+            built.pretext = loaded.aligner.pretext()
+        return built.eval(), loaded.tokenizer, loaded.aligner
 
     def train(self, mode: bool = True) -> "MMPTModel":
         """Set the mode of the model; S3D stays in eval mode, or a batch would change its statistics."""
@@ -252,20 +235,6 @@ class MMPTModel(nn.Module):
                 f"video_frames has {frames.shape[1]} seconds, but the model takes dataset.max_video_len: "
                 f"{self.max_video_len}. Cut the video into parts"
             )
-
-
-def _reads_frames(config: DictConfig) -> bool:
-    name = OmegaConf.select(config, "model.model_cls")
-    return bool(name) and getattr(resolve_class("model", str(name)), "reads_frames", False)
-
-
-def _tokenizer_of(section: Any) -> Any:
-    """Return the tokenizer of a ``dataset`` section."""
-    subwords = read_options(section, SubwordOptions).tokenizer
-    if subwords:
-        return load_subwords(subwords)
-    text = read_options(section, AlignerOptions)
-    return load_tokenizer(text.bert_name, text.use_fast)
 
 
 def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:

@@ -13,15 +13,39 @@ Shapes: N videos, M texts, L labels, T parts of a video, H hidden.
 """
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from mmpt.api.capability import require_call, system_of
+from mmpt.api.classifying import (
+    best_hits,
+    check_labels,
+    filled,
+    label_vectors,
+    mean_over_templates,
+    ranked,
+    temperature_of,
+)
+from mmpt.api.loading import Loaded, find_model, load_model
 from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline, VideoClip
+from mmpt.api.pipeline_parts import answered_calls, reader_of, saved_encoder, vector_width
+from mmpt.api.provenance import provenance_of
+from mmpt.api.scoring import Comparer
+from mmpt.api.segmenting import by_head, by_states, head_timeline, states_timeline, window_timeline
+from mmpt.api.text_input import TextReader, check_texts
+from mmpt.api.video_input import FeatureReader, Rows, spans_of
+from mmpt.api.video_sources import as_list, source_of
+from mmpt.utils.devices import pick_device
+from mmpt.utils.errors import DataError
 
 __all__ = ["Video", "VideoTextPipeline"]
 
@@ -42,12 +66,28 @@ class VideoTextPipeline:
         dim: H, the width of its vectors; None where it has none.
     """
 
-    model: nn.Module
-    config: DictConfig
-    source: str
-    system: str
-    calls: frozenset[str]
-    dim: int | None
+    def __init__(
+        self,
+        loaded: Loaded,
+        source: str,
+        *,
+        encoder_weights: str | os.PathLike[str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.model: nn.Module = loaded.model
+        self.config: DictConfig = loaded.config
+        self.tokenizer, self.aligner = loaded.tokenizer, loaded.aligner
+        self.source = source
+        #: The folder that it was loaded from, if it was one.
+        self.folder = folder
+        self.system: str = system_of(self.model)
+        self.calls: frozenset[str] = answered_calls(self.model)
+        self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
+        #: What made the features that it was trained on; None where that is not known, or it reads frames.
+        self.provenance = None if getattr(self.model, "reads_frames", False) else provenance_of(self.config)
+        self.encoder_weights = encoder_weights
+        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights)
+        self.comparer = Comparer(self.model, TextReader(self.config, self.model, self.tokenizer, self.aligner))
 
     @classmethod
     def from_pretrained(
@@ -60,21 +100,53 @@ class VideoTextPipeline:
         overrides: Sequence[str] = (),
         revision: str | None = None,
     ) -> Self:
-        """Load a model from a YAML of a job, a run folder, a folder of ``save_pretrained`` or a Hugging Face hub id."""
-        raise NotImplementedError
+        """Load a model.
+
+        Args:
+            source: the YAML of a job or test (its project is expanded where it does not exist), a run folder, a
+                checkpoint in one, a folder of :meth:`save_pretrained`, or the Hugging Face hub id of one.
+            checkpoint: another file of weights.
+            device: by default a GPU if there is one.
+            s3d_weights: the weights of S3D for models of its features, by default where the published snippet has
+                them; needed for files and frames, not for features. Of features of a local Hugging Face model, its
+                folder.
+            overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
+            revision: branch, tag or commit of a hub id.
+
+        Raises:
+            CheckpointError: if there is no such model, or its weights do not fit.
+            ConfigError: if its settings are wrong.
+        """
+        place = find_model(source, checkpoint, overrides, revision)
+        weights = s3d_weights if s3d_weights is not None else saved_encoder(place)
+        pipeline = cls(load_model(place), str(source), encoder_weights=weights, folder=place.folder)
+        return pipeline.to(pick_device(device))
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        raise NotImplementedError
+        return self.comparer.device
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device and return the pipeline."""
-        raise NotImplementedError
+        self.model.to(pick_device(device))
+        if isinstance(self.reader, FeatureReader):
+            self.reader.reset()
+        return self
 
     def fingerprint(self) -> str:
         """Return a hash of weights and settings that vectors depend on: equal ones give comparable vectors."""
-        raise NotImplementedError
+        from mmpt.api.saving import fingerprint_of
+
+        return fingerprint_of(self)
+
+    def video_inputs(self, video: Video, fps: float | None = None) -> tuple[Tensor, Tensor]:
+        """Return what the model reads of one video, on its device: ``vfeats`` and ``vmasks``.
+
+        Features (W, M, D) of the W windows of a video, one if it is no longer than ``max_video_len`` seconds; frames
+        uint8 (1, N, 3, height, width).
+        """
+        return self.comparer.moved(self.reader.whole(source_of(video, fps)))
 
     def encode_video(
         self,
@@ -84,29 +156,82 @@ class VideoTextPipeline:
         batch_size: int = 8,
         progress: bool = False,
     ) -> np.ndarray:
-        """Encode videos: float32 (N, H); (H,) for a single video."""
-        raise NotImplementedError
+        """Encode videos: float32 (N, H); (H,) for a single video.
+
+        Models of features see a video of more than ``max_video_len`` seconds in windows of equal length, whose
+        directions and lengths are averaged; models of frames as many as their job takes, evenly spread. MERLOT Reserve
+        sees frames, without the sound.
+
+        Args:
+            videos: paths, clips, frames or features.
+            fps: the rate of what comes as frames.
+            batch_size: windows that the model takes at a time.
+            progress: show a bar.
+
+        Raises:
+            MissingCapabilityError: if the model has no vectors.
+            DataError: if a video cannot be read; names it.
+        """
+        require_call(self, "encode_video")
+        given, single = as_list(videos)
+        if not given:
+            return np.zeros((0, self.dim or 0), np.float32)
+        vectors = self.comparer.video_vectors(self._rows(given, fps, progress), batch_size)
+        return vectors[0] if single else vectors
 
     def encode_clips(
-        self, video: Video, clip_seconds: float, stride_seconds: float | None = None, *, batch_size: int = 32
+        self,
+        video: Video,
+        clip_seconds: float,
+        stride_seconds: float | None = None,
+        *,
+        fps: float | None = None,
+        batch_size: int = 32,
     ) -> ClipVectors:
-        """Encode the T parts of ``clip_seconds`` of a video, decoded once; the last may be shorter."""
-        raise NotImplementedError
+        """Encode the T parts of ``clip_seconds`` of a video, decoded once; the last may be shorter.
+
+        Models of features have parts of whole seconds. Times are from the start of the video or clip.
+        """
+        require_call(self, "encode_video")
+        opened, duration = self.reader.opened(source_of(video, fps))
+        spans = spans_of(duration, clip_seconds, stride_seconds, self.reader.grain)
+        vectors = self.comparer.video_vectors(self.reader.parts(opened, spans), batch_size)
+        starts, ends = (np.array(side, np.float64) for side in zip(*spans, strict=True))
+        return ClipVectors(starts, ends, vectors)
 
     def encode_image(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Encode pictures (height, width, 3) uint8 as videos that stand still: float32 (N, H)."""
-        raise NotImplementedError
+        """Encode pictures (height, width, 3) uint8 as videos of a second that stand still: float32 (N, H)."""
+        wanted = self.reader.encoder.fps if isinstance(self.reader, FeatureReader) else self.reader.wanted.frames
+        still = [np.repeat(np.asarray(image)[None], wanted, 0) for image in images]
+        return self.encode_video(still, fps=float(wanted))
 
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """Encode texts: float32 (M, H); (H,) for a single text."""
-        raise NotImplementedError
+        """Encode texts: float32 (M, H); (H,) for a single text.
+
+        Raises:
+            MissingCapabilityError: if the model has no vectors.
+            DataError: if a text is empty; names its place.
+        """
+        require_call(self, "encode_text")
+        given, single = check_texts(texts)
+        vectors = self.comparer.text_vectors(given, batch_size)
+        return vectors[0] if single else vectors
 
     def similarity(
         self, texts: str | Sequence[str], videos: Video | Sequence[Video], *, fps: float | None = None,
         batch_size: int = 8, progress: bool = False,
     ) -> np.ndarray:  # fmt: skip
-        """Score every text against every video: float32 (M, N)."""
-        raise NotImplementedError
+        """Score every text against every video: float32 (M, N).
+
+        Dot products of vectors, as the tests of retrieval compare them (MERLOT and MERLOT Reserve: cosines); VIOLET and
+        LAVENDER fuse every pair.
+        """
+        require_call(self, "similarity")
+        given, _ = check_texts(texts)
+        rows = self._rows(as_list(videos)[0], fps, progress)
+        if self.dim is None:
+            return self.comparer.fused_scores(given, rows, batch_size)
+        return self.comparer.text_vectors(given, 64) @ self.comparer.video_vectors(rows, batch_size).T
 
     def classify(
         self,
@@ -117,19 +242,44 @@ class VideoTextPipeline:
         top: int | None = None,
         fps: float | None = None,
     ) -> Any:
-        """Rank labels for each video: lists of :class:`~mmpt.api.outputs.Label`; one list for a single video."""
-        raise NotImplementedError
+        """Rank labels for each video: lists of :class:`~mmpt.api.outputs.Label`; one list for a single video.
+
+        A label is put into every template; the vectors of its texts are averaged, or where there are none its scores.
+        Probabilities are the softmax of scores over ``loss.temperature`` of the job (1 where it has none).
+        """
+        require_call(self, "classify")
+        names = check_labels(labels)
+        given, single = as_list(videos)
+        scores = self.label_scores(self._rows(given, fps, False), names, templates)
+        temperature = temperature_of(self.config)
+        found = [ranked(row, names, temperature, top) for row in scores]
+        return found[0] if single else found
 
     def retrieve(
-        self, queries: str | Sequence[str], videos: Sequence[Video] | np.ndarray, *, top: int = 10
+        self,
+        queries: str | Sequence[str],
+        videos: Sequence[Video] | np.ndarray,
+        *,
+        top: int = 10,
+        fps: float | None = None,
     ) -> list[list[Hit]] | list[Hit]:
         """Find the videos that fit each text best; ``videos`` may be vectors (N, H) of :meth:`encode_video`."""
-        raise NotImplementedError
+        require_call(self, "retrieve")
+        given, single = check_texts(queries, "query")
+        if isinstance(videos, np.ndarray):
+            if videos.ndim != 2 or videos.shape[1] != self.dim:
+                raise DataError(f"vectors of shape {videos.shape}: this model has {self.dim} wide ones")
+            scores, names = self.encode_text(given) @ videos.T, [str(row) for row in range(len(videos))]
+        else:
+            scores = self.similarity(given, videos, fps=fps)
+            names = [source_of(video, fps, row).name for row, video in enumerate(videos)]
+        hits = best_hits(scores, names, top)
+        return hits[0] if single else hits
 
     def segment(
         self,
         video: Video,
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         *,
         templates: Sequence[str] = ("{}",),
         window_seconds: float | None = None,
@@ -137,8 +287,34 @@ class VideoTextPipeline:
         background: float | None = None,
         fps: float | None = None,
     ) -> Timeline:
-        """Score labels over a video, part by part."""
-        raise NotImplementedError
+        """Score labels over a video, part by part.
+
+        A model with a head of classes tells those it was trained on (``labels``: which of them; None: all). VideoCLIP
+        and VLM compare the states of seconds with the labels, as their zero-shot tests do. Others, and these where
+        ``window_seconds`` is given, score parts of ``stride_seconds`` by windows around them, by default of 4 seconds.
+        """
+        require_call(self, "segment")
+        source = source_of(video, fps)
+        wanted = None if labels is None else check_labels(labels)
+        if by_head(self.model):
+            return head_timeline(self, source, wanted, background)
+        names = check_labels(wanted or [])
+        if by_states(self.model, window_seconds):
+            return states_timeline(self, source, names, templates, background)
+        return window_timeline(self, source, names, templates, (window_seconds, stride_seconds), background)
+
+    def _rows(self, videos: Sequence[Any], fps: float | None, progress: bool) -> Iterator[Rows]:
+        """Read videos one after another."""
+        for number, video in enumerate(tqdm(videos, desc="videos", unit="video", disable=not progress)):
+            yield self.reader.whole(source_of(video, fps, number))
+
+    def label_scores(self, rows: Iterator[Rows], labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+        """Score labels against rows of videos: (N, L)."""
+        texts = filled(templates, labels)
+        if self.dim is None:
+            return mean_over_templates(self.comparer.fused_scores(texts, rows, 8), len(labels))
+        vectors = label_vectors(self.comparer.text_vectors(texts, 64), len(labels))
+        return self.comparer.video_vectors(rows, 8) @ vectors.T
 
     def answer(
         self,
@@ -151,19 +327,32 @@ class VideoTextPipeline:
         fps: float | None = None,
     ) -> list[Answer]:
         """Answer a question, best answer first: among ``options``, or open-ended among ``answers`` or all it knows."""
-        raise NotImplementedError
+        return import_module("mmpt.api.answering").answer(
+            self, video, question, options, answers=answers, top=top, fps=fps
+        )
 
     def caption(self, videos: Video | Sequence[Video], *, fps: float | None = None, **decoding: Any) -> Any:
         """Write a caption: a string, or a list of them for several videos."""
-        raise NotImplementedError
+        return import_module("mmpt.api.answering").caption(self, videos, fps=fps, **decoding)
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, licence: str | None = None, metrics: dict[str, Any] | None = None,
         include_video_encoder: bool = False,
     ) -> None:  # fmt: skip
-        """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder."""
-        raise NotImplementedError
+        """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder.
+
+        It loads again from anywhere, without the run. ``metrics`` maps tests to numbers; by default the card has those
+        of the ``metrics.json`` files in the run folder. A folder of an earlier call is replaced as a whole.
+        """
+        from mmpt.api.saving import save_folder
+
+        save_folder(self, folder, licence, metrics, include_video_encoder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None, **saving: Any) -> str:
-        """Upload what :meth:`save_pretrained` writes; return its address."""
-        raise NotImplementedError
+        """Upload what :meth:`save_pretrained` writes, with its options; return the address."""
+        from mmpt.api.hub import upload
+
+        with tempfile.TemporaryDirectory() as folder:
+            saved = Path(folder) / repo_id.rpartition("/")[2]
+            self.save_pretrained(saved, **saving)
+            return upload(saved, repo_id, private, token)

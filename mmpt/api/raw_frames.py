@@ -21,7 +21,7 @@ from mmpt.processors.reserve_pretraining import ReservePretrainingAlignerOptions
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_section, section_of
 
-__all__ = ["FrameInput", "frame_input", "prepare_frames"]
+__all__ = ["FrameInput", "frame_bytes", "frame_input", "prepare_frames"]
 
 
 class FrameInput(NamedTuple):
@@ -84,7 +84,7 @@ def prepare_frames(video_frames: Tensor, vmasks: Tensor | None, wanted: FrameInp
     real_frames = torch.ones(shape, dtype=torch.bool) if vmasks is None else vmasks.bool().cpu()
     if real_frames.shape != shape:
         raise DataError(f"vmasks has shape {tuple(real_frames.shape)}, expected {tuple(shape)}: one value per frame")
-    pixels = _bytes(video_frames)
+    pixels = frame_bytes(video_frames)
     vfeats = np.zeros((shape[0], wanted.frames, 3, *wanted.size), dtype=np.uint8)
     masks = np.zeros((shape[0], wanted.frames), dtype=bool)
     for row, (video, real) in enumerate(zip(pixels, real_frames.numpy(), strict=True)):
@@ -97,11 +97,17 @@ def prepare_frames(video_frames: Tensor, vmasks: Tensor | None, wanted: FrameInp
     return torch.from_numpy(vfeats), torch.from_numpy(masks)
 
 
-def _bytes(frames: Tensor) -> np.ndarray:
-    if frames.dtype == torch.uint8:
-        return frames.cpu().numpy()
-    if not frames.is_floating_point():
-        raise DataError(f"video_frames is {frames.dtype}: give uint8, or floats in [0, 1]")
-    if not bool(((frames >= 0) & (frames <= 1)).all()):
+def frame_bytes(frames: Tensor | np.ndarray) -> np.ndarray:
+    """Return frames of any shape as uint8, on the CPU.
+
+    Raises:
+        DataError: unless they are uint8, or floats in [0, 1].
+    """
+    given = torch.as_tensor(frames)
+    if given.dtype == torch.uint8:
+        return given.cpu().numpy()
+    if not given.is_floating_point():
+        raise DataError(f"video_frames is {given.dtype}: give uint8, or floats in [0, 1]")
+    if not bool(((given >= 0) & (given <= 1)).all()):
         raise DataError("video_frames has values outside [0, 1]: give uint8, or floats in [0, 1]")
-    return (frames.float() * 255).round().to(torch.uint8).cpu().numpy()
+    return (given.float() * 255).round().to(torch.uint8).cpu().numpy()

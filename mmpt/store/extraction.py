@@ -21,7 +21,14 @@ from mmpt.store.video_list import VideoItem
 from mmpt.utils.files import atomic_open, sole_writer
 from mmpt.utils.safe_paths import path_below
 
-__all__ = ["ExtractionOptions", "ExtractionSummary", "FrameEncoder", "extract_features", "feature_path"]
+__all__ = [
+    "ExtractionOptions",
+    "ExtractionSummary",
+    "FrameEncoder",
+    "extract_features",
+    "feature_path",
+    "whole_seconds",
+]
 
 
 class FrameEncoder(Protocol):
@@ -125,7 +132,7 @@ class _FeatureJob(ExtractionJob):
             report=report,
         )
         for block in blocks:
-            yield _whole_seconds(block, fps, self.encoder.pad), len(block) / fps
+            yield whole_seconds(block, fps, self.encoder.pad), len(block) / fps
 
     def is_there(self, item: VideoItem) -> bool:
         entry = self.manifest.entries.get(item.video_id)
@@ -162,8 +169,8 @@ class _FeatureJob(ExtractionJob):
         assert not self.parts, "each video was written when it ended"
 
 
-def _whole_seconds(block: np.ndarray, fps: int, pad: str) -> np.ndarray:
-    """Fill up the last second: (frames, H, W, 3) -> (seconds, fps, H, W, 3)."""
+def whole_seconds(block: np.ndarray, fps: int, pad: str) -> np.ndarray:
+    """Fill up the last second (``pad``: zero or repeat): (frames, H, W, 3) -> (seconds, fps, H, W, 3)."""
     short = -len(block) % fps
     if short:
         filling = np.zeros_like(block[:1]) if pad == "zero" else block[-1:]

@@ -8,6 +8,7 @@ import bisect
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -90,11 +91,11 @@ def pictures_at(
     done = 0
     if clock.times is not None and seconds:
         attempt = DecodeReport()
-        targets = [clock.times.shown_at(second) for second in seconds]
+        asked = Counter(clock.times.shown_at(second) for second in seconds)
         try:
             with open_video(path, threads) as (container, stream):
-                for target, frame in sought_pictures(container, stream, clock.times, dict.fromkeys(targets), attempt):
-                    for _ in range(targets.count(target)):
+                for target, frame in sought_pictures(container, stream, clock.times, asked, attempt):
+                    for _ in range(asked[target]):
                         done += 1
                         yield frame
         except (CannotSeekError, av.FFmpegError):

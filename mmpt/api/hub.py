@@ -1,0 +1,50 @@
+"""Folders of saved models on the Hugging Face hub: down and up."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmpt.utils.errors import CheckpointError
+from mmpt.utils.extras import require
+
+__all__ = ["download", "upload"]
+
+#: What a saved model is made of; nothing else of a repository is fetched.
+_FILES = ["config.yaml", "model.safetensors", "README.md", "bert/*", "tokenizer/*", "s3d.pth"]
+
+
+def download(repo_id: str, revision: str | None = None) -> Path:
+    """Return a local copy of a saved model, from the cache where it is there; ``HF_HUB_OFFLINE`` is honoured.
+
+    Raises:
+        CheckpointError: if it cannot be had; names what was looked for.
+    """
+    hub = require("huggingface_hub", "app")
+    try:
+        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # the client raises many kinds, of its HTTP library too
+        at = "" if revision is None else f" at revision {revision}"
+        raise CheckpointError(
+            f"{repo_id}: there is no such file or folder here, nor does the Hugging Face hub or its cache deliver a "
+            f"model of that name{at} ({_first_line(error)})"
+        ) from error
+
+
+def upload(folder: Path, repo_id: str, private: bool, token: str | None, api: Callable[..., Any] | None = None) -> str:
+    """Upload a saved folder as a model; return its address.
+
+    Raises:
+        CheckpointError: if the hub refuses.
+    """
+    make = api or require("huggingface_hub", "app").HfApi
+    client = make(token=token)
+    try:
+        address = str(client.create_repo(repo_id, private=private, exist_ok=True))
+        client.upload_folder(folder_path=str(folder), repo_id=repo_id, commit_message="A model of MMPT")
+    except Exception as error:  # as above
+        raise CheckpointError(f"{repo_id}: the hub did not take the model ({_first_line(error)})") from error
+    return address
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,178 @@
+"""Timelines: scores of labels over a video, by states of seconds, by a trained head, or by windows.
+
+Shapes: T parts, L labels, W windows, M seconds of one, H hidden.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from mmpt.api.classifying import filled, label_vectors
+from mmpt.api.outputs import Timeline
+from mmpt.api.video_input import spans_of
+from mmpt.api.video_sources import Source
+from mmpt.processors.base import TextOptions
+from mmpt.processors.windows import Windows, average_windows, video_only_text
+from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.options import read_section
+from mmpt.utils.registry import build
+from mmpt.utils.tokenizers import special_ids
+
+__all__ = ["by_head", "by_states", "class_names", "head_timeline", "states_timeline", "window_timeline"]
+
+_SECONDS_OF_A_WINDOW = 4.0
+_WINDOWS_AT_ONCE = 64
+
+
+def class_names(config: Any) -> list[str] | None:
+    """Return the names of the classes of a trained head; None where neither settings nor data of the job say.
+
+    A saved folder has them in ``dataset.class_names``; a run's are those of its annotations.
+    """
+    stored = OmegaConf.select(config, "dataset.class_names")
+    if stored is not None:
+        return [str(name) for name in stored]
+    name = OmegaConf.select(config, "dataset.meta_processor")
+    if not name:
+        return None
+    section = config.dataset.copy()
+    for split, key in (("train", "train_path"), ("test", "test_path")):
+        if section.get(key):
+            section.split = split
+            try:
+                return list(build("meta_processor", str(name), section).labels)
+            except (DataError, ConfigError, AttributeError):
+                continue
+    return None
+
+
+def by_head(model: Any) -> bool:
+    """Tell whether a model has a head of classes for seconds."""
+    return "segmentation" in _capabilities(model)
+
+
+def by_states(model: Any, window: float | None) -> bool:
+    """Tell whether seconds are to be compared by their states: where no windows are asked for, or cannot be."""
+    found = _capabilities(model)
+    return "frame_states" in found and (window is None or "retrieval" not in found)
+
+
+def head_timeline(pipeline: Any, source: Source, labels: Sequence[str] | None, background: float | None) -> Timeline:
+    """Score seconds by a trained head; ``labels`` choose among its classes."""
+    scores, duration = _scores_of_seconds(pipeline, source, None)
+    chosen, names = _chosen_classes(scores, class_names(pipeline.config), labels)
+    return _seconds_timeline(chosen, duration, names, background)
+
+
+def states_timeline(
+    pipeline: Any, source: Source, labels: Sequence[str], templates: Sequence[str], background: float | None
+) -> Timeline:
+    """Score seconds by the dot products of their states with the labels."""
+    texts = pipeline.comparer.text_vectors(filled(templates, labels), _WINDOWS_AT_ONCE)
+    scores, duration = _scores_of_seconds(pipeline, source, label_vectors(texts, len(labels)))
+    return _seconds_timeline(scores, duration, labels, background)
+
+
+def _scores_of_seconds(pipeline: Any, source: Source, vectors: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """Score every second in windows that overlap, as the tests of action segmentation do.
+
+    Args:
+        pipeline: its model has states of seconds, or a head of classes.
+        source: the video.
+        vectors: float32 (L, H), of the labels; None: the scores are those of the head.
+
+    Returns:
+        float32 (seconds, L), and how long the video is in seconds.
+    """
+    model, config, reader, device = pipeline.model, pipeline.config, pipeline.reader, pipeline.device
+    opened, duration = reader.opened(source)
+    features = reader.features(opened)
+    cut = Windows.of(config.dataset).cut(features)
+    text = read_section(config, "dataset", TextOptions)
+    specials = special_ids(text.bert_name, text.use_fast)
+    score = _by_head(model) if vectors is None else _by_states(model, torch.from_numpy(vectors).to(device))
+    rows = []
+    with torch.inference_mode():
+        for vfeats, vmasks in zip(cut.vfeats.split(_WINDOWS_AT_ONCE), cut.vmasks.split(_WINDOWS_AT_ONCE), strict=True):
+            caps, cmasks = (part.to(device) for part in video_only_text(specials, len(vfeats)))
+            found = score(caps, cmasks, vfeats.to(device), vmasks.to(device)).float().cpu()
+            rows.append(found[vmasks].numpy())
+    return average_windows(np.concatenate(rows), cut.starts, cut.lengths, len(features)), duration
+
+
+def window_timeline(
+    pipeline: Any,
+    source: Source,
+    labels: Sequence[str],
+    templates: Sequence[str],
+    window_and_stride: tuple[float | None, float],
+    background: float | None,
+) -> Timeline:
+    """Score parts of ``stride`` seconds, each by a window around its middle (4 seconds) that lies within the video."""
+    (window, stride), reader = window_and_stride, pipeline.reader
+    opened, duration = reader.opened(source)
+    parts = spans_of(duration, stride, None, reader.grain)
+    length = min(_SECONDS_OF_A_WINDOW if window is None else window, duration)
+    if not length > 0:
+        raise DataError(f"window_seconds: {window} is not above 0")
+    windows = []
+    for start, end in parts:
+        first = min(max((start + end - length) / 2, 0.0), duration - length)
+        windows.append((first, first + length))
+    scores = pipeline.label_scores(reader.parts(opened, windows), labels, templates)
+    starts, ends = (np.array(side, np.float64) for side in zip(*parts, strict=True))
+    return Timeline(list(labels), starts, ends, scores.astype(np.float32), background)
+
+
+def _seconds_timeline(scores: np.ndarray, duration: float, labels: Sequence[str], background: float | None) -> Timeline:
+    """Return the timeline of scores of seconds (T, L); the last second may be a part of one."""
+    starts = np.arange(len(scores), dtype=np.float64)
+    return Timeline(list(labels), starts, np.minimum(starts + 1, duration), scores.astype(np.float32), background)
+
+
+def _chosen_classes(scores: np.ndarray, names: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[
+    np.ndarray, list[str]
+]:  # fmt: skip
+    """Return the columns (T, L) of a trained head's scores that labels ask for, and their names.
+
+    Raises:
+        DataError: if a label is no class of the head, or nothing says what the classes are.
+    """
+    count = scores.shape[1]
+    if names is None:
+        if labels is None or len(labels) != count:
+            raise DataError(
+                f"this model tells {count} classes that it was trained on, and nothing here says their names: give all "
+                "of them as labels, in the order of training"
+            )
+        return scores, list(labels)
+    chosen = [name for name in names if name] if labels is None else list(labels)
+    unknown = [label for label in chosen if label not in names]
+    if unknown:
+        raise DataError(
+            f"the label {unknown[0]!r} is none of the {count} classes that this model was trained on, such as "
+            f"{', '.join(map(repr, names[:3]))}. A model of retrieval takes any labels"
+        )
+    return scores[:, [list(names).index(label) for label in chosen]], chosen
+
+
+def _by_head(model: Any) -> Callable[..., Tensor]:
+    def score(caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor) -> Tensor:
+        return model(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)["logits"]
+
+    return score
+
+
+def _by_states(model: Any, vectors: Tensor) -> Callable[..., Tensor]:
+    def score(caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor) -> Tensor:
+        return model.encode_video_frames(vfeats, vmasks, caps, cmasks).float() @ vectors.T
+
+    return score
+
+
+def _capabilities(model: Any) -> frozenset[str]:
+    return getattr(model, "capabilities", frozenset())

@@ -25,7 +25,7 @@ _COMPARING = frozenset({"similarity", "classify", "retrieve", "segment", "choose
 
 def answered_calls(model: Any) -> frozenset[str]:
     """Return the calls of a model: what sees pairs alone compares nothing, and heads for seconds make timelines."""
-    capabilities = getattr(model, "capabilities", frozenset())
+    capabilities: frozenset[str] = getattr(model, "capabilities", frozenset())
     calls = calls_of(model)
     if "pairs" in capabilities and not capabilities & {"retrieval", "fusion"}:
         calls -= _COMPARING

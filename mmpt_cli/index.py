@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--stride-seconds", type=float, help="from one clip's start to the next one's (half of a clip)")
     add("--thumbnail-pixels", type=int, default=120, help="shorter side of thumbnails; 0: none (120)")
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
-    add("--workers", type=int, default=1, help="threads that make thumbnails while the model works (1)")
+    add("--workers", type=int, default=2, help="videos under way at a time: one in the model, others decoded (2)")
     add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
     add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0, 0 to 1 (0.1)")
     add("--info", action="store_true", help="tell what an index holds")

@@ -43,7 +43,7 @@ from mmpt.api.scoring import Comparer
 from mmpt.api.segmenting import by_head, by_states, head_timeline, states_timeline, window_timeline
 from mmpt.api.text_input import TextReader, check_texts
 from mmpt.api.video_input import FeatureReader, Rows, spans_of
-from mmpt.api.video_sources import as_list, source_of
+from mmpt.api.video_sources import Source, as_list, source_of
 from mmpt.utils.devices import pick_device
 from mmpt.utils.errors import DataError
 
@@ -51,7 +51,7 @@ __all__ = ["Video", "VideoTextPipeline"]
 
 #: A video: the path of a file, a part of one, frames (T, height, width, 3) uint8 at the rate that the call is told, or
 #: features (seconds, D) float.
-Video = str | os.PathLike[str] | VideoClip | np.ndarray | Tensor
+Video = str | os.PathLike[str] | VideoClip | np.ndarray | Tensor | Source
 
 
 class VideoTextPipeline:

@@ -18,7 +18,7 @@ from mmpt.utils.errors import DataError, MMPTError, UnsafePathError
 
 def run(videos, out, pipeline=None, **options):
     return index_folder(
-        pipeline or FakePipeline(), videos, out, clip_seconds=4, thumbnail_pixels=0, workers=0, **options
+        pipeline or FakePipeline(), videos, out, clip_seconds=4, thumbnail_pixels=0, workers=1, **options
     )
 
 

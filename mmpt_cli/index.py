@@ -21,6 +21,7 @@ _EXAMPLE = """examples:
   mmpt index my_videos --model runs/demo --out my_index
   mmpt index my_index --info
   mmpt index my_index --verify
+  mmpt index my_index --repair
   mmpt index my_index --compact
 """
 
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0, 0 to 1 (0.1)")
     add("--info", action="store_true", help="tell what an index holds")
     add("--verify", action="store_true", help="compare all that an index holds with its checksums")
+    add("--repair", action="store_true", help="take out what is damaged; the next run encodes those videos again")
     add("--compact", action="store_true", help="free the room of videos that are gone")
     add("--json", action="store_true", help="print one JSON document")
     add("--quiet", action="store_true", help="no progress bar")
@@ -57,12 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    asked = [name for name in ("info", "verify", "compact") if getattr(options, name)]
+    asked = [name for name in ("info", "verify", "repair", "compact") if getattr(options, name)]
     if not asked:
         return _index(options)
     if len(asked) > 1 or len(options.folders) > 1 or options.out or options.model:
         raise MMPTError(f"--{asked[0]} goes with one index and nothing else: mmpt index DIR --{asked[0]}")
-    found, code = {"info": _info, "verify": _verify, "compact": _compact}[asked[0]](options.folders[0])
+    found, code = {"info": _info, "verify": _verify, "repair": _repair, "compact": _compact}[asked[0]](
+        options.folders[0]
+    )
     print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
     return code
 
@@ -117,11 +121,26 @@ def _info(folder: str) -> tuple[dict[str, Any], int]:
 
 
 def _verify(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search.layout import mending
+    from mmpt.api.search.nearest import nearest_state
     from mmpt.api.search.snapshot import Snapshot
 
     snapshot = Snapshot(folder)
-    damaged = list(snapshot.damaged())
-    return {"videos": len(snapshot.videos), "damaged": damaged}, 1 if damaged else 0
+    damaged, state = list(snapshot.damaged()), nearest_state(snapshot.data)
+    found = {"videos": len(snapshot.videos), "damaged": damaged, "faiss_index": state}
+    if damaged or state == "damaged":
+        print(f"error: damaged; mend it with: {mending(snapshot.data)}", file=sys.stderr)
+        return found, 1
+    return found, 0
+
+
+def _repair(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search.writer import repair
+
+    removed, state = repair(folder)
+    if removed:
+        print("the videos that were taken out are encoded again by the mmpt index that made this", file=sys.stderr)
+    return {"removed": removed, "faiss_index_was": state}, 0
 
 
 def _compact(folder: str) -> tuple[dict[str, Any], int]:

@@ -18,7 +18,7 @@ from mmpt_cli.extraction import check_arguments, exit_code
 __all__ = ["build_parser", "main"]
 
 _EXAMPLE = """examples:
-  mmpt index my_videos --model runs/demo --out my_index
+  mmpt index my_videos --model runs/demo --output my_index
   mmpt index my_index --info
   mmpt index my_index --verify
   mmpt index my_index --repair
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folders", nargs="+", metavar="FOLDER", help="folders of videos, all levels below; else one index")
     add("--model", metavar="SOURCE", help="YAML of a job, run folder, folder of save_pretrained, or hub id")
-    add("--out", metavar="DIR", help="the index: made, or brought up to date")
+    add("--output", metavar="DIR", help="the index: made, or brought up to date")
     add("--clip-seconds", metavar="SECONDS", type=float, default=4.0, help="length of a clip (4)")
     add(
         "--stride-seconds",
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     asked = [name for name in ("info", "verify", "repair", "compact") if getattr(options, name)]
     if not asked:
         return _index(options)
-    if len(asked) > 1 or len(options.folders) > 1 or options.out or options.model:
+    if len(asked) > 1 or len(options.folders) > 1 or options.output or options.model:
         raise MMPTError(f"--{asked[0]} goes with one index and nothing else: mmpt index DIR --{asked[0]}")
     upkeep = {"info": _info, "verify": _verify, "repair": _repair, "compact": _compact}[asked[0]]
     found, code = upkeep(options.folders[0])
@@ -94,8 +94,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _index(options: argparse.Namespace) -> int:
-    if not options.model or not options.out:
-        raise MMPTError("--model and --out are needed: mmpt index FOLDER --model SOURCE --out DIR")
+    if not options.model or not options.output:
+        raise MMPTError("--model and --output are needed: mmpt index FOLDER --model SOURCE --output DIR")
     check_arguments(options)
     from mmpt.api.pipeline import VideoTextPipeline
     from mmpt.api.search import index_folder
@@ -105,7 +105,7 @@ def _index(options: argparse.Namespace) -> int:
         summary = index_folder(
             pipeline,
             options.folders,
-            options.out,
+            options.output,
             clip_seconds=options.clip_seconds,
             stride_seconds=options.stride_seconds,
             thumbnail_pixels=options.thumbnail_pixels,

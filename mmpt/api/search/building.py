@@ -72,7 +72,7 @@ def index_folder(
     if not (0 < clip_seconds < math.inf and 0 < stride < math.inf) or thumbnail_pixels < 0 or workers < 1:
         raise DataError("clips and strides last more than 0 seconds; thumbnail_pixels is 0 or more, workers 1 or more")
     settings = IndexSettings(
-        pipeline.source,
+        _lasting(pipeline.source),
         pipeline.system,
         pipeline.fingerprint(),
         pipeline.dim,
@@ -96,6 +96,11 @@ def index_folder(
         compact(index_dir)
     summary.seconds = time.monotonic() - begin
     return summary
+
+
+def _lasting(source: str) -> str:
+    """Return the source of a model so that it is found from any folder."""
+    return os.path.abspath(source) if os.path.exists(source) else source
 
 
 def _found(

@@ -83,7 +83,7 @@ class IndexSettings:
         path = folder / INDEX
         if not path.is_file():
             raise DataError(
-                f"{folder}: no index of clips (no {INDEX}). Make one with: mmpt index FOLDER --out {folder}"
+                f"{folder}: no index of clips (no {INDEX}). Make one with: mmpt index FOLDER --output {folder}"
             )
         stored = read_json(path)
         kinds = {each.name: each.type for each in fields(cls)}

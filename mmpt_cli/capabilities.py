@@ -1,10 +1,9 @@
-"""Tell which system answers which call, which models answer one, or what a model of your own answers."""
+"""Tell which system, or which model, answers which call."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from mmpt_cli.models import add_model_arguments, load
 from mmpt_cli.run_folders import exit_code
@@ -15,11 +14,9 @@ _EXAMPLE = """\
 examples:
   mmpt capabilities
   mmpt capabilities caption
-  mmpt capabilities --model runs/demo/vtt
+  mmpt capabilities --model runs/demo --json
 
-The calls are those of mmpt.api.VideoTextPipeline: classify, segment, caption and answer are commands too; choose is
-answer with --options, and index is what mmpt index needs.
-With --json: systems{} of calls[]; of a call, models[] of system, model_cls, example; of a model, system, calls[].
+A cell names the class (model.model_cls) that answers the call; with a call, also a config of it.
 Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 """
 
@@ -32,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("call", nargs="?", metavar="CALL", help="which models answer this call")
+    parser.add_argument("call", nargs="?", metavar="CALL", help="only this one, as answer or encode_text")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     add_model_arguments(parser, required=False)
     return parser
@@ -45,49 +42,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mmpt.utils.errors import ConfigError
+    from mmpt.api.capability import CALLS, rows_with
+    from mmpt.utils.errors import MMPTError, nearest
 
-    if options.model and options.call:
-        raise ConfigError("give a call or --model, not both")
+    if options.call is not None and options.call not in CALLS:
+        raise MMPTError(f"{options.call!r} is none of {', '.join(CALLS)}.{nearest(options.call, CALLS)}")
+    calls = CALLS if options.call is None else (options.call,)
     if options.model:
-        document, text = _of_model(options)
-    else:
-        document, text = _of_call(options.call) if options.call else _of_systems()
-    print(json.dumps(document, indent=2) if options.json else text)
+        return _of_model(options, calls)
+    found = {
+        call: {system: {"model_cls": row.model_cls, "example": row.example} for system, row in rows_with(call).items()}
+        for call in calls
+    }
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for call, systems in found.items():
+        print(call)
+        for system, row in systems.items():
+            config = f"  {row['example']}" if options.call is not None else ""
+            print(f"  {system:15s}{row['model_cls']}{config}")
     return 0
 
 
-def _of_systems() -> tuple[dict[str, Any], str]:
-    from mmpt.api.capability import CALLS, SYSTEMS, rows_with
-    from mmpt.evaluators.results import aligned
-
-    able = {call: rows_with(call) for call in CALLS}
-    rows = [["call", *SYSTEMS]]
-    rows += [[call, *("yes" if system in able[call] else "-" for system in SYSTEMS)] for call in CALLS]
-    return {"systems": {system: [call for call in CALLS if system in able[call]] for system in SYSTEMS}}, aligned(rows)
-
-
-def _of_call(call: str) -> tuple[dict[str, Any], str]:
-    from mmpt.api.capability import CALLS, ROWS, SYSTEMS
-    from mmpt.evaluators.results import aligned
-    from mmpt.utils.errors import MMPTError, nearest
-
-    if call not in CALLS:
-        raise MMPTError(f"there is no call {call!r} (there are {', '.join(CALLS)}).{nearest(call, CALLS)}")
-    able = sorted((row for row in ROWS if call in row.calls), key=lambda row: SYSTEMS.index(row.system))
-    models = [{"system": row.system, "model_cls": row.model_cls, "example": row.example} for row in able]
-    heading = ["system", "model.model_cls", "a config that makes or tests one"]
-    return {"call": call, "models": models}, aligned([heading, *(list(model.values()) for model in models)])
-
-
-def _of_model(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from mmpt.api.capability import CALLS
-
+def _of_model(options: argparse.Namespace, calls: Sequence[str]) -> int:
     pipeline = load(options)
-    calls = [call for call in CALLS if call in pipeline.calls]
-    name = type(pipeline.model).__name__
-    document = {"model": options.model, "model_cls": name, "system": pipeline.system, "calls": calls}
-    return document, f"{options.model}: {name} (of {pipeline.system}) has {', '.join(calls)}"
+    has = {call: call in pipeline.calls for call in calls}
+    if options.json:
+        about = {"model": options.model, "system": pipeline.system, "model_cls": type(pipeline.model).__name__}
+        print(json.dumps({**about, "calls": has}, indent=2))
+        return 0
+    print(f"{options.model}: {type(pipeline.model).__name__} of {pipeline.system}")
+    for call, there in has.items():
+        print(f"  {call:15s}{'yes' if there else 'no'}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def directions(name: str, count: int = 1) -> np.ndarray:
 class FakePipeline:
     """A file ``NAME COUNT`` has COUNT clips, whose vectors are those of NAME."""
 
-    source, system, dim = "fake", "VideoCLIP", DIM
+    source, system, dim, model = "fake", "VideoCLIP", DIM, None
     calls = frozenset({"index"})
 
     def __init__(self, name="one"):
@@ -31,6 +31,7 @@ class FakePipeline:
         return f"fingerprint-{self.name}"
 
     def encode_clips(self, path, clip_seconds, stride_seconds=None, batch_size=32):
+        path = path.path  # of an IndexedVideo
         self.encoded.append(Path(path).name)
         name, _, count = Path(path).read_text().strip().partition(" ")
         if not count.isdecimal():

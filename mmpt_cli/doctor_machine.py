@@ -119,7 +119,9 @@ def published_weights() -> Iterator[Finding]:
         checked = check_file(entry, path, number)
         if checked.fault:
             yield Finding(
-                "error", f"{path} ({entry.name}): {checked.fault}", f"mmpt weights fetch {entry.name} --force"
+                "error",
+                f"{path} ({entry.name}): {checked.fault}",
+                f"mmpt weights fetch {entry.name} --force --mirror URL",
             )
     rest = f"; {large} large files were not read: mmpt weights verify" if large else ""
     if names:

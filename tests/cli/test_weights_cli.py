@@ -197,3 +197,14 @@ def test_a_mirror_cannot_lead_to_them_either(tmp_path, mirror, place, capsys):
     assert main(["fetch", "lavender", "--mirror", mirror.url, "--root", str(tmp_path)]) == 2
     assert not (tmp_path / "lavender.pt").exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_files_that_belong_together_come_together(tmp_path, capsys):
+    command = ["fetch", "merlot", "--mirror", "tests/data/merlot_checkpoint", "--root", str(tmp_path)]
+    assert main([*command, "--sha256", "0" * 64]) == 2 and "has 2 files" in capsys.readouterr().err
+    assert main(command) == 0
+    folder = tmp_path / "merlot" / "checkpoint_4segments"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.ckpt.data-00000-of-00001", "model.ckpt.index"]
+    capsys.readouterr()
+    assert main(["verify", "merlot", "--root", str(tmp_path)]) == 1  # a small model of the tests is not the real one
+    assert "holds 169 tensors" in (shown := capsys.readouterr().out) and "has 597" in shown

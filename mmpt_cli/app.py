@@ -11,12 +11,18 @@ from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
 
-_EXAMPLE = "example: mmpt app --model demo=runs/demo --demo-videos data/demo/videos"
+_EXAMPLE = """\
+examples:
+  mmpt app --model demo=runs/demo/vtt --demo-videos data/demo/videos
+  mmpt app --model zero-shot=runs/demo --model fine-tuned=runs/demo/vtt --port 0 --json
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="mmpt app", description=__doc__, epilog=_EXAMPLE)
+    parser = argparse.ArgumentParser(
+        prog="mmpt app", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", action="append", default=[], metavar="NAME=SOURCE", help="a model; may be repeated")
     parser.add_argument("--demo-videos", metavar="DIR", help="folder of videos to pick from")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")

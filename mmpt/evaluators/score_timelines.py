@@ -16,6 +16,7 @@ from mmpt.evaluators.figure_style import (
     blank_figure,
     colour_bar,
     colour_ramp,
+    ink_on,
     label_colour,
     shortened,
     style_axes,
@@ -37,6 +38,7 @@ def score_timeline(
     spans: Sequence[tuple[float, float, str]] = (),
     theme: Theme = LIGHT,
     title: str = "",
+    width: float = WIDTH,
 ) -> Any:
     """Draw the scores of labels over a video, above a bar of the spans in which a label is the best.
 
@@ -50,6 +52,7 @@ def score_timeline(
         spans: (start, end, label) in seconds; none: no bar.
         theme: colours.
         title: above all.
+        width: inches.
 
     Raises:
         DataError: if the shapes do not belong together.
@@ -60,7 +63,7 @@ def score_timeline(
         )
     as_lines = len(labels) <= _MOST_LINES
     height = 2.4 if as_lines else 0.3 * len(labels) + 0.7
-    figure = blank_figure(WIDTH, height + (0.6 if spans else 0) + 0.5)
+    figure = blank_figure(width, height + (0.6 if spans else 0) + 0.5)
     grid = figure.add_gridspec(2 if spans else 1, 1, height_ratios=[height, 0.5] if spans else None)
     upper = figure.add_subplot(grid[0])
     style_axes(
@@ -73,7 +76,7 @@ def score_timeline(
         lower = figure.add_subplot(grid[1], sharex=upper)
         style_axes(lower, theme, "", "seconds", "", grid="")
         upper.tick_params(labelbottom=False)
-        _bar(lower, spans, labels, float(ends.max() - starts[0]), as_lines, theme)
+        _bar(lower, spans, labels, 10.4 * width / float(ends.max() - starts[0]), as_lines, theme)
     return figure
 
 
@@ -102,18 +105,18 @@ def _rows(
 
 
 def _bar(
-    axes: Any, spans: Sequence[tuple[float, float, str]], labels: Sequence[str], seconds: float, coloured: bool,
-    theme: Theme,
+    axes: Any, spans: Sequence[tuple[float, float, str]], labels: Sequence[str], letters_a_second: float,
+    coloured: bool, theme: Theme,
 ) -> None:  # fmt: skip
     for start, end, label in spans:
         number = list(labels).index(label)
         colour = label_colour(number) if coloured else theme.series[number % 2]
         axes.broken_barh([(start, end - start)], (0, 1), color=colour, linewidth=0)
-        letters = int((end - start) / seconds * 110)  # that many fit into the bar
+        letters = int((end - start) * letters_a_second)  # that many fit into the bar
         if letters >= 4:
             name = shortened(label, letters)
             axes.text(
-                (start + end) / 2, 0.5, name, ha="center", va="center", color="#ffffff", fontsize=8.5, clip_on=True
+                (start + end) / 2, 0.5, name, ha="center", va="center", color=ink_on(colour), fontsize=8.5, clip_on=True
             )
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["best"])

@@ -24,7 +24,7 @@ __all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
-  mmpt classify party.mp4 --labels "a dance" "a cake" "a speech" --model runs/demo/pretrain
+  mmpt classify party.mp4 --labels "a dance" "a cake" "a speech" --model runs/demo/vtt
   mmpt classify my_videos/ --labels-file labels.txt --template "a video of {{}}" --top 3 --model my_model --json
 
 Each line is a label's probability among the labels that were asked for, its score as the model gives it, and its name.

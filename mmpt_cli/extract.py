@@ -1,9 +1,10 @@
 """Extract features, frames or segments of many videos, for training and tests."""
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
+
+from mmpt_cli.main import own_module
 
 __all__ = ["KINDS", "build_parser", "main"]
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     kind = build_parser().parse_args(given[:1]).kind
-    return int(importlib.import_module(f"mmpt_cli.{KINDS[kind][0]}").main(given[1:]))
+    return int(own_module(KINDS[kind][0]).main(given[1:]))
 
 
 if __name__ == "__main__":

@@ -34,13 +34,30 @@ def build_parser() -> argparse.ArgumentParser:
     add("folders", nargs="+", metavar="FOLDER", help="folders of videos, all levels below; else one index")
     add("--model", metavar="SOURCE", help="YAML of a job, run folder, folder of save_pretrained, or hub id")
     add("--out", metavar="DIR", help="the index: made, or brought up to date")
-    add("--clip-seconds", type=float, default=4.0, help="length of a clip (4)")
-    add("--stride-seconds", type=float, help="from one clip's start to the next one's (half of a clip)")
-    add("--thumbnail-pixels", type=int, default=120, help="shorter side of thumbnails; 0: none (120)")
+    add("--clip-seconds", metavar="SECONDS", type=float, default=4.0, help="length of a clip (4)")
+    add(
+        "--stride-seconds",
+        metavar="SECONDS",
+        type=float,
+        help="from one clip's start to the next one's (half of a clip)",
+    )
+    add(
+        "--thumbnail-pixels",
+        metavar="PIXELS",
+        type=int,
+        default=120,
+        help="shorter side of thumbnails; 0: none (120)",
+    )
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
-    add("--workers", type=int, default=1, help="threads that make thumbnails while the model works (1)")
+    add("--workers", metavar="N", type=int, default=1, help="threads that make thumbnails while the model works (1)")
     add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
-    add("--max-failed", type=float, default=0.1, help="highest share of failed videos for exit code 0, 0 to 1 (0.1)")
+    add(
+        "--max-failed",
+        metavar="SHARE",
+        type=float,
+        default=0.1,
+        help="highest share of failed videos for exit code 0, 0 to 1 (0.1)",
+    )
     add("--info", action="store_true", help="tell what an index holds")
     add("--verify", action="store_true", help="compare all that an index holds with its checksums")
     add("--compact", action="store_true", help="free the room of videos that are gone")
@@ -63,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     if len(asked) > 1 or len(options.folders) > 1 or options.out or options.model:
         raise MMPTError(f"--{asked[0]} goes with one index and nothing else: mmpt index DIR --{asked[0]}")
     found, code = {"info": _info, "verify": _verify, "compact": _compact}[asked[0]](options.folders[0])
-    print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    print(json.dumps(found, indent=2) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
     return code
 
 
@@ -86,9 +103,12 @@ def _index(options: argparse.Namespace) -> int:
             workers=options.workers,
             on_progress=tell,
         )
-    print(json.dumps(summary.as_dict()) if options.json else summary.describe())
+    print(json.dumps(summary.as_dict(), indent=2) if options.json else summary.describe())
     if summary.failed_fraction > options.max_failed:
-        print(f"error: {summary.failed_fraction:.0%} of the videos failed", file=sys.stderr)
+        print(
+            f"error: {summary.failed_fraction:.0%} of the videos failed, --max-failed is {options.max_failed:.0%}",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -97,7 +117,7 @@ def _index(options: argparse.Namespace) -> int:
 def _progress(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
     from tqdm import tqdm
 
-    with tqdm(unit="video", disable=not shown) as bar:
+    with tqdm(unit="video", delay=2, disable=not shown) as bar:
 
         def tell(done: int, total: int, path: str) -> None:
             bar.total = total

@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from mmpt.launch.commands import printable
@@ -160,8 +160,8 @@ def _launch_job(job: Job, arguments: argparse.Namespace) -> None:
     overridden = bool(arguments.override)
     if arguments.dryrun:
         _print_command(job, runner, overridden)
-        if overridden and job.kind != "script":
-            print(f"    note: the run writes the resolved settings to {job.run_dir}/config.yaml first")
+        for note in _settings_note(job, overridden):
+            print(f"    note: {note}")
         return
     runner.run(job, overridden=overridden)
     _finish([job], runner, arguments)
@@ -183,20 +183,32 @@ def _print_json(arguments: argparse.Namespace, code: int) -> int:
     """Print the commands of all jobs, or how the jobs stand now; return the exit code."""
     from mmpt.launch.jobs import look_at
 
-    jobs = [job for path in arguments.yamls.split(",") for job in jobs_of(path, arguments.override)]
+    plans = {path: jobs_of(path, arguments.override) for path in arguments.yamls.split(",")}
+    jobs = [job for found in plans.values() for job in found]
     if arguments.dryrun:
-        runner, needs = _runner(jobs, arguments), dependencies(jobs)
-        document = {"jobs": [_plan(job, runner, sorted(needs[job.name])) for job in jobs]}
+        document = {"jobs": [plan for path, found in plans.items() for plan in _plans(path, found, arguments)]}
     else:
         document = {"jobs": [view.as_dict() for view in look_at(jobs)]}
     print(json.dumps({**document, "exit_code": code}, indent=2))
     return code
 
 
-def _plan(job: Job, runner: Runner, after: Sequence[str]) -> dict[str, object]:
-    command, notes = runner.command(job)
-    where = {"run_dir": str(job.run_dir), "after": list(after)}
-    return {"job": job.name, "kind": job.kind, **where, "command": list(command), "notes": list(notes)}
+def _plans(path: str, jobs: Sequence[Job], arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Yield the plan of each job of a file: its command, what it waits for, and what is to be known about it."""
+    overridden = bool(arguments.override) and not is_project(read_yaml(path))
+    runner, needs = _runner(jobs, arguments), dependencies(jobs)
+    for job in jobs:
+        command, notes = runner.command(job, overridden)
+        where = {"run_dir": str(job.run_dir), "after": sorted(needs[job.name])}
+        notes = [*notes, *_settings_note(job, overridden)]
+        yield {"job": job.name, "kind": job.kind, **where, "command": list(command), "notes": notes}
+
+
+def _settings_note(job: Job, overridden: bool) -> list[str]:
+    """Return what a run of a job with overrides of its own does first."""
+    if not overridden or job.kind == "script":
+        return []
+    return [f"the run writes the resolved settings to {job.run_dir}/config.yaml first"]
 
 
 def _cancel(path: str, arguments: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from mmpt_cli.closed_pipes import quiet_when_closed
 
-__all__ = ["COMMANDS", "GROUPS", "Command", "available", "main", "module_of"]
+__all__ = ["COMMANDS", "GROUPS", "Command", "available", "main", "module_of", "own_module"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ COMMANDS = {
 _EXAMPLES = """\
 examples:
   mmpt doctor
-  mmpt classify party.mp4 --labels "a dance" "a cake" --model runs/demo/pretrain
-  mmpt index my_videos/ --index my_index --model runs/demo/pretrain
+  mmpt classify party.mp4 --labels "a dance" "a cake" --model runs/demo/vtt
+  mmpt index my_videos/ --out my_index --model runs/demo/vtt
+  mmpt search my_index "someone cuts a cake"
   mmpt launch projects/demo.yaml
 
 mmpt help COMMAND (or mmpt COMMAND --help) tells what a command takes.
@@ -75,7 +76,12 @@ def available() -> dict[str, Command]:
 
 def module_of(name: str) -> ModuleType:
     """Import and return the module of a command."""
-    return importlib.import_module(f"mmpt_cli.{COMMANDS[name].module}")
+    return own_module(COMMANDS[name].module)
+
+
+def own_module(name: str) -> ModuleType:
+    """Import and return a module of this package; the names are those of tables, no user's words."""
+    return importlib.import_module(f"mmpt_cli.{name}")
 
 
 @quiet_when_closed

@@ -134,13 +134,14 @@ def over_videos(
     from tqdm import tqdm
 
     results, errors = [], []
-    with tqdm(total=len(items), unit="video", disable=not progress_wanted(options, len(items)), delay=1) as bar:
+    with tqdm(total=len(items), unit="video", disable=not progress_wanted(options, len(items)), delay=2) as bar:
         for item in items:
             try:
                 value = call(_video(item))
             except (DataError, StorageError, OSError) as error:
-                errors.append({"video": name_of(item), "error": str(error)})
-                bar.write(f"error: {name_of(item)}: {error}", file=sys.stderr)
+                why = str(error).removeprefix(f"{item.path}: ")
+                errors.append({"video": name_of(item), "error": why})
+                bar.write(f"error: {name_of(item)}: {why}", file=sys.stderr)
             else:
                 results.append({"video": item.path, **_part(item), **plain(value)})
                 if not options.json:

@@ -16,8 +16,8 @@ __all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
-  python -m mmpt_cli.report projects/demo.yaml --output runs/demo/report.html --videos data/demo/videos
-  python -m mmpt_cli.report --runs runs/retri/videoclip --output report.html
+  mmpt report projects/demo.yaml --output runs/demo/report.html --videos data/demo/videos
+  mmpt report --runs runs/retri/videoclip --output report.html
 
 {EXIT_CODES}
 """
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     return exit_code(lambda: _write(parser, options))
 
 

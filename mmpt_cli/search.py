@@ -35,9 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("text", nargs="?", help="what to look for")
     add("--clip", metavar="VIDEO[@START-END]", help="look for what is like these seconds of a video")
     add("--image", metavar="FILE", help="look for what is like a JPEG or PNG picture")
-    add("--top", type=int, default=10, help="at most so many results (10)")
-    add("--per-video", type=int, help="at most so many of each video")
-    add("--min-score", type=float, help="cosine that a result must have, -1 to 1")
+    add("--top", metavar="N", type=int, default=10, help="at most so many results (10)")
+    add("--per-video", metavar="N", type=int, help="at most so many of each video")
+    add("--min-score", metavar="COSINE", type=float, help="cosine that a result must have, -1 to 1")
     add("--every-clip", action="store_true", help="do not merge overlapping clips of a video")
     add("--model", metavar="SOURCE", help="the index's model, where it is now")
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.html:
         _write_page(hits, options)
     if options.json:
-        print(json.dumps([{"rank": rank, **hit.as_dict()} for rank, hit in enumerate(hits, 1)]))
+        print(json.dumps([{"rank": rank, **hit.as_dict()} for rank, hit in enumerate(hits, 1)], indent=2))
     else:
         for rank, hit in enumerate(hits, 1):
             print(f"{rank:>3}  {hit.score:6.3f}  {clock(hit.start)}-{clock(hit.end)}  {hit.video}")

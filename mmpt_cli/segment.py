@@ -26,7 +26,7 @@ __all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
-  mmpt segment cooking.mp4 --labels "pour water" "stir" "cut" --model runs/demo/pretrain
+  mmpt segment cooking.mp4 --labels "pour water" "stir" "cut" --model runs/demo/vtt
   mmpt segment cooking.mp4 --labels-file steps.txt --stride-seconds 0.5 --background 0.2 --figure spans.png \\
       --model my_model
 

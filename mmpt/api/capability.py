@@ -50,8 +50,9 @@ _SCORES = frozenset({"similarity", "classify", "retrieve", "segment", "choose"})
 #: What a capability is good for. Those that are not here serve a training or a test alone.
 _CALLS_OF: Mapping[str, frozenset[str]] = {
     "retrieval": _SCORES | {"encode_video", "encode_text", "index"},
-    "pairs": _SCORES,
     "fusion": _SCORES,
+    "segmentation": frozenset({"segment"}),
+    "localization": frozenset({"segment"}),
     "multiple_choice": frozenset({"choose"}),
     "answering": frozenset({"answer"}),
     "captioning": frozenset({"caption"}),
@@ -117,8 +118,10 @@ ROWS: tuple[ModelRow, ...] = (
     ModelRow("MMFusionSeparate", "projects/retri/videoclip.yaml"),
     ModelRow("MMFusionJoint", "projects/task/vtt.yaml", frozenset({"retrieval"})),  # its halves are isolated
     ModelRow("MMFusionShare", "projects/retri/videoretri.yaml"),
-    ModelRow("MMFusionMTM", "projects/mtm/mmfusionmtm.yaml"),
-    ModelRow("MMFusionMFMMLM", "projects/mfmmlm.yaml"),
+    ModelRow("MMFusionSeparateActionSegmentation", "projects/task/coin_videoclip.yaml"),
+    ModelRow("MMFusionSeparateActionLocalization", "projects/task/crosstask_videoclip.yaml"),
+    ModelRow("MMFusionActionSegmentation", "projects/task/coin.yaml"),
+    ModelRow("MMFusionActionLocalization", "projects/task/crosstask.yaml"),
     ModelRow("MMFusionNLG", "projects/task/youcookcap.yaml"),
     ModelRow("VIOLETRetrieval", "projects/task/violet_msrvtt_retrieval.yaml"),
     ModelRow("VIOLETMultipleChoice", "projects/task/violet_tgif_action.yaml"),

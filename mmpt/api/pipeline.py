@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmpt.api.capability import require_call, system_of
+from mmpt.api.capability import calls_of, require_call, system_of
 from mmpt.api.classifying import (
     best_hits,
     check_labels,
@@ -37,7 +37,7 @@ from mmpt.api.classifying import (
 )
 from mmpt.api.loading import Loaded, find_model, load_model
 from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline, VideoClip
-from mmpt.api.pipeline_parts import answered_calls, reader_of, saved_encoder, vector_width
+from mmpt.api.pipeline_parts import reader_of, saved_encoder, vector_width
 from mmpt.api.provenance import provenance_of
 from mmpt.api.scoring import Comparer
 from mmpt.api.segmenting import by_head, by_states, head_timeline, states_timeline, window_timeline
@@ -81,7 +81,7 @@ class VideoTextPipeline:
         #: The folder that it was loaded from, if it was one.
         self.folder = folder
         self.system: str = system_of(self.model)
-        self.calls: frozenset[str] = answered_calls(self.model)
+        self.calls: frozenset[str] = calls_of(self.model)
         self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
         #: What made the features that it was trained on; None where that is not known, or it reads frames.
         self.provenance = None if getattr(self.model, "reads_frames", False) else provenance_of(self.config)
@@ -333,7 +333,7 @@ class VideoTextPipeline:
 
     def caption(self, videos: Video | Sequence[Video], *, fps: float | None = None, **decoding: Any) -> Any:
         """Write a caption: a string, or a list of them for several videos."""
-        return import_module("mmpt.api.answering").caption(self, videos, fps=fps, **decoding)
+        return import_module("mmpt.api.captioning").caption(self, videos, fps=fps, **decoding)
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, licence: str | None = None, metrics: dict[str, Any] | None = None,

@@ -7,7 +7,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mmpt.api.capability import calls_of
 from mmpt.api.loading import Place
 from mmpt.api.provenance import build_feature_encoder
 from mmpt.api.raw_frames import frame_input
@@ -16,20 +15,7 @@ from mmpt.api.video_input import FeatureReader, FrameReader
 from mmpt.processors.base import AlignerOptions
 from mmpt.utils.options import read_section
 
-__all__ = ["answered_calls", "feature_width", "reader_of", "saved_encoder", "vector_width"]
-
-
-#: Calls that compare videos with texts that they have not been read with.
-_COMPARING = frozenset({"similarity", "classify", "retrieve", "segment", "choose"})
-
-
-def answered_calls(model: Any) -> frozenset[str]:
-    """Return the calls of a model: what sees pairs alone compares nothing, and heads for seconds make timelines."""
-    capabilities = getattr(model, "capabilities", frozenset())
-    calls = calls_of(model)
-    if "pairs" in capabilities and not capabilities & {"retrieval", "fusion"}:
-        calls -= _COMPARING
-    return calls | ({"segment"} if capabilities & {"segmentation", "localization"} else frozenset())
+__all__ = ["feature_width", "reader_of", "saved_encoder", "vector_width"]
 
 
 def reader_of(

@@ -19,6 +19,7 @@ from mmpt.utils.errors import DataError
 
 __all__ = [
     "extract_frames_from_video",
+    "segments_without_gaps",
     "video_to_segments",
     "video_to_segments_for_action_segmentation",
     "video_to_segments_zero_shot",
@@ -151,6 +152,25 @@ def video_to_segments_for_action_segmentation(
     if count < 1:
         raise DataError(f"{video_fn}: ends before second {segment_start_time}")
     middles = [segment_start_time + number * time_interval for number in range(count)]
+    return segments_without_gaps(video_fn, middles, half)
+
+
+def segments_without_gaps(
+    video_fn: str | os.PathLike[str], middles: Sequence[float], half: float = _SOUND_WITHOUT_GAPS / 2
+) -> list[Segment]:
+    """Look at a video at some times, with the 4.79 seconds of sound around each, its three blocks without a gap.
+
+    Args:
+        video_fn: a local file.
+        middles: seconds from its start.
+        half: seconds that a segment is said to reach to both sides.
+
+    Returns:
+        As :func:`video_to_segments`.
+
+    Raises:
+        DataError: if the file is no video.
+    """
     windows = [
         _Window(middle - half, middle + half, (middle - _SOUND_WITHOUT_GAPS / 2, middle + _SOUND_WITHOUT_GAPS / 2))
         for middle in middles

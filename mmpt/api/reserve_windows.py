@@ -35,6 +35,7 @@ __all__ = [
     "cut_windows",
     "question_items",
     "question_windows",
+    "whole_spectrogram",
 ]
 
 logger = logging.getLogger(__name__)
@@ -198,11 +199,11 @@ def _record(item: WindowItem) -> SegmentRecord:
         mid=np.array([segment["mid_time"] for segment in segments]),
         speed=np.ones(len(segments)),
         tokens=[np.zeros(0, np.int32)] * len(segments),
-        spectrograms=[_whole(segment["spectrogram"]) for segment in segments],
+        spectrograms=[whole_spectrogram(segment["spectrogram"]) for segment in segments],
     )
 
 
-def _whole(blocks: np.ndarray | None) -> np.ndarray:
+def whole_spectrogram(blocks: np.ndarray | None) -> np.ndarray:
     """Return a spectrogram (188, 64) of which inference takes these blocks, (3, 60, 65), out again."""
     whole = np.zeros((SPECTROGRAM_FRAMES, MELS), np.float16)
     if blocks is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 import mmpt
+from mmpt.api.answering import answer_vocabulary
 from mmpt.api.model_card import write_card
 from mmpt.api.provenance import S3D_WEIGHTS, same_features
 from mmpt.api.saved_config import (
@@ -88,6 +89,8 @@ def _fill(pipeline: Any, folder: Path, include_video_encoder: bool) -> None:
     extras: dict[str, Any] = {"provenance": pipeline.provenance}
     if "segmentation" in getattr(pipeline.model, "capabilities", ()):
         extras["class_names"] = class_names(pipeline.config)
+    if "answering" in getattr(pipeline.model, "capabilities", ()):
+        extras["class_names"] = answer_vocabulary(pipeline.config)
     for key, value in extras.items():
         if value is not None:
             OmegaConf.update(config, f"dataset.{key}", value, force_add=True)

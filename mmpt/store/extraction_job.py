@@ -143,7 +143,8 @@ class ExtractionJob(ABC):
             self._fail(item.path, item, f"the id {item.video_id!r} is already that of {first.path}")
         named = [item for item in unique if self._has_usable_name(item)]
         pending = [item for item in named if force or not self._skips(item)]
-        with tqdm(total=len(items), initial=len(items) - len(pending), unit="video", disable=not progress) as bar:
+        done = len(items) - len(pending)
+        with tqdm(total=len(items), initial=done, unit="video", delay=2, disable=not progress) as bar:
             for piece in decode_pieces(pending, decode, options):
                 if piece.content is not None:
                     self.take(piece)

@@ -63,7 +63,7 @@ def find_videos(
         if os.path.isdir(source):
             items += _in_folder(source, left_out)
         elif not os.path.exists(source):
-            raise DataError(f"{source}: no such folder, CSV or list of videos")
+            raise DataError(f"{source}: no such video, folder, CSV or list of videos")
         elif source.suffix.lower() == ".csv":
             items += _in_csv(source, root)
         elif source.suffix.lower() in (".txt", ".lst"):

@@ -14,6 +14,10 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("mmpt/utils/registry.py", "import_module of a variable name"): "a YAML may name package.module:Class: a config "
     "chooses the user's own installed code, which is what it is for; it cannot bring any",
     ("mmpt/utils/extras.py", "import_module of a variable name"): "optional packages, whose names are MMPT's own",
+    ("mmpt_cli/main.py", "import_module of a variable name"): "modules of commands, whose names are in tables: a word "
+    "of the command line is looked up there, so that only the module of the command asked for is imported",
+    ("mmpt_cli/doctor_findings.py", "import_module of a variable name"): "the doctor tries whether packages can be "
+    "imported, whose names are those of its checks",
 }
 
 

@@ -1,0 +1,69 @@
+"""Write docs/capabilities.md, which system has which call of a pipeline, from the table of models.
+
+python scripts/docs/capabilities.py            # writes the page
+python scripts/docs/capabilities.py --check    # exit code 1 where the page is not what this writes
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmpt.api.capability import CALLS, ROWS, SYSTEMS, rows_with
+from mmpt.utils.files import REPOSITORY, atomic_open
+
+__all__ = ["PAGE", "main", "page"]
+
+PAGE = "docs/capabilities.md"
+_HEAD = """# Which system has which call
+
+Made by `python scripts/docs/capabilities.py` from `mmpt/api/capability.py`; edit that. A call is one of the
+[pipeline](python.md): `choose` is `answer` with options, and `index` is what [searching](search.md) needs. A model
+answers what it was trained for: a cell names the class to take. `pipeline.calls` says what a loaded model has; asking
+for another call is a `MissingCapabilityError` that names the systems of its column.
+
+"""
+_MODELS = """
+## Models
+
+The class is `model.model_cls` of a job; the config is one that makes a checkpoint of it, or that tests one.
+
+"""
+
+
+def _link(example: str) -> str:
+    return f"[{Path(example).stem}](../{example})"
+
+
+def page() -> str:
+    """Return the page."""
+    cells = {call: rows_with(call) for call in CALLS}
+    lines = [f"| | {' | '.join(f'`{call}`' for call in CALLS)} |", "|---" * (len(CALLS) + 1) + "|"]
+    for system in SYSTEMS:
+        found = [cells[call].get(system) for call in CALLS]
+        lines.append(f"| {system} | {' | '.join(f'`{row.model_cls}`' if row else '–' for row in found)} |")
+    models = ["| system | class | config | calls |", "|---|---|---|---|"]
+    for system in SYSTEMS:
+        for row in ROWS:
+            if row.system == system:
+                calls = ", ".join(f"`{call}`" for call in CALLS if call in row.calls)
+                models.append(f"| {system} | `{row.model_cls}` | {_link(row.example)} | {calls} |")
+    return _HEAD + "\n".join(lines) + "\n" + _MODELS + "\n".join(models) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; say whether the page is up to date")
+    options = parser.parse_args(arguments)
+    target, content = REPOSITORY / PAGE, page()
+    if options.check:
+        same = target.is_file() and target.read_text(encoding="utf-8") == content
+        print(f"{PAGE}: {'up to date' if same else 'not what python scripts/docs/capabilities.py writes'}")
+        return 0 if same else 1
+    with atomic_open(target) as file:
+        file.write(content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

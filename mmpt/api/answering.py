@@ -162,7 +162,7 @@ def _reserve_answers(pipeline: Any, answers: list[str] | None) -> list[str]:
     if not names:
         raise DataError(
             f"{pipeline.source}: fills a gap by the nearest of the answers that it is given, and has none: "
-            "answers=[..], of the command --answers"
+            "answers=[..], of the command --answers-file"
         )
     spans = torch.full((len(names), SPAN_LENGTH), PAD)
     for row, name in zip(spans, names, strict=True):

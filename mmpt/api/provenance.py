@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 #: Where the published snippet has the weights of S3D.
 S3D_WEIGHTS = "pretrained_models/s3d_howto100m.pth"
+_SHARD = re.compile(r"_\d+_index\.json$")
 #: Facts of extraction that a new one need not share.
 _OF_THE_RUN = ("decoder", "dtype", "hflip")
 #: What models of unknown features were trained on, as published.
@@ -41,7 +43,8 @@ def provenance_of(config: DictConfig) -> dict[str, Any] | None:
 
 
 def _of_shards(folder: Path) -> dict[str, Any] | None:
-    for index in sorted(folder.glob("*_index.json"))[:1]:
+    # Beside the shards of features may lie those of texts: theirs are train_0.caps_ids_index.json and such.
+    for index in sorted(file for file in folder.glob("*_index.json") if _SHARD.search(file.name))[:1]:
         content = read_json(index)
         producer = content.get("producer") if isinstance(content, dict) else None
         found = producer.get("provenance") if isinstance(producer, dict) else None

@@ -22,8 +22,11 @@ from mmpt.store.video_frames import DecodeReport
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["FeatureSource", "FileSource", "FrameSource", "PictureSource", "Source", "as_list", "source_of"]
+__all__ = ["FeatureSource", "FileSource", "FrameSource", "PictureSource", "Source", "Video", "as_list", "source_of"]
 
+#: A video: the path of a file, a part of one, frames (T, height, width, 3) uint8 at the rate that the call is told, or
+#: features (seconds, D) float.
+Video = str | os.PathLike[str] | VideoClip | np.ndarray | Tensor
 #: Seconds that a clip may end behind its video: ends are annotated no more exactly.
 _BEHIND = 1.0
 

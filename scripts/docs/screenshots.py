@@ -6,6 +6,7 @@ Run it in the folder in which ``make demo`` was run. Needs playwright (the ``dev
 """
 
 import argparse
+import io
 import json
 import shutil
 import subprocess
@@ -15,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mmpt.utils.files import REPOSITORY
 
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1280, "height": 900}
 LABELS = "\n".join(
     (
         "a red circle", "a blue circle", "a yellow square", "a green triangle",
@@ -26,6 +29,9 @@ LABELS = "\n".join(
 )  # fmt: skip
 QUESTION = "what is seen?"
 MOST_BYTES = 150_000
+_TO_THE_TOP = (
+    "for (const each of [document.scrollingElement, ...document.querySelectorAll('textarea')]) each.scrollTop = 0"
+)
 
 
 @contextmanager
@@ -52,8 +58,11 @@ def shoot(page: Any, folder: Path, name: str) -> None:
     """Write the picture of a tab."""
     file = folder / f"page_{name}.png"
     page.mouse.move(0, 0)
+    page.evaluate(_TO_THE_TOP)
     page.wait_for_timeout(500)
-    page.screenshot(path=file)
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(file, optimize=True)
     print(f"{file}: {file.stat().st_size} bytes")
     assert file.stat().st_size < MOST_BYTES, "too large for the repository"
 
@@ -81,8 +90,8 @@ def take(page: Any, folder: Path, video: str) -> None:
     page.get_by_role("tab", name="Search").click()
     page.get_by_label("Text", exact=True).fill("the blue star is whirling about")
     page.get_by_role("button", name="Search", exact=True).click()
-    page.locator("#mmpt-hits [data-hit]").first.click()
-    page.wait_for_function("document.querySelector('#mmpt-player video')?.currentTime > 0.3")
+    page.locator("#mmpt-hits [data-hit]").nth(1).click()
+    page.wait_for_function("document.querySelector('#mmpt-player video')?.currentTime > 1")
     page.evaluate("document.querySelector('#mmpt-player video').pause()")
     shoot(page, folder, "search")
 

@@ -30,7 +30,7 @@ def write_video(path: Path, seconds: int, codec: str = "libx264") -> Path:
 
 
 class FakePipeline:
-    """Label l is that of seconds 2 l to 2 l + 2; "part N" finds the clips that begin at second 2 N."""
+    """Label l is that of seconds 2 l to 2 l + 2; "part N" finds the clips of second 2 N, a picture those of 12."""
 
     system, source, device, dim = "VideoCLIP", "runs/fake", "cpu", DIM
     model = SimpleNamespace()
@@ -60,7 +60,7 @@ class FakePipeline:
         return np.eye(DIM, dtype=np.float32)[int(text.split()[-1])]
 
     def encode_image(self, images: Any) -> np.ndarray:
-        return np.eye(DIM, dtype=np.float32)[[5] * len(images)]
+        return np.eye(DIM, dtype=np.float32)[[6] * len(images)]
 
 
 def make_page(folder: Path, **limits: Any) -> Contents:

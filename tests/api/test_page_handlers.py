@@ -50,8 +50,8 @@ def test_mistakes_are_messages_that_name_the_video_as_the_person_does(page: tupl
 
 def test_comparing_shows_each_model_once(page: tuple[Contents, ChosenVideo]) -> None:
     html = handlers.compare(*page, "one", "two", "red")
-    assert html.index("<h3>one") < html.index("<h3>two")
-    assert handlers.compare(*page, "one", "one", "red").count("<h3>") == 1
+    assert html.index(">one</h3>") < html.index(">two</h3>")
+    assert handlers.compare(*page, "one", "one", "red").count("</h3>") == 1
 
 
 def test_a_model_that_only_chooses_is_listed_and_says_so_of_open_questions(page: tuple[Contents, ChosenVideo]) -> None:
@@ -80,7 +80,7 @@ def test_a_search_takes_a_text_or_a_picture(page: tuple[Contents, ChosenVideo], 
     picture = tmp_path / "star.jpg"
     picture.write_bytes(encode_jpeg(np.zeros((32, 32, 3), np.uint8)))
     found, _ = handlers.search(page[0], "mine", "", str(picture))
-    assert (found[0].name, found[0].start) == ("long.avi", 10.0)
+    assert (found[0].name, found[0].start) == ("long.avi", 12.0)
     for text, image in (("", None), ("part 1", str(picture))):
         assert handlers.search(page[0], "mine", text, image) == ([], markup.alert(
             "Type what to look for, or give a picture; one of them."))  # fmt: skip

@@ -55,7 +55,7 @@ def build_app(
 
     copies = uploads / "copies"
     copies.mkdir(exist_ok=True)
-    theme = gradio.themes.Default(font=_FONTS, font_mono=["ui-monospace", "monospace"])
+    theme = gradio.themes.Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
     gradio.mount_gradio_app(
         app, blocks(gradio, contents, copies), path="/", theme=theme, head=HEAD, ssr_mode=False, footer_links=[],
         run_history=False, enable_monitoring=False, max_file_size=f"{most.upload_mb}mb", allowed_paths=[],

@@ -92,9 +92,10 @@ def timeline(contents: Contents, video: ChosenVideo, model: str, labels: str) ->
 def compare(contents: Contents, video: ChosenVideo, first: str, second: str, labels: str) -> str:
     """Put the timelines of two models one above the other, on one axis of time."""
     texts = _labels(labels)
+    found = {name: contents.models[name].segment(video.path, texts) for name in (first, second)}
     return "".join(
-        f"<h3>{markup.escape(name)}</h3>{markup.timeline(contents.models[name].segment(video.path, texts))}"
-        for name in dict.fromkeys((first, second))
+        f'<h3 class="mmpt-name-of">{markup.escape(name)}</h3>{markup.timeline(one, False)}'
+        for name, one in found.items()
     )
 
 

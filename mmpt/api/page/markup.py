@@ -47,7 +47,7 @@ def player(video: ChosenVideo, start: float | None = None) -> str:
     )
 
 
-def timeline(found: Timeline) -> str:
+def timeline(found: Timeline, with_table: bool = True) -> str:
     """Return a picture of the scores, where a click plays the video from there, and the table of spans."""
     spans = found.spans()
     picture, left, width = _drawn(found, spans)
@@ -58,6 +58,8 @@ def timeline(found: Timeline) -> str:
         f'data-from="{first:.3f}" data-to="{last:.3f}" style="left:{100 * left:.3f}%;width:{100 * width:.3f}%">'
         f'<i class="mmpt-now"></i></div></div>'
     )
+    if not with_table:
+        return figure
     if not spans:
         return f"{figure}<p>No label fits any part of the video.</p>"
     rows = "".join(

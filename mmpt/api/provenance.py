@@ -73,7 +73,7 @@ def build_feature_encoder(
     if name == "s3d" and known.get("random_init") is None:
         options["weights"] = _s3d_file(weights, known.get("weights_sha256"))
     elif name == "hf":
-        options |= {"model": _hf_model(weights, known), "fps": known.get("fps"), "pool": known.get("pool")}
+        options |= {"model": _hf_model(weights, known), "fps": known.get("fps"), "pool": _pool(known.get("pool"))}
     else:
         options["random_init"] = known.get("random_init")
         options |= {"dim": known.get("dim")} if name == "conv3d" else {}
@@ -105,6 +105,11 @@ def _s3d_file(weights: str | os.PathLike[str] | None, sha256: str | None) -> Pat
     if sha256 is not None and file_sha256(file) != sha256:
         raise CheckpointError(f"{file}: not the weights of S3D that made this model's features (SHA-256 {sha256})")
     return file
+
+
+def _pool(pooled_by: str | None) -> str | None:
+    """Return the option of what a model was pooled by: its own projection leaves no choice."""
+    return None if pooled_by == "projection" else pooled_by
 
 
 def _hf_model(weights: str | os.PathLike[str] | None, known: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from mmpt.modules.feature_encoders import S3DEncoder, SmallConv3dEncoder
 from mmpt.modules.s3d import random_s3d
+from mmpt.store.frame_writer import FrameStoreWriter
 from mmpt.store.images import encode_jpeg
 from mmpt.utils.files import REPOSITORY
 from mmpt.utils.registry import build, resolve_class
@@ -67,7 +68,6 @@ def write_run(folder: Path, name: str, features: str) -> None:
 def fill(folder: Path) -> None:
     """Write the videos, data and models of the pages into an empty folder."""
     generate(folder, counts=Counts(crosstask_tested=31))
-    shutil.rmtree(folder / "data/msrvtt/frames")  # made anew by the page of frames
     for name in ("projects", "scripts"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for place in _VIDEOS:
@@ -93,8 +93,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _write_frames(folder: Path) -> None:
-    """Write published files of frames: VIOLET's pickle and TSVs, LAVENDER's TSV with its lines."""
-    picture = base64.b64encode(encode_jpeg(np.full((36, 48, 3), 90, np.uint8), 90)).decode()
+    """Write published files of frames, VIOLET's and LAVENDER's, and the frame store that a page reads from Python."""
+    jpeg = encode_jpeg(np.full((36, 48, 3), 90, np.uint8), 90)
+    picture = base64.b64encode(jpeg).decode()
+    shutil.rmtree(folder / "data/msrvtt/frames")
+    with FrameStoreWriter(folder / "data/msrvtt/frames") as writer:
+        writer.append("video7010", [jpeg])
     (folder / "_data").mkdir()
     for place in ("_data/img_msrvtt.pkl", "img_msrvtt.pkl"):
         (folder / place).write_bytes(pickle.dumps({"video7010": [picture, picture]}))

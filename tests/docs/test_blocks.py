@@ -133,7 +133,9 @@ def test_the_list_of_what_is_not_run_is_complete() -> None:
     held = {block for reasons in map(reasons_of, PAGES) for blocks in reasons.values() for block in blocks}
     rows = [f"Of {len(shown)} blocks of commands and Python, {len(shown) - len(held)} run as they stand."]
     for reason, text in REASONS.items():
-        pages = ", ".join(f"{page.removesuffix('.md')} {count}" for page, count in sorted(found.get(reason, {}).items()))
+        pages = ", ".join(
+            f"{page.removesuffix('.md')} {count}" for page, count in sorted(found.get(reason, {}).items())
+        )
         rows.append(f"| {reason} | {text} | {sum(found.get(reason, {}).values())} | {pages} |")
     listed = (REPOSITORY / LISTED).read_text(encoding="utf-8").splitlines()
     assert all(row in listed for row in rows), "\n".join(rows)

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from mmpt.utils.errors import ConfigError
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -15,9 +16,12 @@ examples:
   mmpt convert pretrained_models/merlot/checkpoint_4segments/model.ckpt merlot.safetensors
   mmpt convert pretrained_models/reserve/base reserve.safetensors --dtype bfloat16 --json
   mmpt convert ckpt_violet_pretrain.pt violet.safetensors --model-config projects/mvm/violet/violet_pretrain.yaml
+  mmpt convert ckpt_violet_pretrain.pt violet/ --model-config projects/mvm/violet/violet_pretrain.yaml --licence mit
 
 Reads fairseq's checkpoints, flat state dicts (.pt, .pth, .bin), safetensors, TensorFlow's and Flax's; nothing in them
-is executed. With --model-config the weights must fit that model; what may be missing or left aside is reported.
+is executed. With --model-config the weights must fit that model; what may be missing or left aside is reported. An
+output that does not end in .safetensors is then a folder, with settings, tokenizer and model card, that any command
+takes as --model.
 Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 """
 
@@ -28,8 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt convert", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SOURCE", help="the checkpoint; of TensorFlow's its prefix, as model.ckpt")
-    parser.add_argument("output", metavar="OUT.safetensors", help="the file to write")
+    parser.add_argument("output", metavar="OUT", help="the .safetensors file to write, or a folder")
     parser.add_argument("--model-config", metavar="YAML", help="check against, and write as, the model of this job")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a key of it")
+    parser.add_argument("--licence", metavar="NAME", help="of the weights, for the model card of a folder")
     parser.add_argument("--weights", default="model", choices=("model", "ema"), help="which weights (default model)")
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of floats (default float32)"
@@ -46,16 +52,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mmpt.api.conversion import convert
+    from mmpt.api.conversion import convert, convert_to_folder
 
-    done = convert(
-        options.source,
-        options.output,
-        model_config=options.model_config,
-        weights=options.weights,
-        dtype=options.dtype,
-        force=options.force,
-    )
+    config = options.model_config
+    if config is not None and not options.output.endswith(".safetensors"):
+        if options.dtype != "float32" or options.weights != "model":
+            raise ConfigError(
+                "--dtype and --weights are of a .safetensors file; a folder holds the model as it is loaded"
+            )
+        done = convert_to_folder(
+            options.source,
+            options.output,
+            config,
+            overrides=options.override,
+            licence=options.licence,
+            force=options.force,
+        )
+    else:
+        done = convert(
+            options.source,
+            options.output,
+            model_config=config,
+            overrides=options.override,
+            weights=options.weights,
+            dtype=options.dtype,
+            force=options.force,
+        )
     if options.json:
         print(json.dumps(done.as_dict(), indent=2))
         return 0

@@ -18,9 +18,10 @@ from mmpt_cli.extraction import check_arguments, exit_code
 __all__ = ["build_parser", "main"]
 
 _EXAMPLE = """examples:
-  mmpt index my_videos --model runs/demo --out my_index
+  mmpt index my_videos --model runs/demo --output my_index
   mmpt index my_index --info
   mmpt index my_index --verify
+  mmpt index my_index --repair
   mmpt index my_index --compact
 """
 
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folders", nargs="+", metavar="FOLDER", help="folders of videos, all levels below; else one index")
     add("--model", metavar="SOURCE", help="YAML of a job, run folder, folder of save_pretrained, or hub id")
-    add("--out", metavar="DIR", help="the index: made, or brought up to date")
+    add("--output", metavar="DIR", help="the index: made, or brought up to date")
     add("--clip-seconds", metavar="SECONDS", type=float, default=4.0, help="length of a clip (4)")
     add(
         "--stride-seconds",
@@ -49,7 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="shorter side of thumbnails; 0: none (120)",
     )
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
-    add("--workers", metavar="N", type=int, default=1, help="threads that make thumbnails while the model works (1)")
+    add(
+        "--workers",
+        metavar="N",
+        type=int,
+        default=2,
+        help="videos under way at a time: the model has one while others are decoded (2)",
+    )
     add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
     add(
         "--max-failed",
@@ -60,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--info", action="store_true", help="tell what an index holds")
     add("--verify", action="store_true", help="compare all that an index holds with its checksums")
+    add("--repair", action="store_true", help="take out what is damaged; the next run encodes those videos again")
     add("--compact", action="store_true", help="free the room of videos that are gone")
     add("--json", action="store_true", help="print one JSON document")
     add("--quiet", action="store_true", help="no progress bar")
@@ -74,19 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    asked = [name for name in ("info", "verify", "compact") if getattr(options, name)]
+    asked = [name for name in ("info", "verify", "repair", "compact") if getattr(options, name)]
     if not asked:
         return _index(options)
-    if len(asked) > 1 or len(options.folders) > 1 or options.out or options.model:
+    if len(asked) > 1 or len(options.folders) > 1 or options.output or options.model:
         raise MMPTError(f"--{asked[0]} goes with one index and nothing else: mmpt index DIR --{asked[0]}")
-    found, code = {"info": _info, "verify": _verify, "compact": _compact}[asked[0]](options.folders[0])
-    print(json.dumps(found, indent=2) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    upkeep = {"info": _info, "verify": _verify, "repair": _repair, "compact": _compact}[asked[0]]
+    found, code = upkeep(options.folders[0])
+    print(json.dumps(found, indent=2) if options.json else "\n".join(map(_line, found.items())))
     return code
 
 
 def _index(options: argparse.Namespace) -> int:
-    if not options.model or not options.out:
-        raise MMPTError("--model and --out are needed: mmpt index FOLDER --model SOURCE --out DIR")
+    if not options.model or not options.output:
+        raise MMPTError("--model and --output are needed: mmpt index FOLDER --model SOURCE --output DIR")
     check_arguments(options)
     from mmpt.api.pipeline import VideoTextPipeline
     from mmpt.api.search import index_folder
@@ -96,7 +105,7 @@ def _index(options: argparse.Namespace) -> int:
         summary = index_folder(
             pipeline,
             options.folders,
-            options.out,
+            options.output,
             clip_seconds=options.clip_seconds,
             stride_seconds=options.stride_seconds,
             thumbnail_pixels=options.thumbnail_pixels,
@@ -126,6 +135,12 @@ def _progress(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
         yield tell
 
 
+def _line(item: tuple[str, Any]) -> str:
+    name, value = item
+    told = ", ".join(value) or "none" if isinstance(value, list) else value
+    return f"{name.replace('_', ' ')}: {told}"
+
+
 def _info(folder: str) -> tuple[dict[str, Any], int]:
     from mmpt.api.search import ClipIndex
 
@@ -137,11 +152,26 @@ def _info(folder: str) -> tuple[dict[str, Any], int]:
 
 
 def _verify(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search.layout import mending
+    from mmpt.api.search.nearest import nearest_state
     from mmpt.api.search.snapshot import Snapshot
 
     snapshot = Snapshot(folder)
-    damaged = list(snapshot.damaged())
-    return {"videos": len(snapshot.videos), "damaged": damaged}, 1 if damaged else 0
+    damaged, state = list(snapshot.damaged()), nearest_state(snapshot.data)
+    found = {"videos": len(snapshot.videos), "damaged": damaged, "faiss_index": state}
+    if damaged or state == "damaged":
+        print(f"error: damaged; mend it with: {mending(snapshot.data)}", file=sys.stderr)
+        return found, 1
+    return found, 0
+
+
+def _repair(folder: str) -> tuple[dict[str, Any], int]:
+    from mmpt.api.search.writer import repair
+
+    removed, state = repair(folder)
+    if removed:
+        print("the videos that were taken out are encoded again by the mmpt index that made this", file=sys.stderr)
+    return {"removed": removed, "faiss_index_was": state}, 0
 
 
 def _compact(folder: str) -> tuple[dict[str, Any], int]:

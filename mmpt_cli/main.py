@@ -61,7 +61,7 @@ _EXAMPLES = """\
 examples:
   mmpt doctor
   mmpt classify party.mp4 --labels "a dance" "a cake" --model runs/demo/vtt
-  mmpt index my_videos/ --out my_index --model runs/demo/vtt
+  mmpt index my_videos/ --output my_index --model runs/demo/vtt
   mmpt search my_index "someone cuts a cake"
   mmpt launch projects/demo.yaml
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "clip_of", "clock", "main"]
 
+logger = logging.getLogger(__name__)
+
 _EXAMPLE = """examples:
   mmpt search my_index "a red star falls"
   mmpt search my_index --clip one.mp4@3-8 --top 3
@@ -60,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if sum(query is not None for query in (options.text, options.clip, options.image)) != 1:
         raise MMPTError("give one of a text, --clip and --image")
-    from mmpt.api.pipeline import VideoTextPipeline
     from mmpt.api.search import ClipIndex
-    from mmpt.api.search.layout import IndexSettings
 
-    source = options.model or IndexSettings.read(Path(options.index)).model
-    pipeline = VideoTextPipeline.from_pretrained(source, device=options.device, overrides=options.override)
-    index = ClipIndex.open(options.index, pipeline, options.root)
+    index = ClipIndex.open(options.index, roots=options.root)
+    index.load_model(options.model, device=options.device, overrides=options.override)
+    for root in index.roots:
+        if not root.is_dir():
+            logger.warning("warning: %s is not there any more; say where its videos are now: --root DIR", root)
     hits = index.search(
         options.text,
         clip=None if options.clip is None else clip_of(options.clip),

@@ -1,6 +1,6 @@
-"""Labels of videos and of their parts, by what their names score.
+"""Labels and queries with the videos that they fit best, by scores.
 
-Shapes: N videos, T parts or seconds, L labels, P templates, H hidden.
+Shapes: N videos, M queries, L labels, H hidden.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.api.outputs import Hit, Label
-from mmpt.api.scoring import averaged
 from mmpt.api.text_input import check_texts
+from mmpt.api.video_sources import source_of
 from mmpt.utils.errors import DataError
 
-__all__ = ["best_hits", "check_labels", "filled", "label_vectors", "mean_over_templates", "ranked", "temperature_of"]
+__all__ = ["best_hits", "check_labels", "found_videos", "ranked", "temperature_of"]
 
 
 def check_labels(labels: Any) -> list[str]:
@@ -32,30 +32,6 @@ def check_labels(labels: Any) -> list[str]:
     return found
 
 
-def filled(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Return every template with every label in place of its ``{}``: L * P texts, label by label.
-
-    Raises:
-        DataError: if there is no template, or one has no ``{}``.
-    """
-    found = [templates] if isinstance(templates, str) else list(templates)
-    wrong = next((template for template in found if "{}" not in template), None)
-    if not found or wrong is not None:
-        raise DataError(f"a template holds {{}} where the label stands: {wrong!r} does not" if found else "no template")
-    return [template.replace("{}", label) for label in labels for template in found]
-
-
-def label_vectors(texts: np.ndarray, labels: int) -> np.ndarray:
-    """Average the vectors of a label's templates, (L * P, H), in direction and in length: (L, H)."""
-    parts = torch.from_numpy(texts).unflatten(0, (labels, -1))
-    return torch.stack([averaged(part) for part in parts]).numpy()
-
-
-def mean_over_templates(scores: np.ndarray, labels: int) -> np.ndarray:
-    """Average scores (L * P, N) over templates: (N, L)."""
-    return scores.reshape(labels, -1, scores.shape[1]).mean(1).T
-
-
 def temperature_of(config: DictConfig) -> float:
     """Return ``loss.temperature`` of a job; 1 where it has none."""
     value = OmegaConf.select(config, "loss.temperature")
@@ -69,6 +45,20 @@ def ranked(scores: np.ndarray, labels: Sequence[str], temperature: float, top: i
     chances = F.softmax(torch.from_numpy(scores).double() / temperature, dim=0).tolist()
     order = np.argsort(-scores, kind="stable")[:top]
     return [Label(labels[number], float(scores[number]), chances[number]) for number in order]
+
+
+def found_videos(pipeline: Any, queries: Sequence[str], videos: Any, top: int, fps: float | None) -> list[list[Hit]]:
+    """Find the videos that fit each query best; they may be vectors (N, H).
+
+    Raises:
+        DataError: if the vectors are not of the model's width.
+    """
+    if not isinstance(videos, np.ndarray):
+        names = [source_of(video, fps, row).name for row, video in enumerate(videos)]
+        return best_hits(pipeline.similarity(queries, videos, fps=fps), names, top)
+    if videos.ndim != 2 or videos.shape[1] != pipeline.dim:
+        raise DataError(f"vectors of shape {videos.shape}: this model has {pipeline.dim} wide ones")
+    return best_hits(pipeline.encode_text(queries) @ videos.T, [str(row) for row in range(len(videos))], top)
 
 
 def best_hits(scores: np.ndarray, names: Sequence[str], top: int) -> list[list[Hit]]:

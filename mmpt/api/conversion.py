@@ -1,7 +1,8 @@
 """Published checkpoints of any format as safetensors, under this toolkit's names."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpt.api.job_files import read_job
 from mmpt.models.lavender_weights import published_names as lavender_names
 from mmpt.models.merlot_weights import from_published as merlot_names
 from mmpt.models.reserve_weights import is_published as is_reserve
 from mmpt.models.reserve_weights import published_names as reserve_names
 from mmpt.utils.checkpoint import LoadReport, load_into
-from mmpt.utils.config import load_config
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import file_sha256
 from mmpt.utils.registry import build
 from mmpt.utils.weight_files import checkpoint_file, load_state_dict_file, save_safetensors
 
-__all__ = ["DTYPES", "Conversion", "convert"]
+__all__ = ["DTYPES", "Conversion", "convert", "convert_to_folder"]
 
 #: Names of the types that floats can be written as.
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -59,6 +60,7 @@ def convert(
     output: str | os.PathLike[str],
     *,
     model_config: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
     weights: str = "model",
     dtype: str = "float32",
     force: bool = False,
@@ -69,6 +71,7 @@ def convert(
         source: the checkpoint; of TensorFlow's its prefix.
         output: the file to write, ending in .safetensors.
         model_config: YAML of a job; the weights are loaded into its model, strictly, and written as that has them.
+        overrides: ``key.sub=value`` settings of that job.
         weights: which of a training checkpoint's: ``model`` or ``ema``.
         dtype: of :data:`DTYPES`; whole numbers stay.
         force: replace a file that is there.
@@ -86,19 +89,57 @@ def convert(
     state, layout = _renamed(load_state_dict_file(source, weights))
     name, report = None, LoadReport((), (), ())
     if model_config is not None:
-        model = _model_of(model_config)
+        model = _model_of(model_config, overrides)
         report = load_into(model, state, source=str(source))
         name, state = type(model).__name__, model.state_dict()
     state = {key: value.to(DTYPES[dtype]) if value.is_floating_point() else value for key, value in state.items()}
     metadata = {"format": "pt", "source": Path(source).name, "source_sha256": file_sha256(checkpoint_file(source))}
     save_safetensors(output, state, metadata)
-    counts: dict[str, int] = {}
-    for value in state.values():
-        kind = str(value.dtype).removeprefix("torch.")
-        counts[kind] = counts.get(kind, 0) + 1
+    return _conversion(source, output, layout, state, name, report)
+
+
+def convert_to_folder(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    model_config: str | os.PathLike[str],
+    *,
+    overrides: Sequence[str] = (),
+    licence: str | None = None,
+    force: bool = False,
+) -> Conversion:
+    """Read a checkpoint into the model of a job and save that, with settings, tokenizer and model card.
+
+    Args:
+        source: the checkpoint.
+        folder: to write, as ``save_pretrained`` of a pipeline does.
+        model_config: YAML of a job.
+        overrides: ``key.sub=value`` settings of that job.
+        licence: of the weights, for the model card.
+        force: replace a folder that is there.
+
+    Raises:
+        CheckpointError: as :func:`convert`.
+        ConfigError: if the config is wrong.
+    """
+    from mmpt.api.pipeline import VideoTextPipeline
+
+    if Path(folder).exists() and not force:
+        raise CheckpointError(f"{folder}: is there already; --force replaces it")
+    pipeline = VideoTextPipeline.from_pretrained(model_config, checkpoint=source, overrides=overrides, device="cpu")
+    pipeline.save_pretrained(folder, licence=licence)
+    state = pipeline.model.state_dict()
+    layout = _renamed(load_state_dict_file(source))[1]
+    return _conversion(source, folder, layout, state, type(pipeline.model).__name__, LoadReport((), (), ()))
+
+
+def _conversion(
+    source: Any, output: Any, layout: str, state: Mapping[str, Tensor], name: str | None, report: LoadReport
+) -> Conversion:
+    """Count what was written."""
+    counts = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())
     numbers = sum(value.numel() for value in state.values())
     return Conversion(
-        str(source), str(output), layout, len(state), numbers, counts, name, report.missing, report.unexpected
+        str(source), str(output), layout, len(state), numbers, dict(counts), name, report.missing, report.unexpected
     )
 
 
@@ -113,9 +154,9 @@ def _renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return state, "mmpt"
 
 
-def _model_of(path: str | os.PathLike[str]) -> torch.nn.Module:
+def _model_of(path: str | os.PathLike[str], overrides: Sequence[str]) -> torch.nn.Module:
     """Build the model of a job, its own pretrained weights left where they are: others take their place."""
-    config = load_config(path)
+    config = read_job(Path(path), overrides)
     if config.get("model") is None or not config.model.get("model_cls"):
         raise ConfigError(f"{path}: names no model (model.model_cls)")
     config.dataset.split = "test"

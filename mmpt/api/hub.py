@@ -1,13 +1,14 @@
 """Folders of saved models on the Hugging Face hub: down and up."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.extras import require
 
-__all__ = ["download", "upload"]
+__all__ = ["download", "push"]
 
 #: What a saved model is made of; nothing else of a repository is fetched.
 _FILES = ["config.yaml", "model.safetensors", "README.md", "bert/*", "tokenizer/*", "s3d.pth"]
@@ -30,19 +31,23 @@ def download(repo_id: str, revision: str | None = None) -> Path:
         ) from error
 
 
-def upload(folder: Path, repo_id: str, private: bool, token: str | None, api: Callable[..., Any] | None = None) -> str:
-    """Upload a saved folder as a model; return its address.
+def push(pipeline: Any, repo_id: str, private: bool, token: str | None, saving: Mapping[str, Any]) -> str:
+    """Save a pipeline into a folder that is thrown away, and upload it as a model; return its address.
 
     Raises:
         CheckpointError: if the hub refuses.
     """
-    make = api or require("huggingface_hub", "app").HfApi
-    client = make(token=token)
-    try:
-        address = str(client.create_repo(repo_id, private=private, exist_ok=True))
-        client.upload_folder(folder_path=str(folder), repo_id=repo_id, commit_message="A model of MMPT")
-    except Exception as error:  # as above
-        raise CheckpointError(f"{repo_id}: the hub did not take the model ({_first_line(error)})") from error
+    client = require("huggingface_hub", "app").HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / repo_id.rpartition("/")[2]
+        pipeline.save_pretrained(saved, **saving)
+        try:
+            address = str(client.create_repo(repo_id, private=private, exist_ok=True))
+            client.upload_folder(
+                folder_path=str(saved), repo_id=repo_id, commit_message=f"A {pipeline.system} model of MMPT"
+            )
+        except Exception as error:  # as above
+            raise CheckpointError(f"{repo_id}: the hub did not take the model ({_first_line(error)})") from error
     return address
 
 

@@ -18,6 +18,11 @@ __all__ = ["find_checkpoint", "read_job", "sizes_of"]
 def read_job(path: Path, overrides: Sequence[str]) -> DictConfig:
     """Read the config of a job from its file, else from its project's."""
     if resolve_path(path).exists():
+        if "project_dir" in read_yaml(resolve_path(path)):
+            raise ConfigError(
+                f"{path}: is a project, of several jobs. Name one of them, written or not, as {path.with_suffix('')}"
+                "/JOB.yaml: mmpt launch --dryrun lists them"
+            )
         return load_config(path, overrides)
     project = resolve_path(path.parent.parent / f"{path.parent.name}.yaml")
     if path.parent.name and project.is_file() and "base_dir" in read_yaml(project):

@@ -127,12 +127,15 @@ def _folder(folder: Path, source: str, checkpoint: str | os.PathLike[str] | None
             f"{source}: neither a run folder nor one of save_pretrained: it has no {CONFIG_FILE}.{hint}"
         )
     settings = load_config(folder / CONFIG_FILE, overrides)
+    if checkpoint is None and OmegaConf.select(settings, "fairseq.common_eval.path"):  # of a test
+        return Place(settings, _checkpoint_of(settings, None, source), folder)
     names = [str(checkpoint)] if checkpoint is not None else [_BEST, LAST_CHECKPOINT]
     files = [Path(name) if os.path.dirname(name) else folder / name for name in names]
     for file in files:
         if checkpoint_file(resolve_path(file)).is_file():
             return Place(settings, file, folder)
-    raise CheckpointError(f"{source}: no {' or '.join(map(str, files))}: the training has written no checkpoint")
+    why = "the training has written no checkpoint" if checkpoint is None else "there is no such checkpoint"
+    raise CheckpointError(f"{source}: no {' or '.join(map(str, files))}: {why}")
 
 
 def _beside(weights: Path, overrides: Sequence[str]) -> Place:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from mmpt.api.saved_config import inference_config
 from mmpt.utils.files import atomic_open, read_json
 
 __all__ = ["found_metrics", "write_card"]
@@ -23,6 +24,23 @@ _PAPERS = {
 }
 _PIPELINE_TAGS = (("caption", "video-text-to-text"), ("answer", "visual-question-answering"))
 _METRICS = "metrics.json"
+#: Folders in which the shipped projects have corpora, and what those are called.
+_CORPORA = {
+    "coin": "COIN",
+    "crosstask": "CrossTask",
+    "didemo": "DiDeMo",
+    "how2": "HowTo100M",
+    "lsmdc": "LSMDC",
+    "msrvtt": "MSR-VTT",
+    "msvd": "MSVD",
+    "tgif": "TGIF-QA",
+    "tvqa": "TVQA",
+    "vcr": "VCR",
+    "vist": "VIST",
+    "youcook": "YouCook2",
+    "yttemporal180m": "YT-Temporal-180M",
+    "yttemporal1b": "YT-Temporal-1B",
+}
 _TRAINING = (
     "optimization.lr",
     "optimization.max_epoch",
@@ -36,7 +54,7 @@ def write_card(pipeline: Any, file: Path, name: str, licence: str | None, metric
     """Write the card; ``metrics`` by default those of the tests found beside the run."""
     numbers = dict(found_metrics(pipeline.folder) if metrics is None else metrics)
     with atomic_open(file) as card:
-        card.write(f"---\n{yaml.safe_dump(_front_matter(pipeline, name, licence, numbers), sort_keys=False)}---\n\n")
+        card.write(f"---\n{yaml.safe_dump(_front_matter(pipeline, licence, numbers), sort_keys=False)}---\n\n")
         card.write("\n\n".join(_sections(pipeline, name, licence, numbers)) + "\n")
 
 
@@ -48,31 +66,38 @@ def found_metrics(folder: Path | None) -> dict[str, Any]:
     return {file.parent.name: read_json(file) for file in files}
 
 
-def _front_matter(pipeline: Any, name: str, licence: str | None, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _front_matter(pipeline: Any, licence: str | None, metrics: Mapping[str, Any]) -> dict[str, Any]:
     tag = next((tag for call, tag in _PIPELINE_TAGS if call in pipeline.calls), "feature-extraction")
-    found: dict[str, Any] = {
-        "license": licence or "unknown",
+    found: dict[str, Any] = {"license": licence} if licence else {}
+    found |= {
         "library_name": "mmpt",
         "pipeline_tag": tag,
-        "tags": ["video", "video-text", *sorted({pipeline.system.lower().replace(" ", "-")})],
+        "tags": ["video", "video-text", pipeline.system.lower().replace(" ", "-")],
         "language": ["en"],
     }
+    if corpus := _corpus(pipeline):
+        found["datasets"] = [corpus]
     keys = sorted({key for values in metrics.values() if isinstance(values, Mapping) for key in _numbers(values)})
     return found | ({"metrics": keys} if keys else {})
+
+
+def _corpus(pipeline: Any) -> str | None:
+    """Return the corpus that a job's list lies in, None where its path does not tell."""
+    listed = OmegaConf.select(pipeline.config, "dataset.train_path")
+    folders = Path(str(listed or "")).parent.parts
+    return next((corpus for folder, corpus in _CORPORA.items() if folder in folders and "demo" not in folders), None)
 
 
 def _sections(pipeline: Any, name: str, licence: str | None, metrics: Mapping[str, Any]) -> list[str]:
     parameters = sum(one.numel() for one in pipeline.model.parameters())
     paper = _PAPERS.get(pipeline.system)
-    from mmpt.api.saved_config import inference_config
-
     settings = OmegaConf.to_yaml(inference_config(pipeline.config)).rstrip()
     told = f" ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else ""
-    first = "" if licence else " No licence was named when it was saved: ask its author before you use it."
+    asked = "" if licence else " No licence was named when it was saved: ask its author before you use it."
     return [
         f"# {name}",
         f"A {pipeline.system} model{told}, `{type(pipeline.model).__name__}` with {parameters:,} parameters, trained "
-        f"and saved with MMPT.{first}",
+        f"and saved with MMPT.{asked}",
         f"It answers: {', '.join(sorted(pipeline.calls))}.",
         "## How to load it\n\n```python\nfrom mmpt.api import VideoTextPipeline\n\n"
         f'pipeline = VideoTextPipeline.from_pretrained("{name}")  # this folder, or its hub id\n```',
@@ -86,7 +111,8 @@ def _data(pipeline: Any) -> list[str]:
     lines = []
     listed = OmegaConf.select(pipeline.config, "dataset.train_path")
     if listed:
-        lines.append(f"* trained on the items of `{Path(str(listed)).name}`")
+        corpus = _corpus(pipeline)
+        lines.append(f"* trained on the items of `{Path(str(listed)).name}`{f' of {corpus}' if corpus else ''}")
     for key in _TRAINING:
         value = OmegaConf.select(pipeline.config, f"fairseq.{key}")
         if value is not None:

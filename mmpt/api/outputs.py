@@ -83,6 +83,7 @@ class Timeline:
         ends: float64 (T,), at which they end.
         scores: float32 (T, L), as the model gives them.
         background: score below which a part has no label; None: every part has one.
+        nothing: the one of ``labels`` that says that a part has none of the others; its parts are in no span.
     """
 
     labels: Sequence[str]
@@ -90,6 +91,7 @@ class Timeline:
     ends: np.ndarray
     scores: np.ndarray
     background: float | None = None
+    nothing: str | None = None
 
     def spans(self) -> list[Span]:
         """Return the runs of parts that share their best label, in order; without those that have none."""
@@ -98,6 +100,8 @@ class Timeline:
         best = self.scores.argmax(1)
         if self.background is not None:
             best = np.where(self.scores.max(1) < self.background, -1, best)
+        if self.nothing is not None:
+            best = np.where(best == list(self.labels).index(self.nothing), -1, best)
         edges = np.flatnonzero(np.diff(best)) + 1
         found = []
         for first, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(best)], strict=True):

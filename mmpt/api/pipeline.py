@@ -13,9 +13,7 @@ Shapes: N videos, M texts, L labels, T parts of a video, H hidden.
 """
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,35 +21,27 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mmpt.api.capability import calls_of, require_call, system_of
-from mmpt.api.classifying import (
-    best_hits,
-    check_labels,
-    filled,
-    label_vectors,
-    mean_over_templates,
-    ranked,
-    temperature_of,
-)
+from mmpt.api.classifying import check_labels, found_videos, ranked, temperature_of
+from mmpt.api.hub import push
 from mmpt.api.loading import Loaded, find_model, load_model
-from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline, VideoClip
+from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline
 from mmpt.api.pipeline_parts import reader_of, saved_encoder, vector_width
 from mmpt.api.provenance import provenance_of
+from mmpt.api.saving import fingerprint_of, save_folder
 from mmpt.api.scoring import Comparer
-from mmpt.api.segmenting import by_head, by_states, head_timeline, states_timeline, window_timeline
+from mmpt.api.segmenting import timeline_of
 from mmpt.api.text_input import TextReader, check_texts
-from mmpt.api.video_input import FeatureReader, Rows, spans_of
-from mmpt.api.video_sources import as_list, source_of
+from mmpt.api.video_input import FeatureReader, spans_of
+from mmpt.api.video_sources import Video, as_list, source_of
 from mmpt.utils.devices import pick_device
-from mmpt.utils.errors import DataError
 
 __all__ = ["Video", "VideoTextPipeline"]
 
-#: A video: the path of a file, a part of one, frames (T, height, width, 3) uint8 at the rate that the call is told, or
-#: features (seconds, D) float.
-Video = str | os.PathLike[str] | VideoClip | np.ndarray | Tensor
+FilePath = str | os.PathLike[str]
+Texts = str | Sequence[str]
+Videos = Video | Sequence[Video]
 
 
 class VideoTextPipeline:
@@ -60,26 +50,19 @@ class VideoTextPipeline:
     Attributes:
         model: the network.
         config: the settings of the job that it is of.
-        source: what it was loaded from, as the user named it.
+        source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one.
         system: one of :data:`mmpt.api.capability.SYSTEMS`.
         calls: which of :data:`mmpt.api.capability.CALLS` it answers.
         dim: H, the width of its vectors; None where it has none.
     """
 
     def __init__(
-        self,
-        loaded: Loaded,
-        source: str,
-        *,
-        encoder_weights: str | os.PathLike[str] | None = None,
-        folder: Path | None = None,
+        self, loaded: Loaded, source: str, *, encoder_weights: FilePath | None = None, folder: Path | None = None
     ) -> None:
         self.model: nn.Module = loaded.model
         self.config: DictConfig = loaded.config
         self.tokenizer, self.aligner = loaded.tokenizer, loaded.aligner
-        self.source = source
-        #: The folder that it was loaded from, if it was one.
-        self.folder = folder
+        self.source, self.folder = source, folder
         self.system: str = system_of(self.model)
         self.calls: frozenset[str] = calls_of(self.model)
         self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
@@ -92,11 +75,11 @@ class VideoTextPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | os.PathLike[str],
+        source: FilePath,
         *,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: FilePath | None = None,
         device: str | torch.device | None = None,
-        s3d_weights: str | os.PathLike[str] | None = None,
+        s3d_weights: FilePath | None = None,
         overrides: Sequence[str] = (),
         revision: str | None = None,
     ) -> Self:
@@ -136,8 +119,6 @@ class VideoTextPipeline:
 
     def fingerprint(self) -> str:
         """Return a hash of weights and settings that vectors depend on: equal ones give comparable vectors."""
-        from mmpt.api.saving import fingerprint_of
-
         return fingerprint_of(self)
 
     def video_inputs(self, video: Video, fps: float | None = None) -> tuple[Tensor, Tensor]:
@@ -149,12 +130,7 @@ class VideoTextPipeline:
         return self.comparer.moved(self.reader.whole(source_of(video, fps)))
 
     def encode_video(
-        self,
-        videos: Video | Sequence[Video],
-        *,
-        fps: float | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
+        self, videos: Videos, *, fps: float | None = None, batch_size: int = 8, progress: bool = False
     ) -> np.ndarray:
         """Encode videos: float32 (N, H); (H,) for a single video.
 
@@ -176,7 +152,7 @@ class VideoTextPipeline:
         given, single = as_list(videos)
         if not given:
             return np.zeros((0, self.dim or 0), np.float32)
-        vectors = self.comparer.video_vectors(self._rows(given, fps, progress), batch_size)
+        vectors = self.comparer.video_vectors(self.reader.each(given, fps, progress), batch_size)
         return vectors[0] if single else vectors
 
     def encode_clips(
@@ -205,7 +181,7 @@ class VideoTextPipeline:
         still = [np.repeat(np.asarray(image)[None], wanted, 0) for image in images]
         return self.encode_video(still, fps=float(wanted))
 
-    def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def encode_text(self, texts: Texts, *, batch_size: int = 64) -> np.ndarray:
         """Encode texts: float32 (M, H); (H,) for a single text.
 
         Raises:
@@ -218,24 +194,20 @@ class VideoTextPipeline:
         return vectors[0] if single else vectors
 
     def similarity(
-        self, texts: str | Sequence[str], videos: Video | Sequence[Video], *, fps: float | None = None,
-        batch_size: int = 8, progress: bool = False,
-    ) -> np.ndarray:  # fmt: skip
+        self, texts: Texts, videos: Videos, *, fps: float | None = None, batch_size: int = 8, progress: bool = False
+    ) -> np.ndarray:
         """Score every text against every video: float32 (M, N).
 
         Dot products of vectors, as the tests of retrieval compare them (MERLOT and MERLOT Reserve: cosines); VIOLET and
         LAVENDER fuse every pair.
         """
         require_call(self, "similarity")
-        given, _ = check_texts(texts)
-        rows = self._rows(as_list(videos)[0], fps, progress)
-        if self.dim is None:
-            return self.comparer.fused_scores(given, rows, batch_size)
-        return self.comparer.text_vectors(given, 64) @ self.comparer.video_vectors(rows, batch_size).T
+        rows = self.reader.each(as_list(videos)[0], fps, progress)
+        return self.comparer.scores(check_texts(texts)[0], rows, batch_size)
 
     def classify(
         self,
-        videos: Video | Sequence[Video],
+        videos: Videos,
         labels: Sequence[str],
         *,
         templates: Sequence[str] = ("{}",),
@@ -250,30 +222,18 @@ class VideoTextPipeline:
         require_call(self, "classify")
         names = check_labels(labels)
         given, single = as_list(videos)
-        scores = self.label_scores(self._rows(given, fps, False), names, templates)
+        scores = self.comparer.label_scores(self.reader.each(given, fps), names, templates)
         temperature = temperature_of(self.config)
         found = [ranked(row, names, temperature, top) for row in scores]
         return found[0] if single else found
 
     def retrieve(
-        self,
-        queries: str | Sequence[str],
-        videos: Sequence[Video] | np.ndarray,
-        *,
-        top: int = 10,
-        fps: float | None = None,
+        self, queries: Texts, videos: Sequence[Video] | np.ndarray, *, top: int = 10, fps: float | None = None
     ) -> list[list[Hit]] | list[Hit]:
         """Find the videos that fit each text best; ``videos`` may be vectors (N, H) of :meth:`encode_video`."""
         require_call(self, "retrieve")
         given, single = check_texts(queries, "query")
-        if isinstance(videos, np.ndarray):
-            if videos.ndim != 2 or videos.shape[1] != self.dim:
-                raise DataError(f"vectors of shape {videos.shape}: this model has {self.dim} wide ones")
-            scores, names = self.encode_text(given) @ videos.T, [str(row) for row in range(len(videos))]
-        else:
-            scores = self.similarity(given, videos, fps=fps)
-            names = [source_of(video, fps, row).name for row, video in enumerate(videos)]
-        hits = best_hits(scores, names, top)
+        hits = found_videos(self, given, videos, top, fps)
         return hits[0] if single else hits
 
     def segment(
@@ -289,32 +249,14 @@ class VideoTextPipeline:
     ) -> Timeline:
         """Score labels over a video, part by part.
 
-        A model with a head of classes tells those it was trained on (``labels``: which of them; None: all). VideoCLIP
-        and VLM compare the states of seconds with the labels, as their zero-shot tests do. Others, and these where
-        ``window_seconds`` is given, score parts of ``stride_seconds`` by windows around them, by default of 4 seconds.
+        A model with a head of classes tells those it was trained on (``labels``: which of them, beside the background;
+        None: all). VideoCLIP and VLM compare the states of seconds with the labels, as their zero-shot tests do.
+        Others, and these where ``window_seconds`` is given, score parts of ``stride_seconds`` by windows around them,
+        by default of 4 seconds.
         """
         require_call(self, "segment")
-        source = source_of(video, fps)
-        wanted = None if labels is None else check_labels(labels)
-        if by_head(self.model):
-            return head_timeline(self, source, wanted, background)
-        names = check_labels(wanted or [])
-        if by_states(self.model, window_seconds):
-            return states_timeline(self, source, names, templates, background)
-        return window_timeline(self, source, names, templates, (window_seconds, stride_seconds), background)
-
-    def _rows(self, videos: Sequence[Any], fps: float | None, progress: bool) -> Iterator[Rows]:
-        """Read videos one after another."""
-        for number, video in enumerate(tqdm(videos, desc="videos", unit="video", disable=not progress)):
-            yield self.reader.whole(source_of(video, fps, number))
-
-    def label_scores(self, rows: Iterator[Rows], labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-        """Score labels against rows of videos: (N, L)."""
-        texts = filled(templates, labels)
-        if self.dim is None:
-            return mean_over_templates(self.comparer.fused_scores(texts, rows, 8), len(labels))
-        vectors = label_vectors(self.comparer.text_vectors(texts, 64), len(labels))
-        return self.comparer.video_vectors(rows, 8) @ vectors.T
+        windows = (window_seconds, stride_seconds)
+        return timeline_of(self, source_of(video, fps), labels, templates, windows, background)
 
     def answer(
         self,
@@ -327,32 +269,31 @@ class VideoTextPipeline:
         fps: float | None = None,
     ) -> list[Answer]:
         """Answer a question, best answer first: among ``options``, or open-ended among ``answers`` or all it knows."""
-        return import_module("mmpt.api.answering").answer(
-            self, video, question, options, answers=answers, top=top, fps=fps
-        )
+        from mmpt.api.answering import answer
 
-    def caption(self, videos: Video | Sequence[Video], *, fps: float | None = None, **decoding: Any) -> Any:
+        return answer(self, video, question, options, answers=answers, top=top, fps=fps)
+
+    def caption(self, videos: Videos, *, fps: float | None = None, **decoding: Any) -> Any:
         """Write a caption: a string, or a list of them for several videos."""
-        return import_module("mmpt.api.captioning").caption(self, videos, fps=fps, **decoding)
+        from mmpt.api.captioning import caption
+
+        return caption(self, videos, fps=fps, **decoding)
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, licence: str | None = None, metrics: dict[str, Any] | None = None,
+        self,
+        folder: FilePath,
+        *,
+        licence: str | None = None,
+        metrics: dict[str, Any] | None = None,
         include_video_encoder: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder.
 
         It loads again from anywhere, without the run. ``metrics`` maps tests to numbers; by default the card has those
         of the ``metrics.json`` files in the run folder. A folder of an earlier call is replaced as a whole.
         """
-        from mmpt.api.saving import save_folder
-
         save_folder(self, folder, licence, metrics, include_video_encoder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None, **saving: Any) -> str:
         """Upload what :meth:`save_pretrained` writes, with its options; return the address."""
-        from mmpt.api.hub import upload
-
-        with tempfile.TemporaryDirectory() as folder:
-            saved = Path(folder) / repo_id.rpartition("/")[2]
-            self.save_pretrained(saved, **saving)
-            return upload(saved, repo_id, private, token)
+        return push(self, repo_id, private, token, saving)

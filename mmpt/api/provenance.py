@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 #: Where the published snippet has the weights of S3D.
 S3D_WEIGHTS = "pretrained_models/s3d_howto100m.pth"
+_SHARD = re.compile(r"_\d+_index\.json$")
 #: Facts of extraction that a new one need not share.
 _OF_THE_RUN = ("decoder", "dtype", "hflip")
 #: What models of unknown features were trained on, as published.
@@ -41,7 +43,8 @@ def provenance_of(config: DictConfig) -> dict[str, Any] | None:
 
 
 def _of_shards(folder: Path) -> dict[str, Any] | None:
-    for index in sorted(folder.glob("*_index.json"))[:1]:
+    # Beside the shards of features may lie those of texts: theirs are train_0.caps_ids_index.json and such.
+    for index in sorted(file for file in folder.glob("*_index.json") if _SHARD.search(file.name))[:1]:
         content = read_json(index)
         producer = content.get("producer") if isinstance(content, dict) else None
         found = producer.get("provenance") if isinstance(producer, dict) else None
@@ -70,7 +73,7 @@ def build_feature_encoder(
     if name == "s3d" and known.get("random_init") is None:
         options["weights"] = _s3d_file(weights, known.get("weights_sha256"))
     elif name == "hf":
-        options |= {"model": _hf_model(weights, known), "fps": known.get("fps"), "pool": known.get("pool")}
+        options |= {"model": _hf_model(weights, known), "fps": known.get("fps"), "pool": _pool(known.get("pool"))}
     else:
         options["random_init"] = known.get("random_init")
         options |= {"dim": known.get("dim")} if name == "conv3d" else {}
@@ -102,6 +105,11 @@ def _s3d_file(weights: str | os.PathLike[str] | None, sha256: str | None) -> Pat
     if sha256 is not None and file_sha256(file) != sha256:
         raise CheckpointError(f"{file}: not the weights of S3D that made this model's features (SHA-256 {sha256})")
     return file
+
+
+def _pool(pooled_by: str | None) -> str | None:
+    """Return the option of what a model was pooled by: its own projection leaves no choice."""
+    return None if pooled_by == "projection" else pooled_by
 
 
 def _hf_model(weights: str | os.PathLike[str] | None, known: dict[str, Any]) -> str:

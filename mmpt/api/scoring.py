@@ -1,6 +1,6 @@
 """Vectors of videos and texts, and the score of every text with every video.
 
-Shapes: N videos, W windows of one, M texts, H hidden.
+Shapes: N videos, W windows of one, M texts, L labels, H hidden.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from mmpt.api.averaging import averaged, filled, label_vectors, mean_over_templates
 from mmpt.api.text_input import TextReader
 from mmpt.api.video_input import Rows
 from mmpt.models.cross_modal import States
@@ -20,6 +20,7 @@ __all__ = ["PAIRS_AT_ONCE", "Comparer"]
 
 #: Pairs that a fusing model scores at a time.
 PAIRS_AT_ONCE = 64
+TEXTS_AT_ONCE, VIDEOS_AT_ONCE = 64, 8
 
 
 class Comparer:
@@ -61,6 +62,28 @@ class Comparer:
             raise DataError("the model gives vectors that are not finite: its weights or settings are damaged")
         return found
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether videos and texts have vectors, or only pairs have scores."""
+        return "retrieval" in getattr(self.model, "capabilities", ())
+
+    def scores(self, texts: Sequence[str], videos: Iterable[Rows], batch_size: int) -> np.ndarray:
+        """Score every text with every video, by dot products of vectors or fused: float32 (M, N)."""
+        if not self.has_vectors:
+            return self.fused_scores(texts, videos, batch_size)
+        return self.text_vectors(texts, TEXTS_AT_ONCE) @ self.video_vectors(videos, batch_size).T
+
+    def label_scores(self, videos: Iterable[Rows], labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+        """Score labels, each in every template, with videos: float32 (N, L).
+
+        The vectors of a label's texts are averaged, or where there are none its scores.
+        """
+        texts = filled(templates, labels)
+        if not self.has_vectors:
+            return mean_over_templates(self.fused_scores(texts, videos, VIDEOS_AT_ONCE), len(labels))
+        vectors = label_vectors(self.text_vectors(texts, TEXTS_AT_ONCE), len(labels))
+        return self.video_vectors(videos, VIDEOS_AT_ONCE) @ vectors.T
+
     @torch.inference_mode()
     def fused_scores(self, texts: Sequence[str], videos: Iterable[Rows], batch_size: int) -> np.ndarray:
         """Fuse every text with every video, of which ``batch_size`` are held at a time: float32 (M, N)."""
@@ -89,13 +112,6 @@ class Comparer:
     def moved(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Return rows where the model is."""
         return rows.vfeats.to(self.device), rows.vmasks.to(self.device)
-
-
-def averaged(windows: Tensor) -> Tensor:
-    """Average the directions of vectors (W, H), and their lengths apart: one alone stays as it is. Returns (H,)."""
-    if len(windows) == 1:
-        return windows[0]
-    return F.normalize(F.normalize(windows, dim=1).mean(0), dim=0) * windows.norm(dim=1).mean()
 
 
 def _batches(videos: Iterable[Rows], size: int) -> Iterator[tuple[Rows, list[int]]]:

@@ -3,6 +3,7 @@
 Shapes: T parts, L labels, W windows, M seconds of one, H hidden.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,18 +12,20 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from mmpt.api.classifying import filled, label_vectors
+from mmpt.api.averaging import filled, label_vectors
+from mmpt.api.classifying import check_labels
 from mmpt.api.outputs import Timeline
 from mmpt.api.video_input import spans_of
 from mmpt.api.video_sources import Source
 from mmpt.processors.base import TextOptions
+from mmpt.processors.coin import SegmentationOptions
 from mmpt.processors.windows import Windows, average_windows, video_only_text
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_section
 from mmpt.utils.registry import build
 from mmpt.utils.tokenizers import special_ids
 
-__all__ = ["by_head", "by_states", "class_names", "head_timeline", "states_timeline", "window_timeline"]
+__all__ = ["class_names", "timeline_of"]
 
 _SECONDS_OF_A_WINDOW = 4.0
 _WINDOWS_AT_ONCE = 64
@@ -50,25 +53,40 @@ def class_names(config: Any) -> list[str] | None:
     return None
 
 
-def by_head(model: Any) -> bool:
-    """Tell whether a model has a head of classes for seconds."""
-    return "segmentation" in _capabilities(model)
+def timeline_of(
+    pipeline: Any,
+    source: Source,
+    labels: Sequence[str] | None,
+    templates: Sequence[str],
+    window_and_stride: tuple[float | None, float],
+    background: float | None,
+) -> Timeline:
+    """Score labels over a video as its model does best; see :meth:`~mmpt.api.VideoTextPipeline.segment`.
+
+    Raises:
+        DataError: if a label is wrong, or there is none and the model has no classes of its own.
+    """
+    capabilities: frozenset[str] = getattr(pipeline.model, "capabilities", frozenset())
+    if "segmentation" in capabilities:
+        return _head_timeline(pipeline, source, None if labels is None else check_labels(labels), background)
+    names = check_labels([] if labels is None else labels)
+    # Where no windows are asked for, or the model cannot score them.
+    if "frame_states" in capabilities and (window_and_stride[0] is None or "retrieval" not in capabilities):
+        return _states_timeline(pipeline, source, names, templates, background)
+    return _window_timeline(pipeline, source, names, templates, window_and_stride, background)
 
 
-def by_states(model: Any, window: float | None) -> bool:
-    """Tell whether seconds are to be compared by their states: where no windows are asked for, or cannot be."""
-    found = _capabilities(model)
-    return "frame_states" in found and (window is None or "retrieval" not in found)
-
-
-def head_timeline(pipeline: Any, source: Source, labels: Sequence[str] | None, background: float | None) -> Timeline:
-    """Score seconds by a trained head; ``labels`` choose among its classes."""
+def _head_timeline(pipeline: Any, source: Source, labels: Sequence[str] | None, background: float | None) -> Timeline:
+    """Score seconds by a trained head; ``labels`` choose among its classes, beside the one of the background."""
     scores, duration = _scores_of_seconds(pipeline, source, None)
-    chosen, names = _chosen_classes(scores, class_names(pipeline.config), labels)
-    return _seconds_timeline(chosen, duration, names, background)
+    number = read_section(pipeline.config, "dataset", SegmentationOptions).background
+    names = _names_of_classes(class_names(pipeline.config), labels, scores.shape[1])
+    chosen = _chosen_classes(names, labels, number)
+    timeline = _seconds_timeline(scores[:, chosen], duration, [names[one] for one in chosen], background)
+    return dataclasses.replace(timeline, nothing=names[number])
 
 
-def states_timeline(
+def _states_timeline(
     pipeline: Any, source: Source, labels: Sequence[str], templates: Sequence[str], background: float | None
 ) -> Timeline:
     """Score seconds by the dot products of their states with the labels."""
@@ -104,7 +122,7 @@ def _scores_of_seconds(pipeline: Any, source: Source, vectors: np.ndarray | None
     return average_windows(np.concatenate(rows), cut.starts, cut.lengths, len(features)), duration
 
 
-def window_timeline(
+def _window_timeline(
     pipeline: Any,
     source: Source,
     labels: Sequence[str],
@@ -123,7 +141,7 @@ def window_timeline(
     for start, end in parts:
         first = min(max((start + end - length) / 2, 0.0), duration - length)
         windows.append((first, first + length))
-    scores = pipeline.label_scores(reader.parts(opened, windows), labels, templates)
+    scores = pipeline.comparer.label_scores(reader.parts(opened, windows), labels, templates)
     starts, ends = (np.array(side, np.float64) for side in zip(*parts, strict=True))
     return Timeline(list(labels), starts, ends, scores.astype(np.float32), background)
 
@@ -134,30 +152,38 @@ def _seconds_timeline(scores: np.ndarray, duration: float, labels: Sequence[str]
     return Timeline(list(labels), starts, np.minimum(starts + 1, duration), scores.astype(np.float32), background)
 
 
-def _chosen_classes(scores: np.ndarray, names: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[
-    np.ndarray, list[str]
-]:  # fmt: skip
-    """Return the columns (T, L) of a trained head's scores that labels ask for, and their names.
+def _names_of_classes(known: Sequence[str] | None, labels: Sequence[str] | None, count: int) -> list[str]:
+    """Return the names of a head's classes; "" where a class has none.
 
     Raises:
-        DataError: if a label is no class of the head, or nothing says what the classes are.
+        DataError: if nothing says what the classes are.
     """
-    count = scores.shape[1]
-    if names is None:
-        if labels is None or len(labels) != count:
-            raise DataError(
-                f"this model tells {count} classes that it was trained on, and nothing here says their names: give all "
-                "of them as labels, in the order of training"
-            )
-        return scores, list(labels)
-    chosen = [name for name in names if name] if labels is None else list(labels)
-    unknown = [label for label in chosen if label not in names]
+    if known is not None:
+        return list(known)
+    if labels is None or len(labels) != count:
+        raise DataError(
+            f"this model tells {count} classes that it was trained on, and nothing here says their names: give all "
+            "of them as labels, in the order of training"
+        )
+    return list(labels)
+
+
+def _chosen_classes(names: Sequence[str], labels: Sequence[str] | None, background: int) -> list[int]:
+    """Return the numbers of the classes that labels ask for, and of the background.
+
+    Raises:
+        DataError: if a label is no class of the head.
+    """
+    if labels is None:
+        return [number for number, name in enumerate(names) if name]
+    unknown = [label for label in labels if label not in names]
     if unknown:
         raise DataError(
-            f"the label {unknown[0]!r} is none of the {count} classes that this model was trained on, such as "
-            f"{', '.join(map(repr, names[:3]))}. A model of retrieval takes any labels"
+            f"the label {unknown[0]!r} is none of the {len(names)} classes that this model was trained on, such as "
+            f"{', '.join(repr(name) for name in names[:4] if name)}. A model of retrieval takes any labels"
         )
-    return scores[:, [list(names).index(label) for label in chosen]], chosen
+    chosen = [names.index(label) for label in labels]
+    return chosen if background in chosen else [*chosen, background]
 
 
 def _by_head(model: Any) -> Callable[..., Tensor]:
@@ -172,7 +198,3 @@ def _by_states(model: Any, vectors: Tensor) -> Callable[..., Tensor]:
         return model.encode_video_frames(vfeats, vmasks, caps, cmasks).float() @ vectors.T
 
     return score
-
-
-def _capabilities(model: Any) -> frozenset[str]:
-    return getattr(model, "capabilities", frozenset())

@@ -7,14 +7,15 @@ import abc
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mmpt.api.raw_frames import FrameInput
-from mmpt.api.video_sources import FeatureSource, PictureSource, Source
+from mmpt.api.video_sources import FeatureSource, PictureSource, Source, source_of
 from mmpt.modules.feature_encoders import FeatureEncoder
 from mmpt.store.extraction import whole_seconds
 from mmpt.utils.errors import ConfigError, DataError
@@ -45,6 +46,11 @@ class VideoReader(abc.ABC):
     def opened(self, source: Source) -> tuple[Source, float]:
         """Return what parts of a video are to be read from, and how many seconds of it there are."""
         return source, source.duration
+
+    def each(self, videos: Sequence[Any], fps: float | None = None, progress: bool = False) -> Iterator[Rows]:
+        """Read videos one after another; ``fps`` is the rate of what comes as frames."""
+        for number, video in enumerate(tqdm(videos, desc="videos", unit="video", disable=not progress)):
+            yield self.whole(source_of(video, fps, number))
 
     @abc.abstractmethod
     def whole(self, source: Source) -> Rows:

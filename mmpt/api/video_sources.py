@@ -7,10 +7,10 @@ import abc
 import bisect
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -22,8 +22,11 @@ from mmpt.store.video_frames import DecodeReport
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
 
-__all__ = ["FeatureSource", "FileSource", "FrameSource", "PictureSource", "Source", "as_list", "source_of"]
+__all__ = ["FeatureSource", "FileSource", "FrameSource", "PictureSource", "Source", "Video", "as_list", "source_of"]
 
+#: A video: the path of a file, a part of one, frames (T, height, width, 3) uint8 at the rate that the call is told, or
+#: features (seconds, D) float; or a :class:`Source` of them.
+Video: TypeAlias = "str | os.PathLike[str] | VideoClip | np.ndarray | Tensor | Source"
 #: Seconds that a clip may end behind its video: ends are annotated no more exactly.
 _BEHIND = 1.0
 
@@ -68,6 +71,8 @@ class FileSource(PictureSource):
         if not (0 <= self.start < math.inf and (end is None or self.start < end < math.inf)):
             raise DataError(f"{self.path}: there is no clip from second {start} to {end}")
         self._end = None if end is None else float(end)
+        #: Is called with each decoded frame that is taken and its second in the file.
+        self.on_picture: Callable[[Any, float], None] | None = None
 
     @cached_property
     def clock(self) -> VideoClock:
@@ -97,9 +102,11 @@ class FileSource(PictureSource):
         frames = pictures_at(self.path, [self.start + time for time in times], clock, DecodeReport())
         shown, array = None, None
         try:
-            for frame in frames:
+            for time, frame in zip(times, frames, strict=True):
                 if frame is not shown or array is None:
                     shown, array = frame, make(frame)
+                    if self.on_picture is not None:
+                        self.on_picture(frame, self.start + time)
                 yield array
         except require("av", "video").FFmpegError as error:
             raise DataError(f"{self.path}: decoding failed ({error})") from error
@@ -108,7 +115,15 @@ class FileSource(PictureSource):
         """Decode in one pass, as extraction does."""
         end = None if self._end is None else self.end
         return stream_frames(
-            self.path, fps, resize, crop_size=crop, start=self.start, end=end, hflip=hflip, block=block
+            self.path,
+            fps,
+            resize,
+            crop_size=crop,
+            start=self.start,
+            end=end,
+            hflip=hflip,
+            block=block,
+            on_picture=self.on_picture,
         )
 
     def frames_within(self, start: float, end: float) -> int | None:

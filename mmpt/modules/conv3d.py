@@ -25,7 +25,11 @@ _FOVEA = 20
 #: The fovea spans this many extents (standard deviations of the mask) to each side of the centre.
 _FOVEA_REACH = 2.0
 _CALIBRATION_CLIPS = 256
+#: As many as caches hold: the same numbers in less time.
+_CLIPS_AT_ONCE = 16
 _CLAMP = 5.0
+#: By output width, seed and number of clips.
+_STATISTICS: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
 
 def synthetic_clips(clips: int, frames: int, size: int, generator: torch.Generator) -> Tensor:
@@ -81,7 +85,7 @@ class SmallConv3d(nn.Module):
         self.register_buffer("scale", torch.ones(total))
         self.register_buffer("projection", _orthogonal(total, dim, generator))
         self.requires_grad_(False)
-        self._calibrate(generator)
+        self._calibrate((dim, seed, _CALIBRATION_CLIPS), generator)
 
     @torch.no_grad()
     def forward(self, clips: Tensor) -> Tensor:
@@ -90,10 +94,17 @@ class SmallConv3d(nn.Module):
         return standard_BD @ self.projection
 
     @torch.no_grad()
-    def _calibrate(self, generator: torch.Generator) -> None:
-        raw_BD = self._describe(synthetic_clips(_CALIBRATION_CLIPS, self.fps, self.size, generator))
-        self.mean.copy_(raw_BD.mean(0))
-        self.scale.copy_(1 / raw_BD.std(0).clamp_min(1e-4))
+    def _calibrate(self, key: tuple[int, int, int], generator: torch.Generator) -> None:
+        """Set the statistics, which take seconds to measure: those of a key once in a process."""
+        if key not in _STATISTICS:
+            _STATISTICS[key] = self._measure(generator)
+        self.mean, self.scale = (statistic.clone() for statistic in _STATISTICS[key])
+
+    def _measure(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return mean and inverse standard deviation of the descriptors of synthetic clips."""
+        clips = synthetic_clips(_CALIBRATION_CLIPS, self.fps, self.size, generator)
+        raw_BD = torch.cat([self._describe(part) for part in clips.split(_CLIPS_AT_ONCE)])
+        return raw_BD.mean(0), 1 / raw_BD.std(0).clamp_min(1e-4)
 
     def _describe(self, clips: Tensor) -> Tensor:
         """Return the unstandardised descriptors (batch, total): colour, motion, fovea, place."""
@@ -151,7 +162,7 @@ def _fovea(mask_BTHW: Tensor, x_BT: Tensor, y_BT: Tensor, extent_BT: Tensor) -> 
 def _random_conv(before: int, after: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv3d:
     """Return a convolution of random weights, ``stride`` in time; half of its filters see contrasts only."""
     padding = (1, kernel // 2, kernel // 2)
-    layer = nn.utils.skip_init(nn.Conv3d, before, after, (3, kernel, kernel), padding=padding, stride=(stride, 2, 2))
+    layer = nn.Conv3d(before, after, (3, kernel, kernel), (stride, 2, 2), padding, device="meta")  # both are set below
     weight = torch.randn(layer.weight.shape, generator=generator)
     contrast = weight[: after // 2]
     contrast -= contrast.mean((2, 3, 4), keepdim=True)

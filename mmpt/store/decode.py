@@ -11,7 +11,7 @@ is the picture that is on screen in the middle of [k / fps, (k + 1) / fps), whic
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -75,6 +75,7 @@ def stream_frames(
     block: int | None = None,
     threads: int = 1,
     report: DecodeReport | None = None,
+    on_picture: Callable[[Any, float], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Decode a video to upright RGB frames at a constant rate, block by block.
 
@@ -91,6 +92,7 @@ def stream_frames(
         block: frames per yielded array, default one second (``round(fps)``); the last array may have fewer.
         threads: decoding threads; 1 is deterministic for damaged files too.
         report: filled with counts and warnings.
+        on_picture: is called with each decoded frame that is taken and the second from which it is shown.
 
     Yields:
         (n, height, width, 3) uint8 arrays, each its own memory, at least one of them and none empty.
@@ -109,6 +111,8 @@ def stream_frames(
     picture = Picture(size, (crop_size or size) if center_crop else None, hflip, enlarge)
     rate = _exact_rate(fps)
     frames = _resample(path, rate, Fraction(start), end, threads, report or DecodeReport())
+    if on_picture is not None:
+        frames = _told(frames, start, rate, on_picture)
     try:
         yield from _blocks(frames, picture, block or max(1, round(fps)))
     except require("av", "video").FFmpegError as error:
@@ -120,6 +124,17 @@ def _exact_rate(fps: float) -> Fraction:
     exact = Fraction(fps)
     usual = exact.limit_denominator(1001)
     return usual if abs(usual - exact) <= exact / 10**7 else exact
+
+
+def _told(
+    frames: Iterator[Any], start: float, rate: Fraction, on_picture: Callable[[Any, float], None]
+) -> Iterator[Any]:
+    shown = None
+    for number, frame in enumerate(frames):
+        if frame is not shown:
+            shown = frame
+            on_picture(frame, start + float(number / rate))
+        yield frame
 
 
 def _blocks(frames: Iterator[Any], picture: "Picture", length: int) -> Iterator[np.ndarray]:

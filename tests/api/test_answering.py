@@ -14,7 +14,7 @@ from mmpt.modules.reserve_tokens import PAD
 from mmpt.store.images import decode_image
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.tokenizers import special_ids
-from tests.api.tiny_models import ANSWERS, write_model, write_video
+from tests.api.tiny_models import ANSWERS, readable, write_model, write_video
 
 pytest.importorskip("av")
 
@@ -88,6 +88,7 @@ def test_violet_answers_with_the_words_of_its_vocabulary(loaded, video):
 @pytest.mark.parametrize("name", ["MMFusionSeparate", "MERLOTPretraining", "ReservePretraining", "VIOLETRetrieval"])
 def test_models_that_compare_choose_by_the_joined_text(loaded, video, name):
     pipeline = loaded(name)
+    (video,) = readable(pipeline, [video])
     found = scores_of(pipeline.answer(video, "w1 w2", OPTIONS))
     expected = pipeline.similarity([f"w1 w2 {option}" for option in OPTIONS], video)[:, 0]
     if name != "ReservePretraining":  # its tokenizer joins words over the seam
@@ -98,7 +99,8 @@ def test_models_that_compare_choose_by_the_joined_text(loaded, video, name):
 
 @pytest.mark.parametrize("name", ["MMFusionSeparate", "ReservePretraining", "VIOLETMultipleChoice", "MERLOTAnswering"])
 def test_a_long_question_gives_way_to_its_options(loaded, video, name):
-    found = loaded(name).answer(video, "w1 w2 " * 200, OPTIONS)
+    pipeline = loaded(name)
+    found = pipeline.answer(*readable(pipeline, [video]), "w1 w2 " * 200, OPTIONS)
     assert len({answer.score for answer in found}) == 3  # else the options were cut off, and all texts alike
 
 
@@ -257,6 +259,7 @@ def test_captions_take_decoding_options(loaded, video):
 
 def test_a_jobs_decoding_options_hold_where_none_are_given(loaded, video, monkeypatch):
     pipeline = loaded("MMFusionNLG")
+    (video,) = readable(pipeline, [video])
     greedy = pipeline.caption(video)
     config = pipeline.config.copy()
     OmegaConf.update(config, "gen_param", {"do_sample": True, "temperature": 9.0}, force_add=True)

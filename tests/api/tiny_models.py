@@ -13,7 +13,7 @@ from mmpt.utils.files import write_json
 from mmpt.utils.registry import build, resolve_class
 from scripts.tiny_data.subword_files import write_merlot_tokenizer, write_reserve_tokenizer
 
-__all__ = ["ANSWERS", "WORDS", "write_model", "write_video"]
+__all__ = ["ANSWERS", "WORDS", "readable", "write_model", "write_video"]
 
 #: Words of the tiny vocabulary.
 WORDS = [f"w{number}" for number in range(12)]
@@ -97,6 +97,15 @@ def _model(name: str) -> dict[str, Any]:
     if name == "LAVENDER":
         return dict(_TRUTH)
     return {"vocab_size": 600} if name.startswith(("MERLOT", "Reserve")) else {}
+
+
+def readable(pipeline: Any, videos: list[Path]) -> list[Any]:
+    """Return videos as a model reads them without an encoder: files, or features (4 and more seconds, D)."""
+    if getattr(pipeline.model, "reads_frames", False):
+        return list(videos)
+    width = pipeline.config.model.get("input_dim") or 512
+    rngs = [np.random.default_rng(number) for number in range(len(videos))]
+    return [rng.normal(size=(4 + number, width)).astype(np.float32) for number, rng in enumerate(rngs)]
 
 
 def write_video(path: Path, seconds: float = 5.0, seed: int = 0, sound: bool = True) -> Path:

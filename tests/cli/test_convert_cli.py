@@ -100,3 +100,22 @@ def test_a_damaged_source_is_named(tmp_path, capsys):
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 no more")
     assert main([str(tmp_path / "cut.pt"), str(tmp_path / "out.safetensors")]) == 2
     assert "cut.pt" in capsys.readouterr().err
+
+
+def test_a_folder_is_a_model_that_commands_take(tmp_path, capsys):
+    pytest.importorskip("av")
+    from mmpt.api import VideoTextPipeline
+    from tests.api.tiny_models import write_model
+
+    run = write_model(tmp_path, "VIOLETRetrieval")
+    capsys.readouterr()
+    command = [str(run / "checkpoint_best.pt"), str(tmp_path / "folder"), "--model-config", str(run / "config.yaml")]
+    assert main([*command, "--licence", "mit", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    saved = VideoTextPipeline.from_pretrained(tmp_path / "folder", device="cpu")
+    assert report["model"] == "VIOLETRetrieval" and report["tensors"] == len(saved.model.state_dict())
+    trained = VideoTextPipeline.from_pretrained(run, device="cpu").model.state_dict()
+    assert all(torch.equal(value, trained[key]) for key, value in saved.model.state_dict().items())
+    assert "license: mit" in (tmp_path / "folder" / "README.md").read_text()
+    assert main(command) == 2 and "--force" in capsys.readouterr().err
+    assert main([*command, "--force", "--dtype", "float16"]) == 2

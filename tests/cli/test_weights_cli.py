@@ -55,7 +55,7 @@ def mirror(tmp_path):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.asked, server.limit, server.moved, server.ranges = {}, [], None, None, True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     server.url = f"http://127.0.0.1:{server.server_port}/some/where"
     yield server

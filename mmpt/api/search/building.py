@@ -1,22 +1,23 @@
 """Bring an index up to date with folders of videos: what is new is encoded, what is unchanged is left alone."""
 
-import logging
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mmpt.api.capability import MissingCapabilityError
 from mmpt.api.outputs import ClipVectors
 from mmpt.api.pipeline import VideoTextPipeline
+from mmpt.api.search.indexed_video import IndexedVideo, Turns
 from mmpt.api.search.layout import IndexSettings, key_of
 from mmpt.api.search.nearest import build_nearest
 from mmpt.api.search.snapshot import live_entries
 from mmpt.api.search.summary import IndexSummary
-from mmpt.api.search.thumbnails import clip_thumbnails
 from mmpt.api.search.writer import IndexWriter, compact, writing_index
 from mmpt.store.extraction_job import printable
 from mmpt.store.video_list import find_videos
@@ -26,12 +27,11 @@ from mmpt.utils.safe_paths import path_below
 
 __all__ = ["index_folder"]
 
-logger = logging.getLogger(__name__)
-
 #: Share of rows without a video from which an index is compacted.
 _COMPACTED_FROM = 0.5
 
 Progress = Callable[[int, int, str], None]
+_Encoded = tuple[dict[str, Any], ClipVectors, list[bytes]]  # facts, clips and their thumbnails
 
 
 def index_folder(
@@ -42,7 +42,7 @@ def index_folder(
     clip_seconds: float = 4.0,
     stride_seconds: float | None = None,
     thumbnail_pixels: int = 120,
-    workers: int = 1,
+    workers: int = 2,
     on_progress: Progress | None = None,
 ) -> IndexSummary:
     """Index the videos of folders, all levels below, in an index that is there or is made.
@@ -58,7 +58,7 @@ def index_folder(
         clip_seconds: length of a clip.
         stride_seconds: from the start of a clip to the next one's; None: half of a clip.
         thumbnail_pixels: shorter side of thumbnails; 0: none.
-        workers: threads that make thumbnails while the model works; 0: none.
+        workers: videos under way at a time: while the model has one, the others are decoded.
         on_progress: is called with (videos done, videos in all, path).
 
     Raises:
@@ -69,10 +69,10 @@ def index_folder(
     if "index" not in pipeline.calls or pipeline.dim is None:
         raise MissingCapabilityError(f"{pipeline.source}: {pipeline.system} gives no vectors that can be searched")
     stride = clip_seconds / 2 if stride_seconds is None else stride_seconds
-    if not (clip_seconds > 0 and stride > 0) or thumbnail_pixels < 0 or workers < 0:
-        raise DataError("clips and strides last more than 0 seconds; thumbnails and workers are 0 or more")
+    if not (0 < clip_seconds < math.inf and 0 < stride < math.inf) or thumbnail_pixels < 0 or workers < 1:
+        raise DataError("clips and strides last more than 0 seconds; thumbnail_pixels is 0 or more, workers 1 or more")
     settings = IndexSettings(
-        pipeline.source,
+        _lasting(pipeline.source),
         pipeline.system,
         pipeline.fingerprint(),
         pipeline.dim,
@@ -96,6 +96,11 @@ def index_folder(
         compact(index_dir)
     summary.seconds = time.monotonic() - begin
     return summary
+
+
+def _lasting(source: str) -> str:
+    """Return the source of a model so that it is found from any folder."""
+    return os.path.abspath(source) if os.path.exists(source) else source
 
 
 def _found(
@@ -186,36 +191,42 @@ class _Run:
         return True
 
     def _encode(self, pending: list[tuple[str, str]]) -> Iterator[str]:
-        """Encode videos in order and commit each; thumbnails are made while the next is encoded."""
-        waiting: deque[tuple[str, str, Any, Future[Any]]] = deque()
-        with ThreadPoolExecutor(max(1, self.workers)) as threads:
-            for key, path in pending:
-                try:
-                    key.encode()
-                    path_below(self.writer.settings.roots[int(key.partition(":")[0])], key.partition(":")[2])
-                    facts = _facts(path)
-                    clips = self.pipeline.encode_clips(
-                        path, self.writer.settings.clip_seconds, self.writer.settings.stride_seconds
-                    )
-                except (DataError, OSError, UnicodeEncodeError) as error:
-                    self._fail(key, path, error)
-                    yield path
-                    continue
-                pixels = self.writer.settings.thumbnail_pixels
-                future = threads.submit(_beside, path, clips, pixels)
-                waiting.append((key, path, (facts, clips), future))
-                while len(waiting) > self.workers:
+        """Encode videos, several at a time, and commit each, in order."""
+        waiting: deque[tuple[str, str, Future[_Encoded]]] = deque()
+        turns = Turns()
+        with ThreadPoolExecutor(self.workers) as threads:
+            try:
+                for key, path in pending:
+                    waiting.append((key, path, threads.submit(self._encoded, key, path, turns)))
+                    if len(waiting) > self.workers:
+                        yield self._commit(*waiting.popleft())
+                while waiting:
                     yield self._commit(*waiting.popleft())
-            while waiting:
-                yield self._commit(*waiting.popleft())
+            finally:
+                turns.stop()
+                threads.shutdown(wait=False, cancel_futures=True)
 
-    def _commit(self, key: str, path: str, encoded: tuple[dict[str, Any], ClipVectors], beside: Future[Any]) -> str:
-        facts, clips = encoded
+    def _encoded(self, key: str, path: str, turns: Turns) -> _Encoded:
+        settings = self.writer.settings
+        key.encode()
+        root, _, name = key.partition(":")
+        path_below(settings.roots[int(root)], name)
+        facts = _facts(path)
+        facts["sha256"] = file_sha256(path)
+        every = min(1.0, settings.clip_seconds / 2, settings.stride_seconds / 2)
+        video = IndexedVideo(path, turns, settings.thumbnail_pixels, every)
+        with suppress(DataError):  # told when it is needed; reading the file needs no model
+            _ = video.clock
+        with turns:
+            clips = self.pipeline.encode_clips(video, settings.clip_seconds, settings.stride_seconds)
+        return facts, clips, video.thumbnails(clips.starts, clips.ends)
+
+    def _commit(self, key: str, path: str, encoded: Future[_Encoded]) -> str:
         before = self.writer.entries.get(key, {}).get("status")
         try:
-            sha256, thumbnails = beside.result()
-            self.writer.add(key, clips.starts, clips.ends, clips.vectors, thumbnails, {**facts, "sha256": sha256})
-        except DataError as error:
+            facts, clips, thumbnails = encoded.result()
+            self.writer.add(key, clips.starts, clips.ends, clips.vectors, thumbnails, facts)
+        except (DataError, OSError, UnicodeEncodeError) as error:
             self._fail(key, path, error)
             return path
         if before == "done":
@@ -233,13 +244,3 @@ class _Run:
 def _facts(path: str) -> dict[str, Any]:
     status = os.stat(path)
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def _beside(path: str, clips: ClipVectors, pixels: int) -> tuple[str, list[bytes]]:
-    """Return what a video needs beside its vectors: a hash of its file and thumbnails; none where one cannot be."""
-    sha256 = file_sha256(path)
-    try:
-        return sha256, clip_thumbnails(path, clips.starts, clips.ends, pixels)
-    except DataError as error:
-        logger.warning("%s: no thumbnails (%s)", path, error)
-        return sha256, []

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from mmpt.api.search.snapshot import Snapshot
 from mmpt.api.search.writer import unit_rows, writing_index
 from mmpt.store.images import decode_image
 from mmpt.store.video_list import VIDEO_SUFFIXES
-from mmpt.utils.errors import DataError, UnsafePathError, shown
+from mmpt.utils.errors import CheckpointError, DataError, UnsafePathError, shown
 from mmpt.utils.safe_paths import path_below
 
 __all__ = ["ClipIndex"]
@@ -89,9 +89,30 @@ class ClipIndex:
     def pipeline(self) -> VideoTextPipeline:
         """The model that encodes queries; loaded from the index's source if none was given."""
         if self._pipeline is None:
-            self._use(VideoTextPipeline.from_pretrained(self.settings.model))
+            self.load_model()
         assert self._pipeline is not None
         return self._pipeline
+
+    def load_model(self, source: str | None = None, **options: Any) -> None:
+        """Load the model that encodes queries.
+
+        Args:
+            source: where it is now; None: where it was when the index was made.
+            options: of :meth:`~mmpt.api.pipeline.VideoTextPipeline.from_pretrained`.
+
+        Raises:
+            DataError: if it is not that of the index, or is no longer there.
+        """
+        try:
+            pipeline = VideoTextPipeline.from_pretrained(source or self.settings.model, **options)
+        except CheckpointError as error:
+            if source is not None:
+                raise
+            raise DataError(
+                f"{self.folder}: the model that it was made with cannot be loaded ({error}). Say where it is now: "
+                "--model SOURCE, or pipeline="
+            ) from error
+        self._use(pipeline)
 
     def _use(self, pipeline: VideoTextPipeline) -> None:
         if (found := pipeline.fingerprint()) != self.settings.fingerprint:

@@ -25,7 +25,18 @@ import numpy as np
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import read_json, write_json
 
-__all__ = ["CLIP", "CLIPS", "INDEX", "THUMBNAILS", "VECTORS", "IndexSettings", "data_name", "key_of", "path_in"]
+__all__ = [
+    "CLIP",
+    "CLIPS",
+    "INDEX",
+    "THUMBNAILS",
+    "VECTORS",
+    "IndexSettings",
+    "data_name",
+    "key_of",
+    "mending",
+    "path_in",
+]
 
 INDEX, VECTORS, CLIPS, THUMBNAILS = "index.json", "vectors.f16", "clips.bin", "thumbnails.bin"
 #: Seconds of a clip, and the bytes of its thumbnail; none has 0 bytes.
@@ -72,7 +83,7 @@ class IndexSettings:
         path = folder / INDEX
         if not path.is_file():
             raise DataError(
-                f"{folder}: no index of clips (no {INDEX}). Make one with: mmpt index FOLDER --out {folder}"
+                f"{folder}: no index of clips (no {INDEX}). Make one with: mmpt index FOLDER --output {folder}"
             )
         stored = read_json(path)
         kinds = {each.name: each.type for each in fields(cls)}
@@ -97,6 +108,11 @@ def data_name(settings: IndexSettings) -> str:
     found = _DATA.fullmatch(settings.data)
     assert found is not None
     return f"data_{int(found[1]) + 1:05d}"
+
+
+def mending(data: Path) -> str:
+    """Return the command that mends the index of a folder of data."""
+    return f"mmpt index {data.parent} --repair"
 
 
 def key_of(root: int, path: str) -> str:

@@ -3,8 +3,13 @@
 The faiss index holds the rows that were there when it was written; those that came later are compared exactly beside
 it, until they are many. Its codes take a byte a number; the candidates that it finds are compared anew by the stored
 vectors. It can always be made again from these.
+
+``nearest.json`` has its hash, which is compared before rows are added and when an index is verified, and that of its
+head: all but the codes and numbers of rows. A search compares the latter alone, as reading half a gigabyte costs
+seconds: damage of a code can hide a clip, never tell a wrong score; damage of the head could do anything.
 """
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -15,9 +20,9 @@ import numpy as np
 from mmpt.api.search.layout import VECTORS
 from mmpt.utils.errors import DataError
 from mmpt.utils.extras import require
-from mmpt.utils.files import atomic_open, read_json, write_json
+from mmpt.utils.files import atomic_open, file_sha256, read_json, write_json
 
-__all__ = ["EXACT_UP_TO", "Nearest", "build_nearest"]
+__all__ = ["EXACT_UP_TO", "Nearest", "build_nearest", "drop_nearest", "nearest_state"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,7 @@ _SAMPLE_PER_CELL, _FEWEST_PER_CELL = 48, 39
 _CELLS_SEARCHED = 32
 _SEED = 1234
 FILE, FACTS = "nearest.faiss", "nearest.json"
+_NUMBER_BYTES = 8  # of a row, beside its code
 
 
 class Nearest:
@@ -144,8 +150,28 @@ def build_nearest(data: Path, rows: int, dim: int, exact_up_to: int | None = Non
     (data / FACTS).unlink(missing_ok=True)  # until the new one is complete there is none
     with atomic_open(path, "wb") as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
-    write_json(data / FACTS, {"rows": rows, "trained_for": trained, "bytes": os.stat(path).st_size})
+    size = os.stat(path).st_size
+    head = size - rows * (dim + _NUMBER_BYTES)
+    hashes = {"sha256": file_sha256(path), "head_bytes": head, "head_sha256": _head_sha256(path, head)}
+    write_json(data / FACTS, {"rows": rows, "trained_for": trained, "bytes": size, **hashes})
     return True
+
+
+def drop_nearest(data: Path) -> None:
+    """Remove the faiss index of a folder of data; readers keep it."""
+    for name in (FACTS, FILE):
+        (data / name).unlink(missing_ok=True)
+
+
+def nearest_state(data: Path) -> str:
+    """Return whether the faiss index of a folder of data is ``"none"``, ``"whole"`` or ``"damaged"``; reads it all."""
+    if not (data / FILE).exists() and not (data / FACTS).exists():
+        return "none"
+    try:
+        _check(data, whole=True)
+    except DataError:
+        return "damaged"
+    return "whole"
 
 
 def _trained(faiss: Any, vectors: np.ndarray) -> Any:
@@ -169,6 +195,27 @@ def _trained_for(data: Path) -> int:
     return trained if isinstance(trained, int) else 0
 
 
+def _head_sha256(path: Path, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(size)).hexdigest()
+
+
+def _check(data: Path, whole: bool) -> None:
+    """Compare the faiss file, or its head, with what was written.
+
+    Raises:
+        DataError: if it differs.
+    """
+    path, facts = data / FILE, read_json(data / FACTS)
+    size = os.stat(path).st_size if path.is_file() else 0
+    head = facts.get("head_bytes") if isinstance(facts, dict) else None
+    if not isinstance(head, int) or not 0 < head <= size or facts.get("bytes") != size:
+        raise DataError(f"{path}: was cut or changed")
+    found, wanted = (file_sha256(path), "sha256") if whole else (_head_sha256(path, head), "head_sha256")
+    if found != facts.get(wanted):
+        raise DataError(f"{path}: is damaged")
+
+
 def _read(data: Path, shape: tuple[int, ...], mapped: bool = True) -> Any:
     """Return the faiss index if it is complete and of these vectors, else None."""
     path = data / FILE
@@ -176,9 +223,7 @@ def _read(data: Path, shape: tuple[int, ...], mapped: bool = True) -> Any:
         return None
     faiss = require("faiss", "retrieval")
     try:
-        facts = read_json(data / FACTS)
-        if not isinstance(facts, dict) or facts.get("bytes") != os.stat(path).st_size:
-            raise DataError(f"{path}: was cut or changed")
+        _check(data, whole=not mapped)
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if mapped else 0)
         if index.d != shape[1] or index.ntotal > shape[0] or not hasattr(index, "nlist"):
             raise DataError(f"{path}: is of other vectors")

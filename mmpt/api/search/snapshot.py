@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.api.search.layout import CLIP, CLIPS, THUMBNAILS, VECTORS, IndexSettings, path_in
+from mmpt.api.search.layout import CLIP, CLIPS, THUMBNAILS, VECTORS, IndexSettings, mending, path_in
 from mmpt.store.extraction_manifest import read_entries
 from mmpt.utils.errors import DataError, shown
 
@@ -70,7 +70,9 @@ class Snapshot:
                 if attempt + 1 == _ATTEMPTS or IndexSettings.read(self.folder).data == self.settings.data:
                     if isinstance(error, DataError):
                         raise
-                    raise DataError(f"{error.filename}: no such file. Restore the index from a copy") from error
+                    raise DataError(
+                        f"{error.filename}: no such file. Mend the index with: {mending(self.data)}"
+                    ) from error
 
     def _open(self) -> None:
         self.data = self.folder / self.settings.data
@@ -130,5 +132,5 @@ def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     size = os.stat(path).st_size
     if size < wanted:
-        raise DataError(f"{path}: {size} bytes, of {wanted}: the file was cut. Restore it from a copy, or index again")
+        raise DataError(f"{path}: {size} bytes, of {wanted}: the file was cut. Mend it with: {mending(path.parent)}")
     return np.asarray(np.memmap(path, dtype, mode="r", shape=shape))

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.api.search.layout import CLIP, CLIPS, INDEX, THUMBNAILS, VECTORS, IndexSettings, data_name
-from mmpt.api.search.nearest import build_nearest
+from mmpt.api.search.layout import CLIP, CLIPS, INDEX, THUMBNAILS, VECTORS, IndexSettings, data_name, mending
+from mmpt.api.search.nearest import build_nearest, drop_nearest, nearest_state
 from mmpt.api.search.snapshot import Snapshot, checksum, high_water
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer, sync_folder, writing
 
-__all__ = ["IndexWriter", "compact", "unit_rows", "writing_index"]
+__all__ = ["IndexWriter", "compact", "repair", "unit_rows", "writing_index"]
 
 LOCK = ".lock"
 
@@ -42,8 +42,8 @@ class IndexWriter:
         DataError: if what is there was made with other settings; says which differ.
     """
 
-    def __init__(self, folder: Path, settings: IndexSettings) -> None:
-        self.settings = settings
+    def __init__(self, folder: Path, settings: IndexSettings, repairing: bool = False) -> None:
+        self.settings, self.repairing = settings, repairing
         self.data = folder / settings.data
         with writing(self.data):
             self.data.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,10 @@ class IndexWriter:
         path = self.data / name
         with writing(path), open(path, "ab") as file:
             found = file.tell()
-            if found < size:
-                raise DataError(f"{path}: {found} bytes, of {size}: the file was cut. Restore it, or index anew")
+            if found < size and not self.repairing:
+                raise DataError(
+                    f"{path}: {found} bytes, of {size}: the file was cut. Mend it with: {mending(self.data)}"
+                )
             file.truncate(size)
 
     def add(
@@ -139,12 +141,15 @@ class IndexWriter:
 
 
 @contextmanager
-def writing_index(folder: str | os.PathLike[str], settings: IndexSettings | None = None) -> Iterator[IndexWriter]:
+def writing_index(
+    folder: str | os.PathLike[str], settings: IndexSettings | None = None, repairing: bool = False
+) -> Iterator[IndexWriter]:
     """Hold the lock of an index and yield its writer; the manifest is saved at the end.
 
     Args:
         folder: of the index.
         settings: of an index to make or to go on with; None: one that is there.
+        repairing: give files that were cut their length again, with zeros, which no checksum agrees with.
 
     Raises:
         DataError: if another process writes it, or its settings differ; says what.
@@ -161,7 +166,7 @@ def writing_index(folder: str | os.PathLike[str], settings: IndexSettings | None
         if not stored:
             current.write(path)
         _remove_others(path, current.data)
-        writer = IndexWriter(path, current)
+        writer = IndexWriter(path, current, repairing)
         with writer.manifest.saved():
             yield writer
 
@@ -170,7 +175,7 @@ def _compare(path: Path, stored: IndexSettings, wanted: IndexSettings) -> None:
     before, now = stored.compared(), wanted.compared()
     if told := "; ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in now if before[key] != now[key]):
         raise DataError(
-            f"{path}: was made with {stored.model} and other settings ({told}). Use another --out, or remove this one"
+            f"{path}: was made with {stored.model} and other settings ({told}). Use another --output, or remove this one"
         )
 
 
@@ -193,7 +198,7 @@ def compact(folder: str | os.PathLike[str]) -> int:
     with writing_index(path):
         before = Snapshot(path)
         if damaged := next(before.damaged(), None):
-            raise DataError(f"{path}: what is stored of {damaged} is damaged: restore a copy, or index anew")
+            raise DataError(f"{path}: what is stored of {damaged} is damaged. Mend it with: {mending(before.data)}")
         settings = replace(before.settings, data=data_name(before.settings))
         writer = IndexWriter(path, settings)
         with writer.manifest.saved():
@@ -210,3 +215,23 @@ def compact(folder: str | os.PathLike[str]) -> int:
         sync_folder(path)
     shutil.rmtree(before.data, ignore_errors=True)
     return len(before.live) - writer.rows
+
+
+def repair(folder: str | os.PathLike[str]) -> tuple[list[str], str]:
+    """Take the videos out whose clips or thumbnails are damaged, for the next run to encode, and mend the faiss index.
+
+    Returns:
+        The keys of these videos, and what the faiss index was, as :func:`~mmpt.api.search.nearest.nearest_state` does.
+
+    Raises:
+        DataError: if there is no index, another process writes it, or its settings or manifest are damaged.
+    """
+    path = Path(folder)
+    with writing_index(path, repairing=True) as writer:
+        damaged, state = list(Snapshot(path).damaged()), nearest_state(writer.data)
+        for key in damaged:
+            writer.remove(key)
+        if state == "damaged":
+            drop_nearest(writer.data)
+        build_nearest(writer.data, writer.rows, writer.settings.dim)
+    return damaged, state

@@ -31,6 +31,7 @@ class FakePipeline:
         return f"fingerprint-{self.name}"
 
     def encode_clips(self, path, clip_seconds, stride_seconds=None, batch_size=32):
+        path = path.path  # of an IndexedVideo
         self.encoded.append(Path(path).name)
         name, _, count = Path(path).read_text().strip().partition(" ")
         if not count.isdecimal():

@@ -1,5 +1,6 @@
 """An index of clips: what is in it after runs, kills and damage, and what a query finds."""
 
+import json
 import os
 import signal
 import time
@@ -11,14 +12,15 @@ from fake_clips import DIM, FakePipeline, directions, write
 from mmpt.api.capability import MissingCapabilityError
 from mmpt.api.search import ClipIndex, index_folder, nearest
 from mmpt.api.search.snapshot import Snapshot
-from mmpt.api.search.writer import compact, writing_index
+from mmpt.api.search.writer import compact, repair, writing_index
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.utils.errors import DataError, MMPTError, UnsafePathError
+from mmpt_cli import index as index_command
 
 
 def run(videos, out, pipeline=None, **options):
     return index_folder(
-        pipeline or FakePipeline(), videos, out, clip_seconds=4, thumbnail_pixels=0, workers=0, **options
+        pipeline or FakePipeline(), videos, out, clip_seconds=4, thumbnail_pixels=0, workers=1, **options
     )
 
 
@@ -171,7 +173,7 @@ def test_a_moved_root_and_names_that_lead_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vectors.f16", "clips.bin"])
-def test_damage_is_found(tmp_path, name):
+def test_damage_is_found_and_mended(tmp_path, name):
     videos, out = write(tmp_path / "v", a="red 3", b="blue 2"), tmp_path / "index"
     run(videos, out)
     path = out / "data_00000" / name
@@ -181,9 +183,37 @@ def test_damage_is_found(tmp_path, name):
     assert list(Snapshot(out).damaged()) == ["0:b.mp4"]
     with pytest.raises(DataError, match="damaged"):
         compact(out)
-    path.write_bytes(content[:-3])
-    with pytest.raises(DataError, match="was cut"):
-        Snapshot(out)
+    path.write_bytes(content[:-20])
+    for call in (Snapshot, run_there):
+        with pytest.raises(DataError, match=f"was cut. Mend it with: mmpt index {out} --repair"):
+            call(out)
+    assert repair(out) == (["0:b.mp4"], "none")
+    same(held(out), wanted(a="red 3"))
+    summary = run(videos, out)
+    assert (summary.unchanged, summary.added) == (1, 1)
+    same(held(out), wanted(a="red 3", b="blue 2"))
+    assert repair(out) == ([], "none")
+
+
+def run_there(out):
+    return run(out.parent / "v", out)
+
+
+def test_a_flipped_byte_of_the_faiss_index_is_found_and_mended(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(nearest, "EXACT_UP_TO", 100)
+    videos, out = write(tmp_path / "v", a="red 200", b="blue 300"), tmp_path / "index"
+    run(videos, out)
+    path = out / "data_00000" / "nearest.faiss"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    assert index_command.main([str(out), "--verify", "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"videos": 2, "damaged": [], "faiss_index": "damaged"}
+    assert f"mmpt index {out} --repair" in told.err
+    assert index_command.main([str(out), "--repair", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": [], "faiss_index_was": "damaged"}
+    assert path.read_bytes() == whole and index_command.main([str(out), "--verify"]) == 0
 
 
 def kill_at(step, call):

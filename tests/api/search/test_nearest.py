@@ -1,11 +1,12 @@
 """The faiss index of clips: recall, rows beside it, rows that are gone, damage."""
 
+import json
 import logging
 
 import numpy as np
 import pytest
 
-from mmpt.api.search.nearest import Nearest, build_nearest
+from mmpt.api.search.nearest import Nearest, build_nearest, nearest_state
 
 pytest.importorskip("faiss")
 ROWS, DIM = 4000, 32
@@ -72,3 +73,39 @@ def test_a_damaged_file_is_left_aside_and_made_again(tmp_path, vectors, caplog, 
     assert nearest.indexed == 0 and recall(nearest, vectors) == 1
     assert build_nearest(data, ROWS, DIM, exact_up_to=1000)
     assert Nearest(data, vectors, live).indexed == ROWS
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, vectors):
+    data = data_of(tmp_path_factory.mktemp("built"), vectors)
+    build_nearest(data, ROWS, DIM, exact_up_to=1000)
+    return data
+
+
+@pytest.mark.parametrize("place", np.linspace(0, 1, 14))
+def test_a_flipped_byte_anywhere_is_noticed(built, vectors, place):
+    """Wherever it is, a check of all finds it; that of opening does in the head, and behind it no score is wrong."""
+    path, head = built / "nearest.faiss", json.loads((built / "nearest.json").read_text())["head_bytes"]
+    content = path.read_bytes()
+    assert nearest_state(built) == "whole" and head < len(content) - ROWS * DIM
+    at = min(int(place * len(content)), len(content) - 1)
+    path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+    try:
+        assert nearest_state(built) == "damaged"
+        nearest = Nearest(built, vectors, np.ones(ROWS, bool))
+        assert nearest.indexed == (0 if at < head else ROWS)
+        queries = vectors[:50].astype(np.float32)
+        scores, rows = nearest.search(queries, 5)
+        assert np.allclose(scores, np.einsum("qd,qkd->qk", queries, vectors[rows].astype(np.float32)), atol=1e-5)
+    finally:
+        path.write_bytes(content)
+
+
+def test_rows_are_not_added_to_a_damaged_index(tmp_path, vectors):
+    data = data_of(tmp_path / "d", vectors)
+    build_nearest(data, 2000, DIM, exact_up_to=1000)
+    path = data / "nearest.faiss"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 255]) + content[-8:])
+    assert build_nearest(data, ROWS, DIM, exact_up_to=1000)
+    assert nearest_state(data) == "whole" and recall(Nearest(data, vectors, np.ones(ROWS, bool)), vectors) > 0.95

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,9 +24,6 @@ from mmpt.utils.extras import require
 
 __all__ = ["FeatureSource", "FileSource", "FrameSource", "PictureSource", "Source", "Video", "as_list", "source_of"]
 
-#: A video: the path of a file, a part of one, frames (T, height, width, 3) uint8 at the rate that the call is told, or
-#: features (seconds, D) float; or a :class:`Source` of them.
-Video: TypeAlias = "str | os.PathLike[str] | VideoClip | np.ndarray | Tensor | Source"
 #: Seconds that a clip may end behind its video: ends are annotated no more exactly.
 _BEHIND = 1.0
 
@@ -40,6 +37,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def duration(self) -> float:
         """Seconds."""
+
+
+#: A video: the path of a file, a part of one, frames (T, height, width, 3) uint8 at the rate that the call is told, or
+#: features (seconds, D) float; or a :class:`Source` of them.
+Video = str | os.PathLike[str] | VideoClip | np.ndarray | Tensor | Source
 
 
 class PictureSource(Source):

@@ -18,9 +18,9 @@ __all__ = ["build_parser", "main"]
 
 _EXAMPLE = """\
 examples:
-  python -m mmpt_cli.average --last 5 --folder runs/retri/videoclip --output runs/retri/videoclip/average.safetensors
-  python -m mmpt_cli.average --inputs a.pt b.pt --output average.pt
-  python -m mmpt_cli.average --weights ema --inputs runs/mine/checkpoint_last.pt --output runs/mine/ema.safetensors
+  mmpt average --last 5 --folder runs/retri/videoclip --output runs/retri/videoclip/average.safetensors
+  mmpt average --inputs a.pt b.pt --output average.pt
+  mmpt average --weights ema --inputs runs/mine/checkpoint_last.pt --output runs/mine/ema.safetensors
 
 A test reads the result as any checkpoint (fairseq.common_eval.path). A training can start from a .pt
 (fairseq.checkpoint.restore_file, with reset_optimizer, reset_dataloader and reset_meters).

@@ -20,10 +20,10 @@ __all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
-  python -m mmpt_cli.jobs projects/retri/videoclip.yaml
-  python -m mmpt_cli.jobs projects/retri/videoclip.yaml --tail 20 --only how2 vtt_videoclip
-  python -m mmpt_cli.jobs projects/retri/videoclip.yaml --watch 30
-  python -m mmpt_cli.jobs projects/retri/videoclip.yaml --cancel
+  mmpt jobs projects/retri/videoclip.yaml
+  mmpt jobs projects/retri/videoclip.yaml --tail 20 --only how2 vtt_videoclip
+  mmpt jobs projects/retri/videoclip.yaml --watch 30
+  mmpt jobs projects/retri/videoclip.yaml --cancel
 
 States: not run, pending (in Slurm's queue), requeued (in it again), running, completed, failed, cancelled,
 interrupted (its process is gone without a word: the launcher's command goes on from its last checkpoint).

@@ -21,15 +21,15 @@ from mmpt.utils.errors import ConfigError, MMPTError
 __all__ = ["build_parser", "main"]
 
 EXAMPLES = """examples:
-  python locallaunch.py projects/demo.yaml                       run every job of a project
-  python locallaunch.py projects/retri/videoclip.yaml --dryrun   only write the job YAMLs and print the commands
-  python locallaunch.py projects/retri/videoclip/how2.yaml --jobtype local_big
-  python locallaunch.py projects/demo.yaml -o fairseq.optimization.max_epoch=2
-  python locallaunch.py projects/demo.yaml -o task_group.pretrain.fairseq.common.seed=2
-  python locallaunch.py projects/retri/videoclip.yaml --jobtype slurm_big --nodes 4 -o slurm.partition=gpu
-  python locallaunch.py projects/retri/videoclip.yaml --cancel
+  mmpt launch projects/demo.yaml                       run every job of a project
+  mmpt launch projects/retri/videoclip.yaml --dryrun   only write the job YAMLs and print the commands
+  mmpt launch projects/retri/videoclip/how2.yaml --jobtype local_big
+  mmpt launch projects/demo.yaml -o fairseq.optimization.max_epoch=2
+  mmpt launch projects/demo.yaml -o task_group.pretrain.fairseq.common.seed=2
+  mmpt launch projects/retri/videoclip.yaml --jobtype slurm_big --nodes 4 -o slurm.partition=gpu
+  mmpt launch projects/retri/videoclip.yaml --cancel
 
-python -m mmpt_cli.jobs PROJECT lists the jobs of a project as they stand.
+python locallaunch.py is the same. mmpt jobs PROJECT lists the jobs of a project as they stand.
 """
 
 

@@ -129,7 +129,8 @@ def over_videos(
         The exit code: 1 if a video could not be read, else 0.
 
     Raises:
-        MMPTError: for what is wrong with more than one video: the model, the labels, a missing package.
+        MMPTError: for what is wrong with more than one video: the model, the labels, a missing package. An error that
+            does not name its video is of that kind, unless the model has answered for another one.
     """
     from tqdm import tqdm
 
@@ -139,6 +140,8 @@ def over_videos(
             try:
                 value = call(_video(item))
             except (DataError, StorageError, OSError) as error:
+                if not results and item.path not in str(error):
+                    raise  # what was asked is wrong: every video would fail so
                 why = str(error).removeprefix(f"{item.path}: ")
                 errors.append({"video": name_of(item), "error": why})
                 bar.write(f"error: {name_of(item)}: {why}", file=sys.stderr)
@@ -151,7 +154,7 @@ def over_videos(
     if options.json:
         document = {"model": options.model, "system": pipeline.system, "results": results, "errors": errors}
         print(json.dumps(document, indent=2, ensure_ascii=False))
-    elif errors:
+    elif errors and len(items) > 1:
         print(f"{len(errors)} of {len(items)} videos could not be read", file=sys.stderr)
     return 1 if errors else 0
 

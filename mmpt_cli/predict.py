@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["build_parser", "main", "predict"]
 
 _EXAMPLE = f"""\
-example:
-  python mmpt_cli/predict.py projects/retri/videoclip/test_vtt_zs.yaml -o fairseq.dataset.batch_size=64
+examples:
+  mmpt predict projects/retri/videoclip/test_vtt_zs.yaml -o fairseq.dataset.batch_size=64
 
 Exactly the checkpoint of fairseq.common_eval.path is evaluated: none is ever chosen by its score on test
 data. Results go to eval.save_path: metrics.json, embeddings.npz and, for small sets, merged.npy.

@@ -15,8 +15,8 @@ __all__ = ["build_parser", "main"]
 
 _EXAMPLE = f"""\
 examples:
-  python -m mmpt_cli.results projects/demo.yaml
-  python -m mmpt_cli.results --runs runs/demo --json
+  mmpt results projects/demo.yaml
+  mmpt results --runs runs/demo --json
 
 {EXIT_CODES}
 """

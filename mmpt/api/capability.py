@@ -187,10 +187,10 @@ def require_call(model_or_pipeline: Any, call: str) -> None:
     if call not in CALLS:
         raise MMPTError(f"there is no call {call!r} (there are {', '.join(CALLS)}).{nearest(call, CALLS)}")
     pipeline = hasattr(model_or_pipeline, "calls")
-    model = model_or_pipeline.model if pipeline else model_or_pipeline
-    calls = model_or_pipeline.calls if pipeline else calls_of(model)
+    calls = model_or_pipeline.calls if pipeline else calls_of(model_or_pipeline)
     if call in calls:
         return
+    model = model_or_pipeline.model if pipeline else model_or_pipeline
     source = f"{model_or_pipeline.source}: " if pipeline else ""
     own = ", ".join(known for known in CALLS if known in calls) or "none of the calls"
     able = ", ".join(f"{system} ({row.model_cls}, {row.example})" for system, row in rows_with(call).items())

@@ -15,6 +15,7 @@ __all__ = [
     "COLUMNS",
     "HEADLINES",
     "Result",
+    "aligned",
     "baselines_of",
     "cell_parts",
     "collect_results",
@@ -264,13 +265,14 @@ def results_table(results: Sequence[Result], missing: Sequence[str | os.PathLike
         for result in group:
             cells = [_cell(result.metrics, name, kind) for name, (_, kind) in columns.items()]
             rows.append([result.name, result.setting, *cells, str(result.metrics.get("count", "-"))])
-        blocks.append(_aligned(rows))
+        blocks.append(aligned(rows))
     if missing:
         blocks.append("no result yet: " + ", ".join(str(name) for name in missing))
     return "\n\n".join(blocks) if blocks else "no results"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return a text table of cells; the first row has the headings, which are underlined."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -159,6 +159,8 @@ def _metrics(job: Job) -> dict[str, Any]:
 
 def jobs_table(views: Iterable[JobView]) -> str:
     """Return a table: job, state, where, for how long, and how far it is or what it reached."""
+    from mmpt.evaluators.results import aligned
+
     rows = [("job", "state", "where", "since", "progress")]
     for view in views:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in view.metrics.items())
@@ -166,10 +168,7 @@ def jobs_table(views: Iterable[JobView]) -> str:
             (view.job.name.removesuffix(".yaml"), view.status, view.where, _since(view.state),
              "; ".join(filter(None, [view.progress, metrics, view.note])))
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return aligned(rows)
 
 
 def _since(state: JobState | None) -> str:

@@ -37,6 +37,13 @@ def test_the_last_two_are_averaged_and_named_in_the_file(run: Path, suffix: str,
     assert origin["weights"] == "model" and origin["version"]
 
 
+def test_json_names_what_was_averaged(run: Path, capsys) -> None:
+    assert main(["--last", "2", "--folder", str(run), "--output", str(run / "mean.safetensors"), "--json"]) == 0
+    files = [str(run / f"checkpoint{number}.pt") for number in (2, 3)]
+    wrote = str(run / "mean.safetensors")
+    assert json.loads(capsys.readouterr().out) == {"wrote": wrote, "tensors": 2, "averaged": files}
+
+
 def test_one_file_is_taken_out_of_a_training_checkpoint(run: Path) -> None:
     output = run / "ema.safetensors"
     assert main(["--weights", "ema", "--inputs", str(run / "checkpoint1.pt"), "--output", str(output)]) == 0
@@ -71,4 +78,4 @@ def test_arguments_that_do_not_go_together(arguments: list[str]) -> None:
 def test_help_shows_how(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "python -m mmpt_cli.average --last 5 --folder" in capsys.readouterr().out
+    assert "mmpt average --last 5 --folder" in capsys.readouterr().out

@@ -79,6 +79,14 @@ def test_exactly_the_named_checkpoint_is_evaluated(config, tmp_path):
     assert record["checkpoint"]["path"] == str(tmp_path / "checkpoint1.pt")
 
 
+def test_json_is_the_record_that_was_written(config, tmp_path, capsys):
+    OmegaConf.save(config, tmp_path / "test.yaml")
+    assert command.main([str(tmp_path / "test.yaml"), "--device", "cpu", "--json"]) == 0
+    document, file = json.loads(capsys.readouterr().out), tmp_path / "eval" / "metrics.json"
+    assert document == {**json.loads(file.read_text()), "wrote": str(file)}
+    assert document["metrics"]["R1"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("metric", "metrics", "lines"),
     [
@@ -130,7 +138,7 @@ def test_by_path_from_anywhere(tmp_path):
 
     shown = run("--help")
     assert shown.returncode == 0
-    assert "python mmpt_cli/predict.py projects/" in shown.stdout
+    assert "mmpt predict projects/" in shown.stdout
     wrong = run("test.yaml")
     assert wrong.returncode == 2
     assert "error: test.yaml: unknown key 'dataset.tset_path'" in wrong.stderr

@@ -73,6 +73,14 @@ def test_report_of_a_project(project, capsys, tmp_path):
     assert "wrote out/report.html" in capsys.readouterr().out
 
 
+def test_report_as_json(project, capsys, tmp_path):
+    assert report.main([project, "--output", "report.html", "--figures", "figures", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["wrote"] == "report.html" and (tmp_path / "report.html").is_file()
+    assert [entry["metrics"] for entry in document["results"]] == [DIDEMO]
+    assert all((tmp_path / figure).is_file() for figure in document["figures"])
+
+
 def test_faults(runs, capsys, tmp_path):
     assert results.main(["--runs", str(tmp_path / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err

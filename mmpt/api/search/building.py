@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmpt.api.capability import MissingCapabilityError
+from mmpt.api.capability import require_call
 from mmpt.api.outputs import ClipVectors
 from mmpt.api.pipeline import VideoTextPipeline
 from mmpt.api.search.indexed_video import IndexedVideo, Turns
@@ -66,8 +66,8 @@ def index_folder(
         DataError: if a folder has no videos, or the index is another model's or of other settings; says which.
     """
     begin = time.monotonic()
-    if "index" not in pipeline.calls or pipeline.dim is None:
-        raise MissingCapabilityError(f"{pipeline.source}: {pipeline.system} gives no vectors that can be searched")
+    require_call(pipeline, "index")
+    assert pipeline.dim is not None
     stride = clip_seconds / 2 if stride_seconds is None else stride_seconds
     if not (0 < clip_seconds < math.inf and 0 < stride < math.inf) or thumbnail_pixels < 0 or workers < 1:
         raise DataError("clips and strides last more than 0 seconds; thumbnail_pixels is 0 or more, workers 1 or more")

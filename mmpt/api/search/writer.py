@@ -175,7 +175,7 @@ def _compare(path: Path, stored: IndexSettings, wanted: IndexSettings) -> None:
     before, now = stored.compared(), wanted.compared()
     if told := "; ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in now if before[key] != now[key]):
         raise DataError(
-            f"{path}: was made with {stored.model} and other settings ({told}). Use another --output, or remove this one"
+            f"{path}: was made with {stored.model} and other settings ({told}). Take another --output, or remove it"
         )
 
 

@@ -20,7 +20,7 @@ def directions(name: str, count: int = 1) -> np.ndarray:
 class FakePipeline:
     """A file ``NAME COUNT`` has COUNT clips, whose vectors are those of NAME."""
 
-    source, system, dim = "fake", "VideoCLIP", DIM
+    source, system, dim, model = "fake", "VideoCLIP", DIM, None
     calls = frozenset({"index"})
 
     def __init__(self, name="one"):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from fake_clips import DIM, FakePipeline, directions, write
 
-from mmpt.api.capability import MissingCapabilityError
 from mmpt.api.search import ClipIndex, index_folder, nearest
 from mmpt.api.search.snapshot import Snapshot
 from mmpt.api.search.writer import compact, repair, writing_index
@@ -133,10 +132,6 @@ def test_another_model_and_other_settings_are_refused(tmp_path):
         run(videos, out, stride_seconds=1)
     with pytest.raises(DataError, match="their vectors do not compare"):
         ClipIndex.open(out, FakePipeline("two"))
-    without = FakePipeline()
-    without.calls = frozenset()
-    with pytest.raises(MissingCapabilityError):
-        run(videos, tmp_path / "other", without)
 
 
 def test_one_writer_and_readers_beside_it(tmp_path):

@@ -142,13 +142,15 @@ class _JoinedTexts(TextReader):
 @torch.inference_mode()
 def _open(pipeline: Any, source: Source, question: str, answers: list[str] | None) -> tuple[list[str], Tensor]:
     """Return what was compared, and the scores, float64 (C,)."""
-    model = pipeline.model
-    names = _reserve_answers(pipeline, answers) if isinstance(model, ReserveCloze) else None
-    scores = model.answer_scores(**open_batch(pipeline, source, question))[0].double().cpu()
+    model, batch = pipeline.model, open_batch(pipeline, source, question)
+    given = _reserve_answers(pipeline, answers) if isinstance(model, ReserveCloze) else None
+    if given is not None:  # as an argument, not set in the model: calls may come from several threads
+        batch["answer_spans"] = _spans(pipeline.tokenizer, given)[None].to(pipeline.device)
+    scores = model.answer_scores(**batch)[0].double().cpu()
     if not bool(torch.isfinite(scores).all()):
         raise DataError("the model gives scores that are not finite: its weights or settings are damaged")
-    if names is not None:
-        return names, scores
+    if given is not None:
+        return given, scores
     if "masked_modeling" in model.capabilities:  # LAVENDER answers by a word piece
         names, places = _pieces(pipeline, answers)
     else:
@@ -157,19 +159,23 @@ def _open(pipeline: Any, source: Source, question: str, answers: list[str] | Non
 
 
 def _reserve_answers(pipeline: Any, answers: list[str] | None) -> list[str]:
-    """Give a model the answers to compare a gap with; return them."""
+    """Return the answers that a gap is compared with."""
     names = answers if answers is not None else answer_vocabulary(pipeline.config)
     if not names:
         raise DataError(
             f"{pipeline.source}: fills a gap by the nearest of the answers that it is given, and has none: "
             "answers=[..], of the command --answers-file"
         )
-    spans = torch.full((len(names), SPAN_LENGTH), PAD)
-    for row, name in zip(spans, names, strict=True):
-        ids = pipeline.tokenizer.encode(name)[:SPAN_LENGTH]
-        row[: len(ids)] = torch.tensor(ids)
-    pipeline.model.set_answers(spans)
     return names
+
+
+def _spans(subwords: Any, texts: Sequence[str]) -> Tensor:
+    """Return the ids of short texts, int64 (C, 15), cut or padded."""
+    spans = torch.full((len(texts), SPAN_LENGTH), PAD)
+    for row, text in zip(spans, texts, strict=True):
+        ids = subwords.encode(text)[:SPAN_LENGTH]
+        row[: len(ids)] = torch.tensor(ids)
+    return spans
 
 
 def _pieces(pipeline: Any, answers: list[str] | None) -> tuple[list[str], Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmpt.api.saving import save_folder
 from mmpt.utils.errors import CheckpointError
 from mmpt.utils.extras import require
 
@@ -40,7 +41,7 @@ def push(pipeline: Any, repo_id: str, private: bool, token: str | None, saving: 
     client = require("huggingface_hub", "app").HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / repo_id.rpartition("/")[2]
-        pipeline.save_pretrained(saved, **saving)
+        save_folder(pipeline, saved, **saving, name=repo_id)
         try:
             address = str(client.create_repo(repo_id, private=private, exist_ok=True))
             client.upload_folder(

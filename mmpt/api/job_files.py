@@ -67,6 +67,6 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, int]:
     for name, tensor in state.items():
         if name.endswith("videomlp.linear1.weight"):
             found["model.input_dim"] = tensor.shape[1]
-        if name.endswith(("_encoder.classifier.weight", "fc.3.weight")):
+        if name.endswith(("_encoder.classifier.weight", "fc.3.weight")) or name == "answer_output.weight":
             found["model.num_labels"] = tensor.shape[0]
     return found

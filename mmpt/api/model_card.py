@@ -95,7 +95,7 @@ def _sections(pipeline: Any, name: str, licence: str | None, metrics: Mapping[st
     told = f" ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else ""
     asked = "" if licence else " No licence was named when it was saved: ask its author before you use it."
     return [
-        f"# {name}",
+        f"# {name.rpartition('/')[2]}",
         f"A {pipeline.system} model{told}, `{type(pipeline.model).__name__}` with {parameters:,} parameters, trained "
         f"and saved with MMPT.{asked}",
         f"It answers: {', '.join(sorted(pipeline.calls))}.",

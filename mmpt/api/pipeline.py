@@ -15,7 +15,7 @@ Shapes: N videos, M texts, L labels, T parts of a video, H hidden.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ __all__ = ["Video", "VideoTextPipeline"]
 
 FilePath = str | os.PathLike[str]
 Texts = str | Sequence[str]
-Videos = Video | Sequence[Video]
+Videos: TypeAlias = "Video | Sequence[Video]"
 
 
 class VideoTextPipeline:

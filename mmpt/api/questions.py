@@ -121,25 +121,31 @@ def _choice_aligner(pipeline: Any) -> Any:
     )
     if joined:
         return _own_aligner(pipeline, "LAVENDERTaskSpecificChoiceAligner")
-    names = {
+    names: dict[type, str] = {
         LAVENDER: "LAVENDERChoiceAligner",
         VIOLETMultipleChoice: "VIOLETMultipleChoiceAligner",
         MERLOTAnswering: "MERLOTChoiceAligner",
     }
-    return _own_aligner(pipeline, next(name for kind, name in names.items() if isinstance(model, kind)))
+    return _by_class(pipeline, names)
 
 
 def _open_aligner(pipeline: Any, question: str) -> Any:
     model = pipeline.model
     if isinstance(model, LAVENDER):
         return _own_aligner(pipeline, "LAVENDERBlankAligner" if MASK_WORD in question else "LAVENDERQuestionAligner")
-    names = {
+    names: dict[type, str] = {
         ReserveCloze: "ClozeAligner",
         MERLOTOpenEnded: "MERLOTOpenEndedAligner",
         VIOLETOpenEnded: "VIOLETOpenEndedAligner",
         LAVENDERMultiHead: "VIOLETOpenEndedAligner",
     }
-    return _own_aligner(pipeline, next(name for kind, name in names.items() if isinstance(model, kind)))
+    return _by_class(pipeline, names)
+
+
+def _by_class(pipeline: Any, names: Mapping[type, str]) -> Any:
+    """Return the aligner of a model's class; of a class of the user's own, that of the job."""
+    found = next((name for kind, name in names.items() if isinstance(pipeline.model, kind)), None)
+    return pipeline.aligner if found is None else _own_aligner(pipeline, found)
 
 
 def _own_aligner(pipeline: Any, name: str) -> Any:

@@ -38,11 +38,12 @@ _BERT_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.j
 def save_folder(
     pipeline: Any,
     folder: str | os.PathLike[str],
-    licence: str | None,
-    metrics: dict[str, Any] | None,
-    include_video_encoder: bool,
+    licence: str | None = None,
+    metrics: dict[str, Any] | None = None,
+    include_video_encoder: bool = False,
+    name: str | None = None,
 ) -> None:
-    """Write a pipeline's model; a killed run leaves no folder that loads.
+    """Write a pipeline's model, whose card calls it ``name``, by default the folder's; a killed run leaves none.
 
     Raises:
         DataError: if the folder holds something else than a saved model.
@@ -56,7 +57,7 @@ def save_folder(
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
         try:
             _fill(pipeline, building, include_video_encoder)
-            write_card(pipeline, building / "README.md", target.name, licence, metrics)
+            write_card(pipeline, building / "README.md", name or target.name, licence, metrics)
             building.chmod(0o755)
             sync_folder(building)
             _replace(building, target)

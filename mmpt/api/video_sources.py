@@ -24,7 +24,6 @@ from mmpt.utils.extras import require
 
 __all__ = ["FeatureSource", "FileSource", "FrameSource", "PictureSource", "Source", "Video", "as_list", "source_of"]
 
-
 #: Seconds that a clip may end behind its video: ends are annotated no more exactly.
 _BEHIND = 1.0
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fnmatch
+import io
 import os
 import re
 import urllib.error
@@ -111,7 +112,11 @@ def _one(
         # Its kind is known by the end of its name, so it is checked under a name with that end.
         whole = part.with_name(f".fetched.{target.name}")
         os.replace(part, whole)
-        found = _checked(entry, whole, target, number, sha256)
+        try:
+            found = _checked(entry, whole, target, number, sha256)
+        except BaseException:  # stopped while it was read: the same command goes on from here
+            os.replace(whole, part)
+            raise
         if found.fault:
             whole.unlink()
             raise DataError(f"{target}: what the mirror has is not {entry.name}: {found.fault}. It was not kept")
@@ -150,6 +155,8 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
 
 def _transfer(address: str, part: Path, name: str, progress: Progress | None) -> None:
     """Write what an address holds into a part file, from where that ends."""
+    if part.is_symlink():  # who made it could choose what is written over
+        part.unlink()
     have = part.stat().st_size if part.exists() else 0
     with _opened(address, have) as (content, start, total), writing(part), open(part, "ab") as file:
         file.truncate(start)
@@ -181,8 +188,11 @@ def _opened(address: str, have: int) -> Iterator[tuple[IO[bytes], int, int | Non
     try:
         response = opener.open(request, timeout=_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # all of it is there, or more than there is
-            with _opened(address, 0) as opened:
+        if error.code == 416 and have:
+            if error.headers.get("Content-Range") == f"bytes */{have}":  # all of it is there
+                yield io.BytesIO(), have, have
+                return
+            with _opened(address, 0) as opened:  # the part is of another file
                 yield opened
             return
         raise DataError(f"{address}: the mirror answers {error.code} {error.reason}") from error

@@ -16,6 +16,7 @@ from mmpt.evaluators.figure_style import (
     blank_figure,
     colour_bar,
     colour_ramp,
+    ink_on,
     label_colour,
     shortened,
     style_axes,
@@ -37,10 +38,12 @@ def score_timeline(
     spans: Sequence[tuple[float, float, str]] = (),
     theme: Theme = LIGHT,
     title: str = "",
+    width: float = WIDTH,
 ) -> Any:
-    """Draw the scores of labels over a video, above a bar of the spans in which a label is the best.
+    """Draw the scores of labels over a video, and the spans in which a label is the best.
 
-    Up to six labels are lines, of the colours of their spans; more are rows whose colour is the score.
+    Up to six labels are lines, above a bar of spans in the colours of the lines; more are rows whose colour is the
+    score, and spans are framed.
 
     Args:
         scores: (T, L), of every part and label.
@@ -50,6 +53,7 @@ def score_timeline(
         spans: (start, end, label) in seconds; none: no bar.
         theme: colours.
         title: above all.
+        width: inches.
 
     Raises:
         DataError: if the shapes do not belong together.
@@ -58,22 +62,19 @@ def score_timeline(
         raise DataError(
             f"scores of shape {scores.shape} for {len(labels)} labels, {len(starts)} starts, {len(ends)} ends"
         )
-    as_lines = len(labels) <= _MOST_LINES
-    height = 2.4 if as_lines else 0.3 * len(labels) + 0.7
-    figure = blank_figure(WIDTH, height + (0.6 if spans else 0) + 0.5)
-    grid = figure.add_gridspec(2 if spans else 1, 1, height_ratios=[height, 0.5] if spans else None)
+    if len(labels) > _MOST_LINES:
+        return _as_rows(scores, labels, starts, ends, spans, theme, title, width)
+    figure = blank_figure(width, 3.5 if spans else 2.9)
+    grid = figure.add_gridspec(2 if spans else 1, 1, height_ratios=[2.4, 0.5] if spans else None)
     upper = figure.add_subplot(grid[0])
-    style_axes(
-        upper, theme, shortened(title, 80), "" if spans else "seconds", "score" if as_lines else "", "y" * as_lines
-    )
-    draw = _lines if as_lines else _rows
-    draw(figure, upper, scores, labels, starts, ends, theme)
+    style_axes(upper, theme, shortened(title, 80), "" if spans else "seconds", "score", "y")
+    _lines(figure, upper, scores, labels, starts, ends, theme)
     upper.set_xlim(starts[0], ends.max())
     if spans:
         lower = figure.add_subplot(grid[1], sharex=upper)
         style_axes(lower, theme, "", "seconds", "", grid="")
         upper.tick_params(labelbottom=False)
-        _bar(lower, spans, labels, float(ends.max() - starts[0]), as_lines, theme)
+        _bar(lower, spans, labels, 10.4 * width / float(ends.max() - starts[0]))
     return figure
 
 
@@ -90,30 +91,32 @@ def _lines(
     figure.legend(frameon=False, labelcolor=theme.text, **place)
 
 
-def _rows(
-    figure: Any, axes: Any, scores: np.ndarray, labels: Sequence[str], starts: np.ndarray, ends: np.ndarray,
-    theme: Theme,
-) -> None:  # fmt: skip
+def _as_rows(
+    scores: np.ndarray, labels: Sequence[str], starts: np.ndarray, ends: np.ndarray,
+    spans: Sequence[tuple[float, float, str]], theme: Theme, title: str, width: float,
+) -> Any:  # fmt: skip
+    figure = blank_figure(width, 0.3 * len(labels) + 1.2)
+    axes = figure.add_subplot()
+    style_axes(axes, theme, shortened(title, 80), "seconds", "", grid="")
     edges = np.append(starts, ends[-1])  # parts may overlap: each is drawn up to the next
     image = axes.pcolormesh(edges, np.arange(len(labels) + 1) - 0.5, scores.T, cmap=colour_ramp(theme))
+    for start, end, label in spans:
+        row = (list(labels).index(label) - 0.5, 1)
+        axes.broken_barh([(start, end - start)], row, facecolor="none", edgecolor=theme.series[1], linewidth=2)
+    axes.set_xlim(starts[0], ends.max())
     axes.set_yticks(range(len(labels)), [shortened(label, _NAME) for label in labels])
     axes.invert_yaxis()
     colour_bar(figure, image, axes, theme, fraction=0.03, pad=0.01)
+    return figure
 
 
-def _bar(
-    axes: Any, spans: Sequence[tuple[float, float, str]], labels: Sequence[str], seconds: float, coloured: bool,
-    theme: Theme,
-) -> None:  # fmt: skip
+def _bar(axes: Any, spans: Sequence[tuple[float, float, str]], labels: Sequence[str], letters_a_second: float) -> None:
     for start, end, label in spans:
-        number = list(labels).index(label)
-        colour = label_colour(number) if coloured else theme.series[number % 2]
+        colour = label_colour(list(labels).index(label))
         axes.broken_barh([(start, end - start)], (0, 1), color=colour, linewidth=0)
-        letters = int((end - start) / seconds * 110)  # that many fit into the bar
+        letters = int((end - start) * letters_a_second)  # that many fit into the bar
         if letters >= 4:
-            name = shortened(label, letters)
-            axes.text(
-                (start + end) / 2, 0.5, name, ha="center", va="center", color="#ffffff", fontsize=8.5, clip_on=True
-            )
+            look = {"ha": "center", "va": "center", "color": ink_on(colour), "fontsize": 8.5, "clip_on": True}
+            axes.text((start + end) / 2, 0.5, shortened(label, letters), **look)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["best"])

@@ -1,6 +1,6 @@
 """Copies of videos that browsers play, with the times of the original: what is at second 3 there is at second 3 here.
 
-Browsers play few of the codecs and containers that FFmpeg reads: no AVI, no MPEG-4 part 2, and not all of them Matroska.
+Browsers play few of the codecs and containers that FFmpeg reads: no AVI, no MPEG-4 part 2, not all of them Matroska.
 """
 
 import os
@@ -32,7 +32,7 @@ def plays_in_browsers(container: Any, stream: Any) -> bool:
     """Tell whether Chromium and Firefox play the pictures of an open file."""
     names = set(container.format.name.split(","))
     codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
-    return bool(codec in _FREE and names & {"mp4", "webm"} or _is_h264(codec, pixels) and "mp4" in names)
+    return bool((codec in _FREE and names & {"mp4", "webm"}) or (_is_h264(codec, pixels) and "mp4" in names))
 
 
 def write_browser_copy(

@@ -22,6 +22,37 @@ answers what it was trained for: a cell names the class to take. `pipeline.calls
 for another call is a `MissingCapabilityError` that names the systems of its column.
 
 """
+#: How a kind of model chooses among options, and how it answers freely.
+_ANSWERS = (
+    ("with vectors, or that fuses pairs", "the option whose text, behind the question, fits the video best", "–"),
+    (
+        "VIOLET, MERLOT",
+        "each option is read together with the question",
+        "among the answers of its training; `answers=` restricts them",
+    ),
+    (
+        "LAVENDER",
+        "all options stand in one text; the answer is a number",
+        "one word piece; `[MASK]` in a sentence is filled in",
+    ),
+    (
+        "MERLOT Reserve",
+        "as TVQA or VCR: each option with the question, the frames and the sound",
+        "`answers=` says what a gap, `<\\|MASK\\|>`, is compared with; it stands behind the question if nowhere else",
+    ),
+)
+_QUESTIONS = """
+## How questions are answered
+
+| model | among `options` | open-ended |
+|---|---|---|
+{rows}
+
+Texts are laid out by the aligners of the tests. Probabilities are the softmax of the scores that were compared. A
+question that does not fit is cut at its end, so that the options stay whole. Open-ended VIOLET and MERLOT know their
+answers from the text file of their training (`dataset.train_path`); `save_pretrained` keeps them in the folder.
+`caption` takes the keys of `gen_param`: `pipeline.caption(video, num_beams=5, no_repeat_ngram_size=3)`.
+"""
 _MODELS = """
 ## Models
 
@@ -47,7 +78,8 @@ def page() -> str:
             if row.system == system:
                 calls = ", ".join(f"`{call}`" for call in CALLS if call in row.calls)
                 models.append(f"| {system} | `{row.model_cls}` | {_link(row.example)} | {calls} |")
-    return _HEAD + "\n".join(lines) + "\n" + _MODELS + "\n".join(models) + "\n"
+    questions = _QUESTIONS.format(rows="\n".join(f"| {' | '.join(row)} |" for row in _ANSWERS))
+    return _HEAD + "\n".join(lines) + "\n" + questions + _MODELS + "\n".join(models) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -290,3 +290,14 @@ def test_segments_in_memory_are_those_that_tests_store(video, tmp_path):
         assert difference.mean() < 4
     silent = segments_of(source_of(np.zeros((24, 8, 8, 3), np.uint8), fps=8), 3.0)
     assert silent.fields == {"images"} and len(silent) == 1
+
+
+@pytest.mark.parametrize("name", ["VIOLETOpenEnded", "MERLOTOpenEnded"])
+def test_the_number_of_answers_is_that_of_the_weights(folder, loaded, video, name):
+    """As in the YAML of a job, which leaves model.num_labels to the data."""
+    run = Path(loaded(name).source)
+    config = OmegaConf.load(run / "config.yaml")
+    config.model.num_labels = None
+    OmegaConf.save(config, run / "config.yaml")
+    again = VideoTextPipeline.from_pretrained(run, device="cpu")
+    assert set(scores_of(again.answer(video, "w1"))) == set(ANSWERS)

@@ -2,26 +2,17 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from mmpt.api.page.guard import Guard, paths_named
 from mmpt.api.page.intake import choose_video
 from mmpt.api.page.shelf import Shelf
+from mmpt.api.page.sweeping import sweep
 from mmpt.utils.errors import DataError, UnsafePathError
-
-
-def write_video(path: Path, seconds: int, codec: str = "libx264") -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(5 * seconds):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
-        container.mux(stream.encode())
-    return path
+from tests.api.fake_page import write_video
 
 
 @pytest.fixture
@@ -99,12 +90,36 @@ def test_shelf_refuses_links_that_lead_out(tmp_path: Path) -> None:
 def test_videos_are_known_by_their_content(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     video = choose_video(write_video(tmp_path / "a.mp4", 3), "holiday.mp4", shelf, 10)
-    assert (video.name, video.codec, video.playable) == ("holiday.mp4", "h264", True)
+    assert (video.name, video.codec, video.played) == ("holiday.mp4", "h264", video.token)
     assert video.seconds == pytest.approx(3, abs=0.3)
-    assert not choose_video(write_video(tmp_path / "b.avi", 1, "mpeg4"), "b.avi", shelf, 10).playable
     with pytest.raises(DataError, match=r"^holiday\.mp4: lasts 3 s"):
         choose_video(tmp_path / "a.mp4", "holiday.mp4", shelf, 2)
     (tmp_path / "broken.mp4").write_bytes(b"not a video" * 100)
     with pytest.raises(DataError, match=r"^mine\.mp4") as caught:
         choose_video(tmp_path / "broken.mp4", "mine.mp4", shelf, 10)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_pages_of_a_proxy_may_send_and_others_may_not(guard: Guard) -> None:
+    proxied = Guard(None, Path(guard.uploads), 1, guard.hosts, frozenset({"lab.example"}))
+    sized = {**HOST, "content-length": "10"}
+    for given, status in (
+        ({**sized, "origin": "https://lab.example"}, 0),
+        ({**sized, "host": "lab.example", "origin": "https://lab.example:8443"}, 0),
+        ({**sized, "origin": "http://127.0.0.1:9999"}, 403),
+        ({**sized, "origin": "https://lab.example.evil.example"}, 403),
+        ({**sized, "origin": "null"}, 403),
+        ({**sized, "host": "[::1", "origin": "http://[::1"}, 403),
+    ):
+        assert proxied.judge("POST", "/gradio_api/queue/join", given)[0] == status, given
+
+
+def test_old_files_go_and_the_oldest_beyond_the_most(tmp_path: Path) -> None:
+    now = time.time()
+    for age, name in ((5, "a/new"), (50, "a/b/middle"), (500, "old"), (5000, "a/oldest")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (now - age, now - age))
+    assert sweep(tmp_path, 10, 1000) == 1 and not (tmp_path / "a/oldest").exists()
+    assert sweep(tmp_path, 2, 1000) == 1 and not (tmp_path / "old").exists()
+    assert sweep(tmp_path, 2, 1000) == 0 and (tmp_path / "a/b/middle").exists()

@@ -1,6 +1,5 @@
 """The pipeline of all six systems on tiny random weights, against computation through the models themselves."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from mmpt.api import VideoTextPipeline
 from mmpt.api.capability import MissingCapabilityError
@@ -16,10 +14,9 @@ from mmpt.api.outputs import VideoClip
 from mmpt.modules.feature_encoders import SmallConv3dEncoder
 from mmpt.store.decode import stream_frames
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
-from mmpt.utils.registry import build, resolve_class
-from scripts.tiny_data.subword_files import write_merlot_tokenizer, write_reserve_tokenizer
+from tests.api.tiny_models import write_model, write_video
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
 
 VECTORS = ("MMFusionSeparate", "MMFusionJoint", "MERLOTPretraining", "ReservePretraining")
 FUSING = ("VIOLETRetrieval", "LAVENDER")
@@ -32,49 +29,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     write_video(folder / "a.mp4", 6.0, 0)
     write_video(folder / "b.mp4", 12.5, 1)
-    (folder / "feat").mkdir()
-    manifest = {"version": 1, "provenance": SmallConv3dEncoder().provenance(), "videos": {}}
-    (folder / "feat" / "manifest.json").write_text(json.dumps(manifest))
-    merlot = str(write_merlot_tokenizer(folder / "merlot"))
-    reserve = str(write_reserve_tokenizer(folder / "lowercase_encoder.json"))
-    features, words = {"vfeat_dir": str(folder / "feat")}, {"vocab_size": 600}
-    write_run(folder, "MMFusionSeparate", features)
-    write_run(folder, "MMFusionJoint", features)
-    write_run(folder, "MMFusionMTM", features)
-    write_run(folder, "VIOLETRetrieval", {"aligner": "FrameAligner"})
-    write_run(folder, "LAVENDER", {"aligner": "LAVENDERRetrievalAligner"}, {"true_word": "w0", "false_word": "w1"})
-    own = {"aligner": "MERLOTPretrainingAligner", "tokenizer": merlot, "num_chunks": 4}
-    write_run(folder, "MERLOTPretraining", own, words)
-    write_run(folder, "ReservePretraining", {"aligner": "ReservePretrainingAligner", "tokenizer": reserve}, words)
+    for name in (*VECTORS, *FUSING, "MMFusionMTM"):
+        write_model(folder, name)
     return folder
 
 
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> dict[str, VideoTextPipeline]:
     return {name: VideoTextPipeline.from_pretrained(folder / name, device="cpu") for name in (*VECTORS, *FUSING)}
-
-
-def write_video(path: Path, seconds: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(int(seconds * 8)):
-            picture = np.full((48, 64, 3), (number * 5 + seed * 40) % 255, np.uint8)
-            picture[:, :20] = rng.integers(0, 255, 3)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        container.mux(stream.encode(None))
-
-
-def write_run(folder: Path, name: str, dataset: dict[str, Any], model: dict[str, Any] | None = None) -> None:
-    config = OmegaConf.merge(resolve_class("model", name).tiny_config(), {"dataset": dataset, "model": model or {}})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = build("model", name, config).state_dict()
-    (folder / name).mkdir()
-    weights = {f"mmmodel.{key}": value for key, value in state.items()}
-    torch.save({"args": None, "model": weights}, folder / name / "checkpoint_best.pt")
-    OmegaConf.save(config, folder / name / "config.yaml")
 
 
 def same(found: Any, expected: Any) -> None:
@@ -201,6 +163,15 @@ def test_mistakes_are_named(folder: Path, loaded: Any) -> None:
         pipeline.classify(video, ["w5", "w5"])
     with pytest.raises(CheckpointError, match="no such file or folder"):
         VideoTextPipeline.from_pretrained("no/such/model")
+
+
+def test_a_picture_is_a_video_that_stands_still(folder: Path, loaded: Any) -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 48, 64, 3), np.uint8)
+    for name in VECTORS:
+        pipeline = loaded[name]
+        found = pipeline.encode_image(pictures)
+        assert found.shape == (2, pipeline.dim)
+        same(found[1], pipeline.encode_video(np.repeat(pictures[1:], 16, 0), fps=16))
 
 
 def test_a_hub_id_is_a_saved_folder(folder: Path, loaded: Any, tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,17 +8,27 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from mmpt.modules.feature_encoders import SmallConv3dEncoder
 from mmpt.utils.files import write_json
 from mmpt.utils.registry import build, resolve_class
 from scripts.tiny_data.subword_files import write_merlot_tokenizer, write_reserve_tokenizer
 
-__all__ = ["ANSWERS", "WORDS", "readable", "write_model", "write_video"]
+__all__ = ["ANSWERS", "CONV3D", "WORDS", "readable", "write_model", "write_video"]
 
 #: Words of the tiny vocabulary.
 WORDS = [f"w{number}" for number in range(12)]
 #: What a head of five answers tells apart.
 ANSWERS = ["w1", "w2 w3", "w4", "w5", "w6"]
+#: What the small encoder says of its features; a pipeline compares it with what it says itself.
+CONV3D = {
+    "encoder": "conv3d",
+    "random_init": 0,
+    "fps": 8,
+    "resize": 64,
+    "size": 64,
+    "dim": 512,
+    "pad": "zero",
+    "l2_normalize": False,
+}
 _TRUTH = {"true_word": "w0", "false_word": "w1"}
 _ALIGNERS = {
     "VIOLETRetrieval": "FrameAligner",
@@ -63,7 +73,7 @@ def _dataset(folder: Path, name: str) -> dict[str, Any]:
     if name.startswith("MMFusion"):
         manifest = folder / "feat" / "manifest.json"
         if not manifest.exists():
-            write_json(manifest, {"version": 1, "provenance": SmallConv3dEncoder().provenance(), "videos": {}})
+            write_json(manifest, {"version": 1, "provenance": CONV3D, "videos": {}})
         return {"vfeat_dir": str(manifest.parent)}
     settings: dict[str, Any] = {"aligner": _ALIGNERS[name]}
     if name.startswith("LAVENDER"):

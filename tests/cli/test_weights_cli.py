@@ -40,7 +40,9 @@ def mirror(tmp_path):
             if given and server.ranges:
                 start = int(given[1])
                 if start >= len(content):
-                    self.send_error(416)
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    self.end_headers()
                     return
                 self.send_response(206)
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -197,3 +199,40 @@ def test_a_mirror_cannot_lead_to_them_either(tmp_path, mirror, place, capsys):
     assert main(["fetch", "lavender", "--mirror", mirror.url, "--root", str(tmp_path)]) == 2
     assert not (tmp_path / "lavender.pt").exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_files_that_belong_together_come_together(tmp_path, capsys):
+    command = ["fetch", "merlot", "--mirror", "tests/data/merlot_checkpoint", "--root", str(tmp_path)]
+    assert main([*command, "--sha256", "0" * 64]) == 2 and "has 2 files" in capsys.readouterr().err
+    assert main(command) == 0
+    folder = tmp_path / "merlot" / "checkpoint_4segments"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.ckpt.data-00000-of-00001", "model.ckpt.index"]
+    capsys.readouterr()
+    assert main(["verify", "merlot", "--root", str(tmp_path)]) == 1  # a small model of the tests is not the real one
+    assert "holds 169 tensors" in (shown := capsys.readouterr().out) and "has 597" in shown
+
+
+def test_a_link_in_place_of_a_part_is_not_written_through(tmp_path, mirror):
+    mirror.content["lavender.pt"] = weights()
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "lavender.pt.part").symlink_to(tmp_path / "mine")
+    assert main(["fetch", "lavender", "--mirror", mirror.url, "--root", str(tmp_path)]) == 0
+    assert (tmp_path / "mine").read_bytes() == b"mine" and (tmp_path / "lavender.pt").read_bytes() == weights()
+
+
+def test_stopped_while_it_is_checked_nothing_is_lost(tmp_path, mirror, monkeypatch):
+    mirror.content["lavender.pt"] = weights()
+    command = ["fetch", "lavender", "--mirror", mirror.url, "--root", str(tmp_path)]
+    with monkeypatch.context() as patched:
+        patched.setattr("mmpt.api.weights_fetch.check_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+    assert (tmp_path / "lavender.pt.part").read_bytes() == weights()
+    assert main(command) == 0
+    assert [given for _, given in mirror.asked] == [None, f"bytes={len(weights())}-"]  # nothing comes again
+
+
+def test_a_part_that_is_longer_than_the_file_is_of_another(tmp_path, mirror):
+    mirror.content["lavender.pt"] = weights()
+    (tmp_path / "lavender.pt.part").write_bytes(weights() + b"more")
+    assert main(["fetch", "lavender", "--mirror", mirror.url, "--root", str(tmp_path)]) == 0
+    assert (tmp_path / "lavender.pt").read_bytes() == weights()

@@ -1,7 +1,8 @@
-"""Every block of code of the pages is run or checked by a test, or says above itself that it is not run."""
+"""Every block of code of the pages is run or read by a test; a page says why its commands are not run as they stand."""
 
 import json
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from omegaconf import OmegaConf
 
 from mmpt.utils.files import REPOSITORY
 from mmpt.utils.schema import FREE_SECTIONS, PROJECT_KEYS, schema_keys
-from tests.test_readme import PAGES
+from tests.docs.block_plan import REASONS, plan_of
+from tests.test_readme import PAGES, commands_in
 
-NOT_RUN = re.compile(r"<!-- not run: [^\n]+ -->")
+#: Below the title of a page: classes of :data:`tests.docs.block_plan.REASONS`.
+NOT_RUN = re.compile(r"^<!-- not run as they stand: ([\w, ]+) -->$", re.MULTILINE)
+LISTED = Path("docs/code_blocks.md")
+#: Python that needs published weights at their full size -> the test that runs its calls on tiny ones.
+WEIGHTS = {("docs/merlot.md", "MMPTModel"): "tests/models/test_merlot_weights.py"}
 #: (page, words of the block) of what another test takes from its page and runs.
 RUN_ELSEWHERE = {
     ("docs/merlot_reserve.md", "PretrainedMerlotReserve"): "tests/api/test_reserve_page.py",
@@ -47,6 +53,18 @@ class Block:
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
 
+    def is_shell(self) -> bool:
+        """Tell whether it holds commands."""
+        return self.language in ("bash", "sh", "console")
+
+    def needs_weights(self) -> bool:
+        """Tell whether it is Python for published weights."""
+        return any(page == self.page and words in self.text for page, words in WEIGHTS)
+
+    def runs_in_sandbox(self) -> bool:
+        """Tell whether it is Python that tests/docs/test_blocks_run.py runs."""
+        return self.language == "python" and self.run_by() is None and not self.needs_weights()
+
     def run_by(self) -> str | None:
         """The test that runs it, of those that take blocks from pages."""
         found = [test for (page, words), test in RUN_ELSEWHERE.items() if page == self.page and words in self.text]
@@ -70,12 +88,18 @@ def blocks_of(page: Path) -> list[Block]:
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
-def is_run(block: Block) -> bool:
-    """Tell whether a test runs all of a block of commands: dry runs are, by tests/test_readme.py."""
-    if block.language == "python":
-        return block.run_by() is not None
-    commands = block.text.replace("\\\n", " ").splitlines()
-    return all("locallaunch.py" in command and "--dryrun" in command for command in commands)
+def reasons_of(page: Path) -> dict[str, list[str]]:
+    """Reason -> the blocks of a page that are not run as they stand for it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for block in blocks_of(page):
+        reasons = (
+            {plan_of(command).reason for command in commands_in(str(page), block.text)} if block.is_shell() else set()
+        )
+        if block.language == "python" and block.needs_weights():
+            reasons = {"weights"}
+        for reason in reasons - {None}:
+            found[str(reason)].append(str(block))
+    return dict(found)
 
 
 def is_json(block: Block) -> bool:
@@ -85,24 +109,41 @@ def is_json(block: Block) -> bool:
     return json.loads(block.text) is not None
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if block.language in ("bash", "sh", "console", "python")], ids=str
-)
-def test_a_block_is_run_or_says_that_it_is_not(block: Block) -> None:
-    assert is_run(block) != bool(NOT_RUN.fullmatch(block.above)), f"{block}: {block.above!r} stands above it"
-    if block.language == "python":
-        compile(block.text, str(block), "exec")
-        test = block.run_by()
-        assert (
-            test is None
-            or Path(block.page).name in (REPOSITORY / test).read_text()
-            or "docs/{page}" in (REPOSITORY / test).read_text()
-        ), test
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_page_says_what_is_not_run_as_it_stands(page: Path) -> None:
+    found = NOT_RUN.findall((REPOSITORY / page).read_text(encoding="utf-8"))
+    wanted = ", ".join(reason for reason in REASONS if reason in reasons_of(page))
+    assert found == [wanted] * bool(wanted), f"below the title: <!-- not run as they stand: {wanted} -->"
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+def test_python_is_whole(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+    if test := block.run_by():
+        text = (REPOSITORY / test).read_text(encoding="utf-8")
+        assert Path(block.page).name in text or "docs/{page}" in text, test
+
+
+def test_the_list_of_what_is_not_run_is_complete() -> None:
+    shown = [block for block in BLOCKS if block.is_shell() or block.language == "python"]
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for page in PAGES:
+        for reason, blocks in reasons_of(page).items():
+            found[reason][str(page)] = len(blocks)
+    held = {block for reasons in map(reasons_of, PAGES) for blocks in reasons.values() for block in blocks}
+    rows = [f"Of {len(shown)} blocks of commands and Python, {len(shown) - len(held)} run as they stand."]
+    for reason, text in REASONS.items():
+        pages = ", ".join(
+            f"{page.removesuffix('.md')} {count}" for page, count in sorted(found.get(reason, {}).items())
+        )
+        rows.append(f"| {reason} | {text} | {sum(found.get(reason, {}).values())} | {pages} |")
+    listed = (REPOSITORY / LISTED).read_text(encoding="utf-8").splitlines()
+    assert all(row in listed for row in rows), "\n".join(rows)
 
 
 def test_blocks_of_other_languages_are_known() -> None:
     rest = {(block.page, block.language) for block in BLOCKS if not is_json(block)}
-    rest = {one for one in rest if one[1] not in ("", "bash", "sh", "console", "python", "yaml", "{toctree}")}
+    rest = {one for one in rest if one[1] not in ("", "bash", "sh", "console", "python", "yaml", "text", "{toctree}")}
     assert {one for one in rest if one[1] != "{eval-rst}"} == set(DATA)
 
 

@@ -40,6 +40,13 @@ def test_many_labels_are_rows():
     assert figure.axes[0].collections[0].get_array().shape == (9, 4)
 
 
+def test_spans_of_many_labels_are_frames_in_their_rows():
+    spans = [(0, 2, "label 8"), (2, 5, "label 3")]
+    figure = timeline([f"label {number}" for number in range(9)], spans=spans)
+    frames = [bar.get_paths()[0].get_extents() for bar in figure.axes[0].collections[1:]]
+    assert [(*frame.min, *frame.max) for frame in frames] == [(0, 7.5, 2, 8.5), (2, 2.5, 5, 3.5)]
+
+
 def test_shapes_that_do_not_fit_are_told():
     with pytest.raises(DataError, match="1 labels"):
         score_timeline(np.zeros((3, 2)), ["a"], np.arange(3), np.arange(3))

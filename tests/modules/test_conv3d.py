@@ -73,6 +73,7 @@ def test_descriptors_are_standardised_on_the_synthetic_clips(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(conv3d, "synthetic_clips", noted)
+    monkeypatch.setattr(conv3d, "_STATISTICS", {})
     encoder = SmallConv3d()
     (clips,) = made
     assert len(clips) == conv3d._CALIBRATION_CLIPS

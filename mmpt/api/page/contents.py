@@ -5,30 +5,59 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmpt.api.capability import MissingCapabilityError, require_call
 from mmpt.api.page.shelf import Shelf
 from mmpt.api.pipeline import VideoTextPipeline
+from mmpt.api.search import ClipIndex
+from mmpt.api.search.layout import IndexSettings
 from mmpt.utils.errors import ConfigError, MMPTError
 
-__all__ = ["Contents", "load_models", "named_sources"]
+__all__ = ["Contents", "Limits", "load_models", "named_sources", "open_indexes"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of what visitors may do.
+
+    Attributes:
+        seconds: of a video that is uploaded or that a model is asked about.
+        upload_mb: of an upload.
+        uploads: files that are kept at a time; the oldest go first.
+        keep_minutes: for which they are kept.
+    """
+
+    seconds: float = 600
+    upload_mb: int = 200
+    uploads: int = 100
+    keep_minutes: float = 120
 
 
 @dataclass
 class Contents:
-    """Models by name, demo videos by name, the shelf of what is played, and limits; ``failures`` are one line each."""
+    """Models, demo videos and indexes by name, and the shelf of what is played; ``failures`` are one line each."""
 
     models: Mapping[str, VideoTextPipeline]
     shelf: Shelf
     demo: Mapping[str, Path] = field(default_factory=dict)
+    indexes: Mapping[str, ClipIndex] = field(default_factory=dict)
     failures: Sequence[str] = ()
-    max_seconds: float = 600
-    max_upload_mb: int = 200
+    limits: Limits = field(default_factory=Limits)
 
-    def able(self, call: str) -> list[str]:
-        """Return the names of the models that answer a call."""
-        return [name for name, pipeline in self.models.items() if call in pipeline.calls]
+    def able(self, *calls: str) -> list[str]:
+        """Return the names of the models that answer one of the calls."""
+        return [name for name, pipeline in self.models.items() if not pipeline.calls.isdisjoint(calls)]
+
+    def why_not(self, call: str) -> str:
+        """Return why no loaded model answers a call, and which systems do."""
+        for pipeline in self.models.values():
+            try:
+                require_call(pipeline, call)
+            except MissingCapabilityError as error:
+                return str(error)
+        return "no model is loaded: mmpt app --model NAME=SOURCE"
 
 
-def named_sources(given: Sequence[str]) -> dict[str, str]:
+def named_sources(given: Sequence[str], option: str = "--model") -> dict[str, str]:
     """Return name -> source of ``NAME=SOURCE`` or ``SOURCE``, whose name is then the last part of its path.
 
     Raises:
@@ -40,17 +69,13 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
         if not equals or "/" in name:
             name, source = Path(text).name, text
         if name in found:
-            raise ConfigError(f"--model: two models are called {name!r}; name them: --model NAME=SOURCE")
+            raise ConfigError(f"{option}: two are called {name!r}; name them: {option} NAME={source}")
         found[name] = source
     return found
 
 
 def load_models(sources: Mapping[str, str], **options: Any) -> tuple[dict[str, VideoTextPipeline], list[str]]:
-    """Load models; return those that could be loaded, and a line for each that could not.
-
-    Raises:
-        MMPTError: if none could be loaded; says why of each.
-    """
+    """Load models; return those that could be loaded, and a line for each that could not."""
     loaded: dict[str, VideoTextPipeline] = {}
     failures = []
     for name, source in sources.items():
@@ -58,6 +83,29 @@ def load_models(sources: Mapping[str, str], **options: Any) -> tuple[dict[str, V
             loaded[name] = VideoTextPipeline.from_pretrained(source, **options)
         except MMPTError as error:
             failures.append(f"model {name} ({source}): {error}")
-    if not loaded:
-        raise MMPTError("no model could be loaded: " + ("; ".join(failures) or "name one with --model NAME=SOURCE"))
     return loaded, failures
+
+
+def open_indexes(
+    folders: Mapping[str, str], models: dict[str, VideoTextPipeline], **options: Any
+) -> tuple[dict[str, ClipIndex], list[str]]:
+    """Open indexes of clips, each with the model it was made with; one that is not among ``models`` is added to them.
+
+    Returns:
+        the indexes that could be opened, and a line for each that could not.
+    """
+    opened: dict[str, ClipIndex] = {}
+    failures = []
+    for name, folder in folders.items():
+        try:
+            made_with = IndexSettings.read(Path(folder))
+            alike = (
+                one for one in models.values() if "index" in one.calls and one.fingerprint() == made_with.fingerprint
+            )
+            pipeline = next(alike, None) or VideoTextPipeline.from_pretrained(made_with.model, **options)
+            opened[name] = ClipIndex.open(folder, pipeline)
+            if pipeline not in models.values():
+                models[name if name not in models else f"{name} (index)"] = pipeline
+        except MMPTError as error:
+            failures.append(f"index {name} ({folder}): {error}")
+    return opened, failures

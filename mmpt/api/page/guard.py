@@ -32,10 +32,28 @@ _MOST_JSON = 1 << 20
 
 
 class Guard:
-    """ASGI middleware; ``uploads`` is the one folder that Gradio serves from and takes files from."""
+    """ASGI middleware.
 
-    def __init__(self, app: Any, uploads: Path, most_bytes: int, hosts: frozenset[str] | None) -> None:
-        self.app, self.uploads, self.most_bytes, self.hosts = app, os.path.realpath(uploads), most_bytes, hosts
+    Args:
+        app: what answers what may pass.
+        uploads: the one folder that Gradio serves from and takes files from.
+        most_bytes: of an upload.
+        hosts: names that the page may be asked for under; none, here and in ``proxied``: any.
+        proxied: more of them, those of reverse proxies, whose pages may send to this one too.
+        before_upload: is called when one is about to be taken.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        uploads: Path,
+        most_bytes: int,
+        hosts: frozenset[str] = frozenset(),
+        proxied: frozenset[str] = frozenset(),
+        before_upload: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.app, self.uploads, self.most_bytes = app, os.path.realpath(uploads), most_bytes
+        self.hosts, self.proxied, self.before_upload = hosts | proxied, proxied, before_upload
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer why not."""
@@ -52,15 +70,17 @@ class Guard:
         if status:
             await _answer(send, status, reason)
             return
+        if scope["path"] == "/gradio_api/upload":
+            self.before_upload()
         await self.app(scope, receive, _with_policy(send))
 
     def judge(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """Return (0, "") for a request that may pass, else the status and the reason of the refusal."""
         host = headers.get("host", "")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+        if self.hosts and _hostname(f"//{host}") not in self.hosts:
             return 403, "this address is not one that the page was started for"
         origin = headers.get("origin")
-        if method == "POST" and origin is not None and urlsplit(origin).netloc != host:
+        if method == "POST" and origin is not None and not self._is_own(origin, host):
             return 403, "asked for by the page of another site"
         if method in ("GET", "HEAD"):
             if path.startswith(_FILE):
@@ -75,11 +95,22 @@ class Guard:
         most = self.most_bytes + _MOST_JSON if path == "/gradio_api/upload" else _MOST_JSON
         return (0, "") if int(length) <= most else (413, f"too large: at most {self.most_bytes >> 20} MB")
 
+    def _is_own(self, origin: str, host: str) -> bool:
+        return origin.partition("://")[2] == host or _hostname(origin) in self.proxied
+
     def is_upload(self, path: str) -> bool:
         """Tell whether a path, links followed, is a file below the folder of uploads."""
         if "\0" in path or not os.path.isabs(path):
             return False
         return os.path.realpath(path).startswith(self.uploads + os.sep) and os.path.isfile(path)
+
+
+def _hostname(url: str) -> str:
+    """Return the name of the host of an address; that of one that is none is empty."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def paths_named(body: bytes) -> Iterator[str]:

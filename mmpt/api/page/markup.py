@@ -1,80 +1,125 @@
 """Pieces of the page in HTML; every text of a person, file or model is escaped here."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
-from mmpt.api.outputs import Answer, Timeline
+from mmpt.api.outputs import Answer, Span, Timeline
 from mmpt.api.page.contents import Contents
 from mmpt.api.page.intake import ChosenVideo
 
-__all__ = ["SCRIPT", "about", "alert", "answers", "escape", "player", "timeline"]
+__all__ = ["about", "alert", "answers", "escape", "heading", "player", "timeline", "waiting"]
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#117733")
-#: A click on a span plays the chosen video from there.
-SCRIPT = """<script>
-document.addEventListener('click', (event) => {
-  const span = event.target.closest('[data-seek]');
-  const video = document.querySelector('#mmpt-player video');
-  if (span && video) { video.currentTime = Number(span.dataset.seek); video.play().catch(() => {}); }
-});
-</script>"""
+#: Inches and dots per inch of figures: read well in three fifths of a screen.
+_WIDTH, _DPI = 7.4, 150
 
 
 def alert(message: str) -> str:
     """Return a message that screen readers announce."""
-    return f'<p role="alert" class="mmpt-alert"><b>{escape(message)}</b></p>'
+    return f'<p role="alert" class="mmpt-alert">{escape(message)}</p>'
 
 
-def player(video: ChosenVideo, start: float = 0.0) -> str:
-    """Return a video element that begins at ``start`` seconds, and what is known of the video."""
+def waiting(message: str) -> str:
+    """Return what is shown until something is done."""
+    return f'<p role="status" class="mmpt-waiting">{escape(message)}</p>'
+
+
+def heading(contents: Contents) -> str:
+    """Return the title, and what is loaded."""
+    chips = "".join(
+        f'<span class="mmpt-chip"><b>{escape(name)}</b> {escape(one.system)} · {escape(str(one.device))}</span>'
+        for name, one in contents.models.items()
+    )
+    said = "<span>Nothing leaves the machine that serves this.</span>"
+    return f'<div class="mmpt-heading"><h1>MMPT</h1>{chips}{said}</div>'
+
+
+def player(video: ChosenVideo, start: float | None = None) -> str:
+    """Return a video element and what is known of the video; ``start``: it plays from that second at once."""
     facts = f"{escape(video.name)} · {video.seconds:.1f} s · {escape(video.codec)}"
-    if not video.playable:
-        return alert(f"Browsers do not play {video.codec} in this file; the model reads it all the same.") + facts
-    source = f'src="media/{video.token}#t={start:.3f}"'
+    if video.copied:
+        facts += " · shown as a small copy without sound"
+    begin = "" if start is None else f"#t={start:.3f}"
     return (
-        f'<video {source} controls preload="metadata" style="width:100%;max-height:320px;background:#000" '
-        f'aria-label="{escape(video.name)}"></video><p>{facts}</p>'
+        f'<video src="media/{video.played}{begin}" controls preload="auto" {"" if start is None else "autoplay"} '
+        f'playsinline aria-label="{escape(video.name)}"></video><p class="mmpt-facts">{facts}</p>'
     )
 
 
-def timeline(found: Timeline) -> str:
-    """Return a strip of spans over the seconds of a video and the table of them; each plays its span."""
+def timeline(found: Timeline, with_table: bool = True) -> str:
+    """Return a picture of the scores, where a click plays the video from there, and the table of spans."""
     spans = found.spans()
-    if not spans:
-        return "<p>No label fits any part of the video.</p>"
-    whole = max(float(found.ends[-1]), 1e-6)
-    colours = {label: _COLOURS[number % len(_COLOURS)] for number, label in enumerate(found.labels)}
-    strip = "".join(
-        f'<button type="button" data-seek="{span.start:.3f}" title="{escape(span.label)}" '
-        f'aria-label="{escape(span.label)}, from {span.start:.1f} s" style="position:absolute;top:0;height:100%;'
-        f"left:{100 * span.start / whole:.2f}%;width:{100 * (span.end - span.start) / whole:.2f}%;"
-        f'background:{colours[span.label]};border:1px solid #fff"></button>'
-        for span in spans
+    picture, left, width = _drawn(found, spans)
+    first, last = float(found.starts[0]), float(found.ends.max())
+    figure = (
+        f'<div class="mmpt-figure"><img src="data:image/png;base64,{b64encode(picture).decode()}" alt="Scores of '
+        f'{escape(", ".join(found.labels))} over {last:.1f} seconds"><div class="mmpt-axis" title="Play from here" '
+        f'data-from="{first:.3f}" data-to="{last:.3f}" style="left:{100 * left:.3f}%;width:{100 * width:.3f}%">'
+        f'<i class="mmpt-now"></i></div></div>'
     )
+    if not with_table:
+        return figure
+    if not spans:
+        return f"{figure}<p>No label fits any part of the video.</p>"
     rows = "".join(
         f'<tr><td><button type="button" data-seek="{span.start:.3f}">&#9654; {span.start:.1f} – {span.end:.1f} s'
-        f'</button></td><td><span style="color:{colours[span.label]}">&#9632;</span> {escape(span.label)}</td>'
-        f"<td>{span.score:.3f}</td></tr>"
+        f"</button></td><td>{escape(span.label)}</td><td>{span.score:.3f}</td></tr>"
         for span in spans
     )
-    head = "<tr><th>Seconds</th><th>Label</th><th>Mean score</th></tr>"
-    return f'<div style="position:relative;height:44px">{strip}</div><table class="mmpt-spans">{head}{rows}</table>'
+    head = "<tr><th>Seconds</th><th>Best label</th><th>Mean score</th></tr>"
+    return f'{figure}<div class="mmpt-scroll"><table class="mmpt-table">{head}{rows}</table></div>'
+
+
+def _drawn(found: Timeline, spans: Sequence[Span]) -> tuple[bytes, float, float]:
+    """Return a PNG, and where its axis of time begins and how wide it is, as shares of the picture's width."""
+    from mmpt.evaluators.figure_style import to_bytes
+    from mmpt.evaluators.score_timelines import score_timeline
+
+    named = [(span.start, span.end, span.label) for span in spans]
+    figure: Any = score_timeline(found.scores, found.labels, found.starts, found.ends, named, width=_WIDTH)
+    picture = to_bytes(figure, "png", _DPI)
+    place = figure.axes[0].get_position()  # as drawing has laid it out
+    return picture, float(place.x0), float(place.width)
 
 
 def answers(found: Sequence[Answer]) -> str:
     """Return a table of answers, best first."""
-    rows = "".join(f"<tr><td>{escape(one.text)}</td><td>{100 * one.probability:.1f} %</td></tr>" for one in found)
-    return f"<table><tr><th>Answer</th><th>Probability</th></tr>{rows}</table>"
+    rows = "".join(
+        f'<tr><td>{escape(one.text)}</td><td class="mmpt-share"><i style="width:{100 * one.probability:.1f}%"></i></td>'
+        f"<td>{100 * one.probability:.1f} %</td></tr>"
+        for one in found
+    )
+    return f'<table class="mmpt-table"><tr><th>Answer</th><th colspan="2">Probability</th></tr>{rows}</table>'
 
 
 def about(contents: Contents) -> str:
-    """Return the table of what is loaded, and what could not be."""
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in (
-            name, pipeline.system, pipeline.source, pipeline.device, ", ".join(sorted(pipeline.calls))
-        )) + "</tr>"
-        for name, pipeline in contents.models.items()
-    )  # fmt: skip
-    head = "<tr><th>Name</th><th>System</th><th>Source</th><th>Device</th><th>Answers</th></tr>"
-    limits = f"<p>Videos of at most {contents.max_upload_mb} MB and {contents.max_seconds:.0f} s.</p>"
-    return f"<table>{head}{rows}</table>{limits}" + "".join(map(alert, contents.failures))
+    """Return the tables of what is loaded, and what could not be."""
+    models = _table(
+        ("Model", "System", "Source", "Device", "Answers"),
+        [
+            (name, one.system, one.source, one.device, ", ".join(sorted(one.calls)))
+            for name, one in contents.models.items()
+        ],
+    )
+    indexes = _table(
+        ("Index", "Videos", "Clips", "Of seconds", "Model"),
+        [
+            (name, len(one.snapshot.videos), len(one), one.settings.clip_seconds, one.settings.model)
+            for name, one in contents.indexes.items()
+        ],
+    )
+    most = contents.limits
+    limits = (
+        f"<p>Uploads: at most {most.upload_mb} MB and {most.seconds:.0f} s each; {most.uploads} files are kept, for "
+        f"{most.keep_minutes:.0f} minutes, and all are deleted when the page ends.</p>"
+    )
+    return models + indexes + limits + "".join(map(alert, contents.failures))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    if not rows:
+        return ""
+    cells = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    return f'<table class="mmpt-table"><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr>{body}</table>'

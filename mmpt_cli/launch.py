@@ -21,8 +21,8 @@ from mmpt.utils.errors import ConfigError, MMPTError
 __all__ = ["build_parser", "main"]
 
 EXAMPLES = """examples:
-  mmpt launch projects/demo.yaml                       run every job of a project
-  mmpt launch projects/retri/videoclip.yaml --dryrun   only write the job YAMLs and print the commands
+  mmpt launch projects/demo.yaml                       # run every job of a project
+  mmpt launch projects/retri/videoclip.yaml --dryrun   # only write the job YAMLs and print the commands
   mmpt launch projects/retri/videoclip/how2.yaml --jobtype local_big
   mmpt launch projects/demo.yaml -o fairseq.optimization.max_epoch=2
   mmpt launch projects/demo.yaml -o task_group.pretrain.fairseq.common.seed=2

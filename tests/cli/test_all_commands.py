@@ -1,51 +1,23 @@
-"""What holds for every command: its examples are ones that it takes, and a mistake is one clear line, no traceback."""
+"""What holds for every command: a mistake is one clear line, no traceback. Their examples: tests/test_readme.py."""
 
-import contextlib
 import json
-import re
 import shlex
 
 import pytest
 
-from mmpt_cli.extract import KINDS
-from mmpt_cli.main import available, main, module_of, own_module
+from mmpt_cli.main import available, main, module_of
 from tests.api.tiny_models import write_model, write_video
 
 COMMANDS = list(available())
 
 
-def examples(name):
-    """Return the words of the examples of a help, without ``mmpt``, what a shell does with them, and remarks."""
-    module = module_of(name)
-    text = re.sub(r"\\\n +", "", module.build_parser().epilog)
-    lines = [line.strip() for line in text.splitlines() if line.strip().startswith(f"mmpt {name}")]
-    lines = [re.split(" {2,}", line)[0] for line in lines]
-    return [shlex.split(line.split(" | ")[0].split(" > ")[0], comments=False)[1:] for line in lines]
-
-
-def parse(words):
-    name, *rest = words
-    module = module_of(name)
-    if name == "extract" and rest[0] in KINDS:
-        module, rest = own_module(KINDS[rest[0]][0]), rest[1:]
-    with contextlib.suppress(SystemExit) if "--help" in rest else contextlib.nullcontext():
-        return module.build_parser().parse_args(rest)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_examples_of_a_command_are_ones_that_it_takes(name):
-    found = examples(name)
-    assert found
-    for words in found:
-        parse(words)
-
-
-def test_the_examples_of_the_overview_are_ones_too(capsys):
+def test_the_examples_of_the_overview_are_ones_that_commands_take(capsys):
     main([])
     lines = [line.strip() for line in capsys.readouterr().err.splitlines() if line.startswith("  mmpt ")]
     assert len(lines) > 3
     for line in lines:
-        parse(shlex.split(line)[1:])
+        name, *words = shlex.split(line)[1:]
+        module_of(name).build_parser().parse_args(words)
 
 
 NOWHERE = ["--model", "no/such/model"]

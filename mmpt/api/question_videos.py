@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.api.raw_frames import inner_points
 from mmpt.api.reserve_video_segments import segments_without_gaps, video_to_segments_zero_shot
 from mmpt.api.reserve_windows import question_windows, whole_spectrogram
 from mmpt.api.video_sources import FileSource, PictureSource, Source
@@ -63,7 +64,7 @@ class Segments:
 
 
 def pictures_of(source: Source, count: int) -> Pictures:
-    """Return the pictures in the middle of ``count`` equal parts of a video; of one that has fewer, all.
+    """Return ``count`` pictures of a video from where extraction takes them; of one that has fewer, all.
 
     Raises:
         ConfigError: of features.
@@ -72,7 +73,7 @@ def pictures_of(source: Source, count: int) -> Pictures:
     shown = _pictured(source)
     there = shown.frames_within(0.0, shown.duration)
     number = count if there is None else min(count, max(there, 1))
-    times = [(place + 0.5) * shown.duration / number for place in range(number)]
+    times = [place * shown.duration for place in inner_points(number)]
     return Pictures(list(shown.pictures(times)))
 
 

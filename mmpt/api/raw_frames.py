@@ -21,22 +21,40 @@ from mmpt.processors.reserve_pretraining import ReservePretrainingAlignerOptions
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_section, section_of
 
-__all__ = ["FrameInput", "frame_bytes", "frame_input", "prepare_frames"]
+__all__ = ["FrameInput", "frame_bytes", "frame_input", "inner_points", "middles", "prepare_frames"]
+
+
+def middles(count: int) -> list[float]:
+    """Return where the middles of ``count`` equal parts of a video are, from 0 to 1."""
+    return [(number + 0.5) / count for number in range(count)]
+
+
+def inner_points(count: int) -> list[float]:
+    """Return the ends of ``count`` + 1 equal parts but the last, from 0 to 1: what extraction stores of a video."""
+    return [(number + 1) / (count + 1) for number in range(count)]
 
 
 class FrameInput(NamedTuple):
-    """What a model takes of a video: N ``frames`` of ``size`` (H, W), made by ``transform``, of a list of pictures."""
+    """What a model takes of a video.
+
+    Attributes:
+        frames: N, or all of a video that has fewer.
+        size: (H, W).
+        transform: makes frames of a list of pictures.
+        places: where they are taken, given how many.
+    """
 
     frames: int
     size: tuple[int, int]
     transform: Callable[[Sequence[np.ndarray]], np.ndarray]
+    places: Callable[[int], list[float]] = middles
 
 
 def frame_input(config: Any, model: nn.Module) -> FrameInput:
     """Return what a model that reads frames takes, as the ``dataset`` of its job says.
 
-    VIOLET and LAVENDER: ``num_frames`` squares; MERLOT: ``num_chunks`` frames of ``image_size``; MERLOT Reserve: a
-    frame for each segment that its joint encoder sees together, of ``image_grid``.
+    VIOLET and LAVENDER: ``num_frames`` squares, from where extraction takes as many; MERLOT: ``num_chunks`` frames of
+    ``image_size``; MERLOT Reserve: a frame for each segment that its joint encoder sees together, of ``image_grid``.
 
     Raises:
         ConfigError: if a size cannot be.
@@ -51,7 +69,7 @@ def frame_input(config: Any, model: nn.Module) -> FrameInput:
         return _oblong(segments.num_segments // segments.num_segment_groups, reserve_frames(section))
     frames = read_section(config, "dataset", FrameAlignerOptions)
     size = frames.image_size
-    return FrameInput(frames.num_frames, (size, size), FrameTransform(frames.image_transform, size))
+    return FrameInput(frames.num_frames, (size, size), FrameTransform(frames.image_transform, size), inner_points)
 
 
 def _oblong(count: int, frames: OblongFrames) -> FrameInput:

@@ -24,6 +24,8 @@ __all__ = ["FeatureReader", "FrameReader", "Rows", "VideoReader", "spans_of"]
 
 #: Seconds that an encoder takes at a time.
 _SECONDS_AT_A_TIME = 8
+#: Seconds by which a frame's time is later than that at which it begins, where the two would be equal but for rounding.
+_SLACK = 1e-6
 Span = tuple[float, float]
 
 
@@ -142,7 +144,7 @@ class FeatureReader(VideoReader):
 
 
 class FrameReader(VideoReader):
-    """For systems of frames: N of them, in the middle of N equal parts, by the transform of a test."""
+    """For systems of frames: N of them, evenly spread, by the transform of a test."""
 
     grain = 0.0
 
@@ -180,7 +182,7 @@ class FrameReader(VideoReader):
         there = source.frames_within(start, end)
         if there is not None:
             count = min(count, max(there, 1))
-        return [start + (number + 0.5) * (end - start) / count for number in range(count)]
+        return [start + place * (end - start) + _SLACK for place in self.wanted.places(count)]
 
     def _rows(self, frames: list[np.ndarray]) -> Rows:
         vfeats = np.zeros((1, self.wanted.frames, 3, *self.wanted.size), np.uint8)

@@ -47,6 +47,8 @@ html_title = f"MMPT {release}"
 html_extra_path = ["_extra"]
 html_copy_source = False
 html_show_sphinx = False
+html_use_index = html_domain_indices = False  # the search finds names; an index of thousands takes seconds
+toc_object_entries = False
 html_theme_options = {"navigation_with_keys": False}
 
 

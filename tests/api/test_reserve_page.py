@@ -23,7 +23,7 @@ def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shutil.copy(FLAX_FILE, "pretrained_models/reserve/base_resadapt")
     Path("my_videos").mkdir()
     write_sound_video(Path("my_videos/cooking.mp4"), 13)
-    conversion, use = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    use, conversion = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
     names: dict[str, torch.Tensor] = {}
     exec(conversion, names)
     assert len(load_state_dict_file("pretrained_models/reserve/base_resadapt.safetensors")) > 129

@@ -71,7 +71,13 @@ MISTAKES = {
     "jobs": [["gone.yaml"]],
     "results": [["gone.yaml"], ["--runs", "gone"]],
     "report": [["gone.yaml", "--output", "r.html"]],
-    "figures": [["curves", "--runs", "gone", "--output", "f.png"]],
+    "figures": [
+        ["curves", "gone", "--output", "f.png"],
+        ["curves", "FOLDER", "--output", "f.png"],
+        ["curves", "FOLDER", "--output", "f.txt"],
+        ["attention", "VIDEO", "a text", "--output", "f.png", *NOWHERE],
+        ["masking", "a text", "--output", "f.png", "--draws", "0", *NOWHERE],
+    ],
     "predict": [["gone.yaml"]],
     "average": [["--inputs", "gone.pt", "--output", "a.pt"], ["--last", "2", "--folder", "gone", "--output", "a.pt"]],
     "convert": [["gone.pt", "out.safetensors"]],
@@ -139,6 +145,18 @@ def test_a_real_model_on_a_good_and_a_broken_video(models, capsys, name):
     (error,) = document["errors"]
     assert error["video"].endswith("broken.mp4") and "not a video" in error["error"]
     assert told.err.count("broken.mp4") == 1
+
+
+def test_figures_of_a_real_model(models, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    model = ["--model", str(models / "matching/LAVENDER"), "--device", "cpu"]
+    video, broken = str(models / "videos" / "a.mp4"), str(models / "videos" / "broken.mp4")
+    for kind in (["attention", video, "w3 w4"], ["masking", "w3 w4"], ["similarity", video, "--texts", "w3", "w4"]):
+        file = tmp_path / f"{kind[0]}.svg"
+        assert main(["figures", *kind, "--output", str(file), *model]) == 0
+        assert file.read_bytes().startswith(b"<?xml") and capsys.readouterr().out == f"wrote {file}\n"
+    assert main(["figures", "attention", broken, "w3", "--output", str(tmp_path / "none.png"), *model]) == 2
+    assert "broken.mp4: not a video" in capsys.readouterr().err and not (tmp_path / "none.png").exists()
 
 
 def test_a_real_model_chooses_and_says_what_it_cannot(models, tmp_path, capsys):

@@ -38,7 +38,8 @@ def external_links() -> dict[str, set[str]]:
     for page in PAGES:
         if page != LISTED:
             for address in re.findall(r"https?://[^\s)>\"'`|]+", prose(page)):
-                found[address.rstrip(".,;:")].add(str(page))
+                if "//127.0.0.1" not in address:
+                    found[address.rstrip(".,;:")].add(str(page))
     return found
 
 

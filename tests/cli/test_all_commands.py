@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shlex
 
 import pytest
@@ -14,10 +15,11 @@ COMMANDS = list(available())
 
 
 def examples(name):
-    """Return the words of the examples of a command's help, each without ``mmpt`` and what a shell does with it."""
+    """Return the words of the examples of a help, without ``mmpt``, what a shell does with them, and remarks."""
     module = module_of(name)
-    text = module.build_parser().epilog.replace("\\\n", " ")
+    text = re.sub(r"\\\n +", "", module.build_parser().epilog)
     lines = [line.strip() for line in text.splitlines() if line.strip().startswith(f"mmpt {name}")]
+    lines = [re.split(" {2,}", line)[0] for line in lines]
     return [shlex.split(line.split(" | ")[0].split(" > ")[0], comments=False)[1:] for line in lines]
 
 
@@ -35,7 +37,7 @@ def test_the_examples_of_a_command_are_ones_that_it_takes(name):
     found = examples(name)
     assert found
     for words in found:
-        parse(words[:2] if name == "launch" else words)  # what comes behind are remarks
+        parse(words)
 
 
 def test_the_examples_of_the_overview_are_ones_too(capsys):

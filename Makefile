@@ -1,7 +1,7 @@
 # make demo and make test are all a newcomer needs; each installs what is missing into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-vlm demo-violet demo-lavender demo-merlot demo-reserve test test-fast test-slurm lint format typecheck bench docs clean python slurm-packages
+.PHONY: help install demo demo-vlm demo-violet demo-lavender demo-merlot demo-reserve test test-fast test-slurm lint format typecheck bench docs docs-pages clean python slurm-packages
 
 # The first Python that does: 3.11 or 3.12, with venv and headers. `make PYTHON=/path/to/python3.11 install` names another.
 USABLE := import ensurepip, os, sys, sysconfig; \
@@ -81,6 +81,11 @@ bench: install  ## run every benchmark of scripts/benchmarks
 docs: install  ## the site of the documentation, in docs/_build/html
 	@$(BIN)/python -m sphinx -W --keep-going -q -j 2 -b html -c docs . docs/_build/html
 	@echo "The site: $(CURDIR)/docs/_build/html/index.html"
+
+docs-pages: install  ## write the pages that are made from the code: commands, calls, keys, names
+	$(BIN)/python -m mmpt_cli.main help --markdown > docs/_command_line.md && mv docs/_command_line.md docs/command_line.md
+	$(BIN)/python scripts/docs/capabilities.py
+	$(BIN)/python scripts/docs/configuration_reference.py
 
 clean:  ## remove .venv and caches; data/, runs/ and pretrained_models/ stay
 	rm -rf .venv build docs/_build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks

@@ -23,7 +23,7 @@ _EXAMPLE = """\
 examples:
   mmpt app --model runs/demo/vtt --demo-videos data/demo/videos
   mmpt app --model before=runs/demo --model after=runs/demo/vtt --index my_index --open
-  mmpt app --model runs/demo/vtt --allow-host lab.example --root-path /mmpt      (behind a reverse proxy)
+  mmpt app --model runs/demo/vtt --allow-host lab.example --root-path /mmpt
 """
 
 

@@ -10,7 +10,7 @@ __all__ = ["command_page"]
 _HEAD = """\
 # Commands
 
-<!-- made by `mmpt help --markdown > docs/command_line.md` -->
+<!-- made by `make docs-pages` -->
 
 Every command is a word after `mmpt`, and a module too: `python -m mmpt_cli.classify` is `mmpt classify`. With `--json`
 a command prints one JSON document on standard output and nothing else there. Exit codes are 0 where all is done and 2

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from mmpt_cli.doctor_findings import Check, Finding
 __all__ = ["MACHINE_CHECKS"]
 
 _SCARCE_GB = 5
+#: Larger files take longer to read than one waits for a doctor.
+_QUICK_BYTES = 200e6
 _SLURM = ("sbatch", "squeue", "scontrol", "scancel")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -83,4 +86,57 @@ def java() -> Iterator[Finding]:
         )
 
 
-MACHINE_CHECKS: tuple[Check, ...] = (copies_of_mmpt, thread_variables, folders, hubs, slurm, java)
+def repository() -> Iterator[Finding]:
+    """The projects and scripts of the repository are there, with git or without."""
+    from mmpt.utils.files import REPOSITORY
+
+    if not (REPOSITORY / "projects").is_dir():
+        what = "mmpt is installed without its repository: models can be used, projects/ and scripts/ are not here"
+        yield Finding("note", what, "unpack the repository, and in it: make install")
+        return
+    revision = _revision(REPOSITORY)
+    yield Finding("ok", f"repository at {REPOSITORY}, {f'revision {revision}' if revision else 'without git'}")
+
+
+def _revision(folder: Path) -> str:
+    git = shutil.which("git")
+    if git is None or not (folder / ".git").exists():
+        return ""
+    command = [git, "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def published_weights() -> Iterator[Finding]:
+    """The published files that are here can be read, and are what they should be; large ones are only counted."""
+    from mmpt.api.weights import DEFAULT_ROOT, check_file, files_there, published
+
+    names, large = set(), 0
+    for entry, number, path in files_there(DEFAULT_ROOT, published()):
+        names.add(entry.name)
+        if path.stat().st_size > _QUICK_BYTES:
+            large += 1
+            continue
+        checked = check_file(entry, path, number)
+        if checked.fault:
+            yield Finding(
+                "error",
+                f"{path} ({entry.name}): {checked.fault}",
+                f"mmpt weights fetch {entry.name} --force --mirror URL",
+            )
+    rest = f"; {large} large files were not read: mmpt weights verify" if large else ""
+    if names:
+        yield Finding("ok", f"published weights in {DEFAULT_ROOT}: {', '.join(sorted(names))}{rest}")
+    else:
+        yield Finding("note", f"no published weights in {DEFAULT_ROOT}: models of your own need none", "mmpt weights")
+
+
+MACHINE_CHECKS: tuple[Check, ...] = (
+    copies_of_mmpt,
+    repository,
+    thread_variables,
+    folders,
+    published_weights,
+    hubs,
+    slurm,
+    java,
+)

@@ -1,6 +1,7 @@
 """Search an index of ``mmpt index`` by a text, a part of a video, or a picture."""
 
 import argparse
+import html
 import json
 import logging
 import math
@@ -84,6 +85,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([{"rank": rank, **hit.as_dict()} for rank, hit in enumerate(hits, 1)], indent=2))
     else:
+        if not hits:
+            print("nothing found", file=sys.stderr)
         for rank, hit in enumerate(hits, 1):
             print(f"{rank:>3}  {hit.score:6.3f}  {clock(hit.start)}-{clock(hit.end)}  {hit.video}")
     return 0
@@ -123,19 +126,21 @@ def _write_pictures(hits: Sequence["SearchHit"], folder: str | None) -> None:
 
 
 def _write_page(hits: Sequence["SearchHit"], options: argparse.Namespace) -> None:
-    from mmpt.evaluators.page import options_card, page, section
-    from mmpt.store.images import decode_image
+    from mmpt.evaluators.page import gallery, page
     from mmpt.utils.files import atomic_open
 
-    cards = []
-    for rank, hit in enumerate(hits, 1):
-        picture = hit.thumbnail()
-        frames = None if picture is None else decode_image(picture)[None]
-        place = f"{clock(hit.start)}-{clock(hit.end)}, score {hit.score:.3f}"
-        cards.append(options_card(Path(hit.video).name, frames, f"{rank}. {place}", []))
-    query = options.text or options.clip or options.image
+    query = f"“{options.text}”" if options.text else f"like {options.clip or options.image}"
+    note = f"{len(hits)} results in {options.index}, best first. Links open the videos at their times."
+    tiles = [_tile(rank, hit) for rank, hit in enumerate(hits, 1)]
+    head = f"<h1>{html.escape(query)}</h1><p class=note>{html.escape(note)}</p>"
     with atomic_open(options.html) as file:
-        file.write(page("Search", [section(query, f"{len(hits)} results in {options.index}", *cards)], ""))
+        file.write(page(f"Search: {query}", [head, gallery(tiles)], "mmpt search"))
+
+
+def _tile(rank: int, hit: "SearchHit") -> tuple[bytes | None, str, str, str]:
+    path = Path(hit.video).absolute()
+    link = f"{path.as_uri()}#t={hit.start:g},{hit.end:g}"
+    return hit.thumbnail(), f"{rank}. {path.name}", link, f"{clock(hit.start)}-{clock(hit.end)}, score {hit.score:.3f}"
 
 
 if __name__ == "__main__":

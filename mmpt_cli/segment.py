@@ -68,6 +68,10 @@ def _run(options: argparse.Namespace) -> int:
     items, labels = videos_of(options.videos), labels_of(options)
     if options.figure and len(items) > 1:
         raise ConfigError(f"--figure goes with a single video, and {len(items)} are given")
+    if options.figure:
+        from mmpt.evaluators.figure_style import check_figure_name
+
+        check_figure_name(options.figure)
     pipeline = load(options)
 
     def call(video: Any) -> "Timeline":

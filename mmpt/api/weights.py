@@ -16,7 +16,17 @@ from mmpt.utils.files import file_sha256, read_json
 from mmpt.utils.npy import read_npy
 from mmpt.utils.weight_files import load_state_dict_file
 
-__all__ = ["DEFAULT_ROOT", "MANIFEST", "Checked", "WeightFile", "check_file", "entry_named", "published", "verify"]
+__all__ = [
+    "DEFAULT_ROOT",
+    "MANIFEST",
+    "Checked",
+    "WeightFile",
+    "check_file",
+    "entry_named",
+    "files_there",
+    "published",
+    "verify",
+]
 
 #: Where the files are looked for.
 DEFAULT_ROOT = "pretrained_models"
@@ -119,6 +129,12 @@ def verify(root: str | os.PathLike[str] = DEFAULT_ROOT, names: Sequence[str] = (
     entries = [entry_named(name) for name in names] or published()
     if not Path(root).is_dir():
         raise MMPTError(f"{root}: there is no such folder; --root names the one where the weights are")
+    for entry, number, path in files_there(root, entries):
+        yield check_file(entry, path, number)
+
+
+def files_there(root: str | os.PathLike[str], entries: Sequence[WeightFile]) -> Iterator[tuple[WeightFile, int, Path]]:
+    """Yield the files of entries that are below a folder: the entry, which of its files, and the path."""
     claimed = {file for entry in entries for file in entry.files}
     for entry in entries:
         for number, pattern in enumerate(entry.files):
@@ -126,7 +142,7 @@ def verify(root: str | os.PathLike[str] = DEFAULT_ROOT, names: Sequence[str] = (
                 relative = path.relative_to(root).as_posix()
                 own = "*" not in pattern or relative not in claimed
                 if path.is_file() and own:
-                    yield check_file(entry, path, number)
+                    yield entry, number, path
 
 
 def check_file(entry: WeightFile, path: Path, number: int = 0, sha256: str | None = None) -> Checked:

@@ -20,6 +20,7 @@ __all__ = [
     "WIDTH",
     "Theme",
     "blank_figure",
+    "check_figure_name",
     "colour_bar",
     "colour_ramp",
     "ink_on",
@@ -128,6 +129,18 @@ def to_bytes(figure: Any, file_format: str = "svg", dpi: int = 140) -> bytes:
     return buffer.getvalue()
 
 
+def check_figure_name(path: str | os.PathLike[str]) -> str:
+    """Return the kind of a file of a figure: png, svg or pdf.
+
+    Raises:
+        ConfigError: for any other ending.
+    """
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise ConfigError(f"{path}: a figure is written as .png, .svg or .pdf")
+    return kind
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str], theme: Theme = LIGHT, dpi: int = 140) -> None:
     """Write a figure as the file's ending says, .png, .svg or .pdf, on a white or black page.
 
@@ -135,9 +148,7 @@ def save_figure(figure: Any, path: str | os.PathLike[str], theme: Theme = LIGHT,
         ConfigError: for any other ending.
         StorageError: if the file cannot be written.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise ConfigError(f"{path}: a figure is written as .png, .svg or .pdf")
+    kind = check_figure_name(path)
     figure.patch.set_facecolor("#0d1117" if theme == DARK else "#ffffff")
     figure.patch.set_alpha(1.0)
     content = to_bytes(figure, kind, dpi)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmpt.evaluators.figure_style import DARK, LIGHT, Theme, to_bytes
 from mmpt.evaluators.figures import Example, Shown
 
-__all__ = ["caption_card", "chart", "example_card", "options_card", "page", "section", "table"]
+__all__ = ["caption_card", "chart", "example_card", "gallery", "options_card", "page", "section", "table"]
 
 #: Frames of a video ``(n, h, w, 3)``, None where there are none.
 Frames = npt.NDArray[np.uint8] | None
@@ -72,6 +72,11 @@ border:3px solid transparent;background:var(--line);min-height:70px}
 .options li::before{content:attr(data-mark);position:absolute;left:4px;font-weight:650}
 .options li.right{color:var(--right);font-weight:600}
 .options li.wrong{color:var(--wrong)}
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:14px}
+.gallery .card{margin:0;padding:10px}
+.gallery img{width:100%;display:block;aspect-ratio:4/3;object-fit:contain;background:var(--line);border-radius:8px;
+margin:0 0 8px}
+.gallery a{color:inherit;overflow-wrap:anywhere}
 .said{font-size:16px;margin:0 0 6px}
 .reference{font-size:14.5px;color:var(--muted);margin:0}
 @media (max-width:520px){.card.beside{flex-direction:column}}
@@ -142,6 +147,20 @@ def options_card(video_id: str, frames: Frames, question: str, options: Sequence
     )
     asked = f"<p class=said>{html.escape(question)}</p>" if question else ""
     return _beside(video_id, frames, f"{asked}<ol class=options>{items}</ol>")
+
+
+def gallery(items: Sequence[tuple[bytes | None, str, str, str]]) -> str:
+    """Return small pictures side by side; each has a JPEG file or none, a title, what it links to, and a line below."""
+    return f"<div class=gallery>{''.join(_tile(*item) for item in items)}</div>"
+
+
+def _tile(picture: bytes | None, title: str, link: str, below: str) -> str:
+    source = "" if picture is None else base64.b64encode(picture).decode()
+    image = f'<img src="data:image/jpeg;base64,{source}" alt="">' if source else ""
+    return (
+        f'<div class=card>{image}<a href="{html.escape(link, quote=True)}">{html.escape(title)}</a>'
+        f"<p class=reference>{html.escape(below)}</p></div>"
+    )
 
 
 def caption_card(video_id: str, frames: Frames, said: str, references: Sequence[str]) -> str:

@@ -7,16 +7,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas
 
 from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of, missing_field, safe_video_id
 from mmpt.processors.base import MetaProcessor, SplitOptions, TextOptions, TextProcessor
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.options import read_options
+
+if TYPE_CHECKING:
+    import pandas  # takes a second to import, which whoever loads a model need not wait for
 
 __all__ = [
     "MSRVTTMetaOptions",
@@ -141,7 +143,7 @@ class MSRVTTMetaProcessor(MetaProcessor):
             self.dup = self.options.dup
             self.data = self.data * self.dup
 
-    def _with_full_test(self, table: pandas.DataFrame) -> pandas.DataFrame:
+    def _with_full_test(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
         """Return the training list with the test videos that the 1k-A test list leaves over."""
         full, tested = self.options.full_test_path, self.options.jsfusion_path
         if not (full and tested):
@@ -153,9 +155,11 @@ class MSRVTTMetaProcessor(MetaProcessor):
         excluded = {*_read_list(resolve_path(tested))["video_id"], *table["video_id"]}
         added = added[~added["video_id"].isin(excluded)].drop_duplicates("video_id")
         logger.info("%s: %d videos of %s added for training", self.path, len(added), full)
+        import pandas
+
         return pandas.concat([table, added], ignore_index=True)
 
-    def _texts(self, table: pandas.DataFrame) -> list[str]:
+    def _texts(self, table: "pandas.DataFrame") -> list[str]:
         """Return the text id of each row, an empty string where there is no caption."""
         if self.options.json_path and (self.split == "train" or "sentence" not in table):
             captions = read_captions(self.options.json_path)
@@ -207,19 +211,23 @@ class MSRVTTTextProcessor(TextProcessor):
         return choices[int(rng.integers(len(choices)))]
 
 
-def _with_every_caption(table: pandas.DataFrame, captions: Mapping[str, list[str]]) -> pandas.DataFrame:
+def _with_every_caption(table: "pandas.DataFrame", captions: Mapping[str, list[str]]) -> "pandas.DataFrame":
     """Return a row for every caption of every video in ``table``; a video without captions keeps an empty one."""
+    import pandas
+
     ids = list(dict.fromkeys(table["video_id"]))  # a list of sentences may name a video once for each
     rows = [(name, text) for name in ids for text in captions.get(name, [""])]
     return pandas.DataFrame(rows, columns=["video_id", "sentence"])
 
 
-def _read_list(path: str | os.PathLike[str]) -> pandas.DataFrame:
+def _read_list(path: str | os.PathLike[str]) -> "pandas.DataFrame":
     """Read a CSV with a column ``video_id``, everything as text.
 
     Raises:
         DataError: if there is no such file, column or row; names file and column.
     """
+    import pandas
+
     try:
         table = pandas.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, UnicodeDecodeError, pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:

@@ -53,6 +53,19 @@ question that does not fit is cut at its end, so that the options stay whole. Op
 answers from the text file of their training (`dataset.train_path`); `save_pretrained` keeps them in the folder.
 `caption` takes the keys of `gen_param`: `pipeline.caption(video, num_beams=5, no_repeat_ngram_size=3)`.
 """
+_SEEN = """
+## What is seen of a video
+
+| model | of a file |
+|---|---|
+| VideoCLIP, VLM | the features of every second, by the training's encoder; in windows of `max_video_len` seconds |
+| VIOLET, LAVENDER | `num_frames` frames, from where `mmpt extract frames` takes as many |
+| MERLOT | `num_chunks` frames, in the middle of as many equal parts |
+| MERLOT Reserve | a frame for each segment of its joint encoder. Vectors, scores and timelines are of frames alone; \
+sound is heard only where a question is answered. `model.encode_video` takes `audio_clips` |
+
+A window or a clip is seen as a video of its own.
+"""
 _MODELS = """
 ## Models
 
@@ -79,7 +92,7 @@ def page() -> str:
                 calls = ", ".join(f"`{call}`" for call in CALLS if call in row.calls)
                 models.append(f"| {system} | `{row.model_cls}` | {_link(row.example)} | {calls} |")
     questions = _QUESTIONS.format(rows="\n".join(f"| {' | '.join(row)} |" for row in _ANSWERS))
-    return _HEAD + "\n".join(lines) + "\n" + questions + _MODELS + "\n".join(models) + "\n"
+    return _HEAD + "\n".join(lines) + "\n" + questions + _SEEN + _MODELS + "\n".join(models) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:

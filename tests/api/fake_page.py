@@ -11,6 +11,7 @@ from mmpt.api.outputs import Answer, ClipVectors, Timeline
 from mmpt.api.page.contents import Contents, Limits
 from mmpt.api.page.shelf import Shelf
 from mmpt.api.search import ClipIndex, index_folder
+from mmpt.api.search.indexed_video import IndexedVideo
 from mmpt.utils.errors import DataError
 
 DIM = 8
@@ -52,8 +53,9 @@ class FakePipeline:
     def fingerprint(self) -> str:
         return "fake"
 
-    def encode_clips(self, path: str, clip_seconds: float, stride_seconds: float, batch_size: int = 32) -> ClipVectors:
-        starts = np.arange(0, 2 * DIM if "long" in Path(path).name else 4, 2, dtype=np.float64)
+    def encode_clips(self, video: IndexedVideo, clip_seconds: float, stride_seconds: float) -> ClipVectors:
+        list(video.stream(5, 32, 32, False, 5))  # as a model does: thumbnails are of what was read
+        starts = np.arange(0, 2 * DIM if "long" in Path(video.path).name else 4, 2, dtype=np.float64)
         return ClipVectors(starts, starts + 2, np.eye(DIM, dtype=np.float32)[(starts // 2).astype(int)])
 
     def encode_text(self, text: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shlex
 
 import pytest
@@ -14,10 +15,11 @@ COMMANDS = list(available())
 
 
 def examples(name):
-    """Return the words of the examples of a command's help, each without ``mmpt`` and what a shell does with it."""
+    """Return the words of the examples of a help, without ``mmpt``, what a shell does with them, and remarks."""
     module = module_of(name)
-    text = module.build_parser().epilog.replace("\\\n", " ")
+    text = re.sub(r"\\\n +", "", module.build_parser().epilog)
     lines = [line.strip() for line in text.splitlines() if line.strip().startswith(f"mmpt {name}")]
+    lines = [re.split(" {2,}", line)[0] for line in lines]
     return [shlex.split(line.split(" | ")[0].split(" > ")[0], comments=False)[1:] for line in lines]
 
 
@@ -35,7 +37,7 @@ def test_the_examples_of_a_command_are_ones_that_it_takes(name):
     found = examples(name)
     assert found
     for words in found:
-        parse(words[:2] if name == "launch" else words)  # what comes behind are remarks
+        parse(words)
 
 
 def test_the_examples_of_the_overview_are_ones_too(capsys):
@@ -71,7 +73,13 @@ MISTAKES = {
     "jobs": [["gone.yaml"]],
     "results": [["gone.yaml"], ["--runs", "gone"]],
     "report": [["gone.yaml", "--output", "r.html"]],
-    "figures": [["curves", "--runs", "gone", "--output", "f.png"]],
+    "figures": [
+        ["curves", "gone", "--output", "f.png"],
+        ["curves", "FOLDER", "--output", "f.png"],
+        ["curves", "FOLDER", "--output", "f.txt"],
+        ["attention", "VIDEO", "a text", "--output", "f.png", *NOWHERE],
+        ["masking", "a text", "--output", "f.png", "--draws", "0", *NOWHERE],
+    ],
     "predict": [["gone.yaml"]],
     "average": [["--inputs", "gone.pt", "--output", "a.pt"], ["--last", "2", "--folder", "gone", "--output", "a.pt"]],
     "convert": [["gone.pt", "out.safetensors"]],
@@ -139,6 +147,18 @@ def test_a_real_model_on_a_good_and_a_broken_video(models, capsys, name):
     (error,) = document["errors"]
     assert error["video"].endswith("broken.mp4") and "not a video" in error["error"]
     assert told.err.count("broken.mp4") == 1
+
+
+def test_figures_of_a_real_model(models, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    model = ["--model", str(models / "matching/LAVENDER"), "--device", "cpu"]
+    video, broken = str(models / "videos" / "a.mp4"), str(models / "videos" / "broken.mp4")
+    for kind in (["attention", video, "w3 w4"], ["masking", "w3 w4"], ["similarity", video, "--texts", "w3", "w4"]):
+        file = tmp_path / f"{kind[0]}.svg"
+        assert main(["figures", *kind, "--output", str(file), *model]) == 0
+        assert file.read_bytes().startswith(b"<?xml") and capsys.readouterr().out == f"wrote {file}\n"
+    assert main(["figures", "attention", broken, "w3", "--output", str(tmp_path / "none.png"), *model]) == 2
+    assert "broken.mp4: not a video" in capsys.readouterr().err and not (tmp_path / "none.png").exists()
 
 
 def test_a_real_model_chooses_and_says_what_it_cannot(models, tmp_path, capsys):

@@ -160,3 +160,27 @@ def test_real_video_and_search():
 def test_import_problem_is_one_line():
     assert doctor_findings.import_problem("no_such_module").startswith("ModuleNotFoundError")
     assert doctor_findings.import_problem("json") == ""
+
+
+def test_published_weights(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert levels(doctor_machine.published_weights) == ["note"]
+    (tmp_path / "pretrained_models").mkdir()
+    file = tmp_path / "pretrained_models" / "s3d_howto100m.pth"
+    file.write_bytes(b"a page that says: not found")
+    wrong, there = doctor_machine.published_weights()
+    assert (wrong.level, there.level) == ("error", "ok")
+    assert "s3d_howto100m.pth" in wrong.what and "fetch s3d" in wrong.fix and "s3d" in there.what
+    monkeypatch.setattr(doctor_machine, "_QUICK_BYTES", 10)
+    (there,) = doctor_machine.published_weights()
+    assert there.level == "ok" and "1 large" in there.what
+
+
+def test_repository_with_git_without_it_and_not_there(monkeypatch, tmp_path):
+    (finding,) = doctor_machine.repository()
+    assert finding.level == "ok"
+    monkeypatch.setattr(doctor_machine.shutil, "which", lambda name: None)
+    (finding,) = doctor_machine.repository()
+    assert finding.level == "ok" and "without git" in finding.what
+    monkeypatch.setattr("mmpt.utils.files.REPOSITORY", tmp_path)
+    assert levels(doctor_machine.repository) == ["note"]

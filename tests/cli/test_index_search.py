@@ -11,7 +11,7 @@ import pytest
 
 from mmpt.api.outputs import ClipVectors
 from mmpt.api.pipeline import VideoTextPipeline
-from mmpt.store.frames_at_times import frames_at_times, read_clock
+from mmpt.store.frames_at_times import frames_at_times
 from mmpt.store.images import decode_image, encode_jpeg
 from mmpt.utils.errors import MMPTError
 from mmpt_cli import index as index_command
@@ -35,9 +35,9 @@ class Colours:
     def fingerprint(self):
         return "colours"
 
-    def encode_clips(self, path, clip_seconds, stride_seconds=None, batch_size=32):
-        starts = np.arange(0, read_clock(path).duration - 1e-6, stride_seconds)
-        frames = frames_at_times(path, (starts + 0.1).tolist())
+    def encode_clips(self, video, clip_seconds, stride_seconds=None, batch_size=32):
+        starts = np.arange(0, video.duration - 1e-6, stride_seconds)
+        frames = list(video.pictures((starts + 0.1).tolist()))
         return ClipVectors(starts, starts + clip_seconds, np.stack([seen(frame) for frame in frames]))
 
     def encode_text(self, text, batch_size=64):

@@ -7,6 +7,7 @@ import torch
 from mmpt.evaluators.figure_style import DARK, LIGHT, ink_on, save_figure
 from mmpt.evaluators.heat_maps import mask_picture, named_heatmap
 from mmpt.evaluators.score_timelines import score_timeline
+from mmpt.evaluators.token_pictures import attention_picture, masking_picture
 from mmpt.modules.attention_masks import isolated_mask
 from mmpt.utils.errors import ConfigError, DataError
 
@@ -81,3 +82,38 @@ def test_files(tmp_path, name, start):
 def test_other_endings_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"\.png"):
         save_figure(timeline(["x"]), tmp_path / "a.txt")
+
+
+def boxes(axes):
+    """Return (word, line, colour) of the words that are drawn."""
+    bars = axes.patches
+    return [
+        (text.get_text(), text.get_position()[1], bar.get_facecolor())
+        for text, bar in zip(axes.texts, bars, strict=True)
+    ]
+
+
+def test_masked_words_are_filled_and_long_texts_wrap():
+    words = [f"word{number}" for number in range(40)]
+    masked = np.arange(40) % 7 == 0
+    (axes,) = masking_picture([("draw 1", words, masked)]).axes
+    drawn = boxes(axes)
+    assert [word for word, _, _ in drawn] == words and axes.get_title(loc="left") == "draw 1"
+    assert [colour == to_rgba(LIGHT.series[1]) for _, _, colour in drawn] == masked.tolist()
+    lines = [line for _, line, _ in drawn]
+    assert lines == sorted(lines) and lines[-1] >= 2
+    with pytest.raises(DataError, match="differ in number"):
+        masking_picture([("draw 1", words, masked[1:])])
+
+
+def test_attention_lies_on_the_patches_that_it_is_of():
+    frames = np.random.default_rng(0).integers(0, 255, (2, 20, 30, 3), np.uint8)
+    patches = np.arange(12.0).reshape(2, 2, 3)
+    figure = attention_picture(frames, patches, ["a", "b"], np.array([0.0, 11.0]))
+    shown = [axes.get_images() for axes in figure.axes if len(axes.get_images()) == 2]
+    assert [np.asarray(heat.get_array()).tolist() for _, heat in shown] == patches.tolist()
+    assert all(heat.get_extent() == frame.get_extent() for frame, heat in shown)
+    weak, strong = (colour for _, _, colour in boxes(figure.axes[-1] if figure.axes[-1].texts else figure.axes[-2]))
+    assert strong == pytest.approx(to_rgba(LIGHT.series[1])) and weak == pytest.approx(to_rgba(LIGHT.grid))
+    with pytest.raises(DataError, match="3 words"):
+        attention_picture(frames, patches, ["a", "b", "c"], np.zeros(2))

@@ -132,6 +132,7 @@ def test_commands(folder, tmp_path, capsys, caplog, monkeypatch):
     told = json.loads(capsys.readouterr().out)
     assert told[0]["rank"] == 1 and told[0]["video"] == str(videos / "a.mp4") and told[0]["start"] <= 2
     assert page.read_text().count("<img") == len(told) == len(list((tmp_path / "t").glob("*.jpg")))
+    assert f"{(videos / 'a.mp4').as_uri()}#t={told[0]['start']:g}," in page.read_text()
     videos.rename(tmp_path / "moved")
     assert search_command.main([str(out), TEXTS[0]]) == 0
     assert f"{videos} is not there any more" in caplog.text and capsys.readouterr().out

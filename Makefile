@@ -79,7 +79,7 @@ bench: install  ## run every benchmark of scripts/benchmarks
 	@set -e; for script in scripts/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: install  ## the site of the documentation, in docs/_build/html
-	@$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . docs/_build/html
+	@$(BIN)/python -m sphinx -W --keep-going -q -j 2 -b html -c docs . docs/_build/html
 	@echo "The site: $(CURDIR)/docs/_build/html/index.html"
 
 docs-pages: install  ## write the pages that are made from the code: commands, calls, keys, names

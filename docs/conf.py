@@ -48,7 +48,7 @@ html_extra_path = ["_extra"]
 html_copy_source = False
 html_show_sphinx = False
 html_use_index = html_domain_indices = False  # the search finds names; an index of thousands takes seconds
-toc_object_entries = False
+toc_object_entries = smartquotes = False
 html_theme_options = {"navigation_with_keys": False}
 
 

@@ -113,7 +113,8 @@ def test_the_examples_of_the_commands_fit_their_parsers() -> None:
         epilog = re.sub(r"\\\n +", "", module_of(name).build_parser().epilog or "")
         assert "example" in epilog, f"mmpt {name} --help shows no example"
         for example in re.findall(r"^(?: +|example: )(mmpt .*)$", epilog, flags=re.MULTILINE):
-            check_mmpt(tuple(shlex.split(example.partition(" | ")[0].partition(" > ")[0], comments=True))[1:])
+            command = re.split(r" [|>] | {2,}", example)[0]  # before a pipe, a file, or what is said about it
+            check_mmpt(tuple(shlex.split(command, comments=True))[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -12,8 +12,8 @@ __all__ = ["blocks"]
 #: Calls of a model one after another, whatever tab they are from.
 _ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 _NO_INDEX = (
-    "<p>No index is open. Make one with <code>mmpt index FOLDER --model SOURCE --out INDEX</code>, then start the page "
-    "with <code>--index INDEX</code>.</p>"
+    "<p>No index is open. Make one with <code>mmpt index FOLDER --model SOURCE --output INDEX</code>, then start the "
+    "page with <code>--index INDEX</code>.</p>"
 )
 _ONE_MODEL = "<p>Two models are compared: start the page with <code>--model NAME=SOURCE</code> twice.</p>"
 _PRIVATE = {"api_visibility": "private"}

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from mmpt.api.checks import check_overrides
 from mmpt.api.hub import download
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
 from mmpt.api.saved_config import CONFIG_FILE, MODEL_FILE, is_saved, read_saved_config
@@ -32,6 +33,10 @@ from mmpt.utils.weight_files import LAST_CHECKPOINT, checkpoint_file, load_state
 __all__ = ["Loaded", "Place", "find_model", "load_model", "reads_frames"]
 
 _BEST = "checkpoint_best.pt"
+_SOURCES = (
+    "Name the YAML of a job, the folder of a training, a checkpoint in one, a folder of save_pretrained, or a hub id "
+    "as org/name"
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -74,6 +79,9 @@ def find_model(
         CheckpointError: if there is nothing of that name, or no weights; names what was looked for.
         ConfigError: if the settings are wrong.
     """
+    if not isinstance(source, str | os.PathLike) or not str(source).strip():
+        raise CheckpointError(f"{source!r} names no model. {_SOURCES}")
+    overrides = check_overrides(overrides)
     path = resolve_path(source)
     if path.is_dir():
         return _folder(path, str(source), checkpoint, overrides)
@@ -84,10 +92,7 @@ def find_model(
         return _beside(path, overrides)
     if _HUB_ID.fullmatch(str(source)):
         return _folder(download(str(source), revision), str(source), checkpoint, overrides)
-    raise CheckpointError(
-        f"{source}: no such file or folder. Name the YAML of a job, the folder of a training, a checkpoint in one, a "
-        "folder of save_pretrained, or a hub id as org/name"
-    )
+    raise CheckpointError(f"{source}: no such file or folder. {_SOURCES}")
 
 
 def load_model(place: Place) -> Loaded:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mmpt.api import VideoTextPipeline
-from mmpt.api.answering import _JoinedTexts
 from mmpt.api.outputs import VideoClip
 from mmpt.api.video_input import each_source
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError, MMPTError, VideoError
@@ -189,7 +188,6 @@ def test_a_question_that_is_cut_is_told_once(loaded: Any, caplog: pytest.LogCapt
         one.answer(FEATURES, "w1 " * 300, ["w3", "w4", "w5"])
     assert one.comparer.texts.cut_questions.cut == before + 2
     assert len([record for record in caplog.records if "questions cut" in record.getMessage()]) == 1
-    assert isinstance(_JoinedTexts(one.comparer.texts, "w1").cut_questions.texts, int)
 
 
 def test_top_of_options_is_what_is_asked_for(loaded: Any) -> None:
@@ -233,4 +231,9 @@ def test_a_bar_of_the_videos_or_of_the_single_one(folder: Path, loaded: Any, mon
     shown.clear()
     loaded[PAIRS].classify([video, video], ["w1"], progress=True)
     assert shown == [("videos", None)]
+    shown.clear()
+    writer = VideoTextPipeline.from_pretrained(
+        write_model(folder, "LAVENDER", {"aligner": "LAVENDERCaptioningAligner"})
+    )
+    assert len(writer.caption([video, video], progress=True)) == 2 and shown == [("videos", None)]
     assert not any(source.progress for source in each_source([video, video], None, True))

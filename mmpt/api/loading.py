@@ -4,7 +4,6 @@ The one loader: :class:`~mmpt.api.mmpt_model.MMPTModel` and :class:`~mmpt.api.pi
 """
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import nn
 
 from mmpt.api.hub import download
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
-from mmpt.api.saved_config import CONFIG_FILE, MODEL_FILE, is_saved, read_saved_config
+from mmpt.api.saved_config import CONFIG_FILE, HUB_ID, MODEL_FILE, known_as_saved, read_saved_config
 from mmpt.processors.base import Aligner, AlignerOptions
 from mmpt.processors.subword_texts import SubwordOptions
 from mmpt.tasks.task import chosen_weights, config_task
@@ -32,16 +31,19 @@ from mmpt.utils.weight_files import LAST_CHECKPOINT, checkpoint_file, load_state
 __all__ = ["Loaded", "Place", "find_model", "load_model", "reads_frames"]
 
 _BEST = "checkpoint_best.pt"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model is: its settings, the file of its weights, and the folder that was saved or the run's, if any."""
+    """Where a model is: its settings, the file of its weights, and the folder that was saved or the run's, if any.
+
+    ``saved``: it is a folder of ``save_pretrained``, which may be anyone's.
+    """
 
     settings: DictConfig
     weights: Path
     folder: Path | None = None
+    saved: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Loaded:
     tokenizer: Any
     aligner: Any
     report: LoadReport
+    saved: bool = False
 
 
 def find_model(
@@ -72,18 +75,25 @@ def find_model(
 
     Raises:
         CheckpointError: if there is nothing of that name, or no weights; names what was looked for.
-        ConfigError: if the settings are wrong.
+        ConfigError: if the settings are wrong, or ``checkpoint`` or ``revision`` are of no use to this source.
     """
     path = resolve_path(source)
+    if revision is not None and os.path.exists(path):
+        raise ConfigError(f"{source}: is here; revision= is of a model on the hub. Leave it out, or move what is here")
     if path.is_dir():
         return _folder(path, str(source), checkpoint, overrides)
     if path.suffix in (".yaml", ".yml"):
         settings = read_job(Path(source), overrides)
         return Place(settings, _checkpoint_of(settings, checkpoint, str(source)))
     if checkpoint_file(path).is_file():
+        if checkpoint is not None:
+            raise ConfigError(f"{source}: is a file of weights itself, so checkpoint={checkpoint} cannot be used too")
         return _beside(path, overrides)
-    if _HUB_ID.fullmatch(str(source)):
-        return _folder(download(str(source), revision), str(source), checkpoint, overrides)
+    if HUB_ID.fullmatch(str(source)):
+        folder = download(str(source), revision)
+        if not known_as_saved(folder, str(source)):
+            raise CheckpointError(f"{source}: no model of save_pretrained: it lacks {MODEL_FILE} or {CONFIG_FILE}")
+        return _folder(folder, str(source), checkpoint, overrides)
     raise CheckpointError(
         f"{source}: no such file or folder. Name the YAML of a job, the folder of a training, a checkpoint in one, a "
         "folder of save_pretrained, or a hub id as org/name"
@@ -108,7 +118,7 @@ def load_model(place: Place) -> Loaded:
     report = load_into(model, state, source=str(place.weights))
     frames = reads_frames(settings)
     aligner = build("aligner", str(settings.dataset.aligner), settings.dataset) if frames else Aligner(settings.dataset)
-    return Loaded(settings, model.eval(), _tokenizer_of(settings.dataset), aligner, report)
+    return Loaded(settings, model.eval(), _tokenizer_of(settings.dataset), aligner, report, place.saved)
 
 
 def reads_frames(config: DictConfig) -> bool:
@@ -118,8 +128,9 @@ def reads_frames(config: DictConfig) -> bool:
 
 
 def _folder(folder: Path, source: str, checkpoint: str | os.PathLike[str] | None, overrides: Sequence[str]) -> Place:
-    if is_saved(folder):
-        return Place(read_saved_config(folder, overrides), folder / MODEL_FILE, folder)
+    if known_as_saved(folder, source):
+        weights = _first(folder, [MODEL_FILE if checkpoint is None else str(checkpoint)], source)
+        return Place(read_saved_config(folder, overrides), weights, folder, saved=True)
     if not (folder / CONFIG_FILE).is_file():
         runs = sorted(str(file.parent) for file in folder.glob(f"*/{CONFIG_FILE}"))
         hint = f" There are runs below: {', '.join(runs)}" if runs else ""
@@ -130,18 +141,23 @@ def _folder(folder: Path, source: str, checkpoint: str | os.PathLike[str] | None
     if checkpoint is None and OmegaConf.select(settings, "fairseq.common_eval.path"):  # of a test
         return Place(settings, _checkpoint_of(settings, None, source), folder)
     names = [str(checkpoint)] if checkpoint is not None else [_BEST, LAST_CHECKPOINT]
+    return Place(settings, _first(folder, names, source), folder)
+
+
+def _first(folder: Path, names: Sequence[str], source: str) -> Path:
+    """Return the first checkpoint that is there, of names in a folder or paths."""
     files = [Path(name) if os.path.dirname(name) else folder / name for name in names]
     for file in files:
         if checkpoint_file(resolve_path(file)).is_file():
-            return Place(settings, file, folder)
-    why = "the training has written no checkpoint" if checkpoint is None else "there is no such checkpoint"
+            return file
+    why = "the training has written no checkpoint" if len(names) > 1 else "there is no such checkpoint"
     raise CheckpointError(f"{source}: no {' or '.join(map(str, files))}: {why}")
 
 
 def _beside(weights: Path, overrides: Sequence[str]) -> Place:
     folder = weights.parent
-    if weights.name == MODEL_FILE and is_saved(folder):
-        return Place(read_saved_config(folder, overrides), weights, folder)
+    if known_as_saved(folder, str(weights)):
+        return Place(read_saved_config(folder, overrides), weights, folder, saved=True)
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
             f"{weights}: nothing says what model it is of: there is no {folder / CONFIG_FILE}. Name the YAML of its "

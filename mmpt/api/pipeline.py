@@ -69,7 +69,7 @@ class VideoTextPipeline:
         #: What made the features that it was trained on; None where that is not known, or it reads frames.
         self.provenance = None if getattr(self.model, "reads_frames", False) else provenance_of(self.config)
         self.encoder_weights = encoder_weights
-        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights)
+        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights, not loaded.saved)
         self.comparer = Comparer(self.model, TextReader(self.config, self.model, self.tokenizer, self.aligner))
 
     @classmethod
@@ -88,11 +88,11 @@ class VideoTextPipeline:
         Args:
             source: the YAML of a job or test (its project is expanded where it does not exist), a run folder, a
                 checkpoint in one, a folder of :meth:`save_pretrained`, or the Hugging Face hub id of one.
-            checkpoint: another file of weights.
+            checkpoint: another file of weights: by path, or by name in the folder.
             device: by default a GPU if there is one.
             s3d_weights: the weights of S3D for models of its features, by default where the published snippet has
-                them; needed for files and frames, not for features. Of features of a local Hugging Face model, its
-                folder.
+                them; needed for files and frames, not for features. Of features of a Hugging Face model, its folder, or
+                its hub id where only a saved folder names it, which may be anyone's.
             overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
             revision: branch, tag or commit of a hub id.
 

@@ -5,7 +5,7 @@ The one loader: :class:`~mmpt.api.mmpt_model.MMPTModel` and :class:`~mmpt.api.pi
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from mmpt.api.hub import download
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
+from mmpt.api.model_card import CardFacts, read_facts
 from mmpt.api.saved_config import CONFIG_FILE, HUB_ID, MODEL_FILE, known_as_saved, read_saved_config
 from mmpt.processors.base import Aligner, AlignerOptions
 from mmpt.processors.subword_texts import SubwordOptions
@@ -37,13 +38,15 @@ _BEST = "checkpoint_best.pt"
 class Place:
     """Where a model is: its settings, the file of its weights, and the folder that was saved or the run's, if any.
 
-    ``saved``: it is a folder of ``save_pretrained``, which may be anyone's.
+    ``saved``: it is a folder of ``save_pretrained``, which may be anyone's; ``facts``: what its card says of these
+    weights.
     """
 
     settings: DictConfig
     weights: Path
     folder: Path | None = None
     saved: bool = False
+    facts: CardFacts = field(default_factory=CardFacts)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Loaded:
     aligner: Any
     report: LoadReport
     saved: bool = False
+    facts: CardFacts = field(default_factory=CardFacts)
 
 
 def find_model(
@@ -118,7 +122,7 @@ def load_model(place: Place) -> Loaded:
     report = load_into(model, state, source=str(place.weights))
     frames = reads_frames(settings)
     aligner = build("aligner", str(settings.dataset.aligner), settings.dataset) if frames else Aligner(settings.dataset)
-    return Loaded(settings, model.eval(), _tokenizer_of(settings.dataset), aligner, report, place.saved)
+    return Loaded(settings, model.eval(), _tokenizer_of(settings.dataset), aligner, report, place.saved, place.facts)
 
 
 def reads_frames(config: DictConfig) -> bool:
@@ -130,7 +134,7 @@ def reads_frames(config: DictConfig) -> bool:
 def _folder(folder: Path, source: str, checkpoint: str | os.PathLike[str] | None, overrides: Sequence[str]) -> Place:
     if known_as_saved(folder, source):
         weights = _first(folder, [MODEL_FILE if checkpoint is None else str(checkpoint)], source)
-        return Place(read_saved_config(folder, overrides), weights, folder, saved=True)
+        return _saved(folder, weights, overrides)
     if not (folder / CONFIG_FILE).is_file():
         runs = sorted(str(file.parent) for file in folder.glob(f"*/{CONFIG_FILE}"))
         hint = f" There are runs below: {', '.join(runs)}" if runs else ""
@@ -154,10 +158,17 @@ def _first(folder: Path, names: Sequence[str], source: str) -> Path:
     raise CheckpointError(f"{source}: no {' or '.join(map(str, files))}: {why}")
 
 
+def _saved(folder: Path, weights: Path, overrides: Sequence[str]) -> Place:
+    settings = read_saved_config(folder, overrides)
+    # The card speaks of the folder's own weights.
+    facts = read_facts(folder) if weights == folder / MODEL_FILE else CardFacts()
+    return Place(settings, weights, folder, saved=True, facts=facts)
+
+
 def _beside(weights: Path, overrides: Sequence[str]) -> Place:
     folder = weights.parent
     if known_as_saved(folder, str(weights)):
-        return Place(read_saved_config(folder, overrides), weights, folder, saved=True)
+        return _saved(folder, weights, overrides)
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
             f"{weights}: nothing says what model it is of: there is no {folder / CONFIG_FILE}. Name the YAML of its "

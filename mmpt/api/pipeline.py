@@ -50,7 +50,9 @@ class VideoTextPipeline:
     Attributes:
         model: the network.
         config: the settings of the job that it is of.
-        source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one.
+        source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one; ``saved``:
+            that is one of :meth:`save_pretrained`, with the ``facts`` of its card.
+        load_report: which weights were loaded, kept from the model, and left aside.
         system: one of :data:`mmpt.api.capability.SYSTEMS`.
         calls: which of :data:`mmpt.api.capability.CALLS` it answers.
         dim: H, the width of its vectors; None where it has none.
@@ -63,13 +65,14 @@ class VideoTextPipeline:
         self.config: DictConfig = loaded.config
         self.tokenizer, self.aligner = loaded.tokenizer, loaded.aligner
         self.source, self.folder = source, folder
+        self.load_report, self.saved, self.facts = loaded.report, loaded.saved, loaded.facts
         self.system: str = system_of(self.model)
         self.calls: frozenset[str] = calls_of(self.model)
         self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
         #: What made the features that it was trained on; None where that is not known, or it reads frames.
         self.provenance = None if getattr(self.model, "reads_frames", False) else provenance_of(self.config)
         self.encoder_weights = encoder_weights
-        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights, not loaded.saved)
+        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights, not self.saved)
         self.comparer = Comparer(self.model, TextReader(self.config, self.model, self.tokenizer, self.aligner))
 
     @classmethod
@@ -290,7 +293,9 @@ class VideoTextPipeline:
         """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder.
 
         It loads again from anywhere, without the run. ``metrics`` maps tests to numbers; by default the card has those
-        of the ``metrics.json`` files in the run folder. A folder of an earlier call is replaced as a whole.
+        of the ``metrics.json`` files in the run folder. What the card of a saved folder says is carried over to its
+        copies, where it is not given anew, and so are its weights of S3D. A folder of an earlier call is replaced as
+        a whole.
         """
         save_folder(self, folder, licence, metrics, include_video_encoder)
 

@@ -4,13 +4,13 @@ The one loader: :class:`~mmpt.api.mmpt_model.MMPTModel` and :class:`~mmpt.api.pi
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from mmpt.api.hub import download
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
@@ -104,8 +104,12 @@ def find_model(
     )
 
 
-def load_model(place: Place) -> Loaded:
+def load_model(place: Place, seen: Callable[[Mapping[str, Tensor]], None] | None = None) -> Loaded:
     """Build the model of some settings and load its weights, strictly but for the keys that its class declares.
+
+    Args:
+        place: of the model.
+        seen: told of the weights as the file has them, so that nobody reads it twice.
 
     Raises:
         ConfigError: if the settings do not build a model.
@@ -115,6 +119,8 @@ def load_model(place: Place) -> Loaded:
     # As in a test, the checkpoint replaces all weights: those of dataset.bert_name are not needed.
     OmegaConf.update(settings, "dataset.split", "test", force_add=True)
     state = load_state_dict_file(place.weights, chosen_weights(settings))
+    if seen is not None:
+        seen(state)
     for key, size in sizes_of(state).items():
         if OmegaConf.select(settings, key) is None:
             OmegaConf.update(settings, key, size, force_add=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmpt.api.hub import download
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
 from mmpt.api.model_card import CardFacts, read_facts
+from mmpt.api.run_places import with_places_of_run
 from mmpt.api.saved_config import CONFIG_FILE, HUB_ID, MODEL_FILE, known_as_saved, read_saved_config
 from mmpt.processors.base import Aligner, AlignerOptions
 from mmpt.processors.subword_texts import SubwordOptions
@@ -147,7 +148,7 @@ def _folder(folder: Path, source: str, checkpoint: str | os.PathLike[str] | None
         raise CheckpointError(
             f"{source}: neither a run folder nor one of save_pretrained: it has no {CONFIG_FILE}.{hint}"
         )
-    settings = load_config(folder / CONFIG_FILE, overrides)
+    settings = _settings_of_run(folder, overrides, source)
     if checkpoint is None and OmegaConf.select(settings, "fairseq.common_eval.path"):  # of a test
         return Place(settings, _checkpoint_of(settings, None, source), folder)
     names = [str(checkpoint)] if checkpoint is not None else [_BEST, LAST_CHECKPOINT]
@@ -180,7 +181,11 @@ def _beside(weights: Path, overrides: Sequence[str]) -> Place:
             f"{weights}: nothing says what model it is of: there is no {folder / CONFIG_FILE}. Name the YAML of its "
             "job, and the file by checkpoint="
         )
-    return Place(load_config(folder / CONFIG_FILE, overrides), weights, folder)
+    return Place(_settings_of_run(folder, overrides, str(weights)), weights, folder)
+
+
+def _settings_of_run(folder: Path, overrides: Sequence[str], source: str) -> DictConfig:
+    return with_places_of_run(load_config(folder / CONFIG_FILE, overrides), folder, overrides, source)
 
 
 def _checkpoint_of(settings: DictConfig, checkpoint: str | os.PathLike[str] | None, source: str) -> Path:

@@ -50,8 +50,8 @@ class VideoTextPipeline:
     Attributes:
         model: the network.
         config: the settings of the job that it is of.
-        source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one; ``saved``:
-            that is one of :meth:`save_pretrained`, with the ``facts`` of its card.
+        source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one.
+        saved: whether it is of a folder of :meth:`save_pretrained`; ``facts``: what its card says.
         load_report: which weights were loaded, kept from the model, and left aside.
         system: one of :data:`mmpt.api.capability.SYSTEMS`.
         calls: which of :data:`mmpt.api.capability.CALLS` it answers.
@@ -201,8 +201,7 @@ class VideoTextPipeline:
     ) -> np.ndarray:
         """Score every text against every video: float32 (M, N).
 
-        Dot products of vectors, as the tests of retrieval compare them (MERLOT and MERLOT Reserve: cosines); VIOLET and
-        LAVENDER fuse every pair.
+        Dot products of vectors, as tests of retrieval compare them (MERLOT's: cosines); VIOLET and LAVENDER fuse pairs.
         """
         require_call(self, "similarity")
         rows = self.reader.each(as_list(videos)[0], fps, progress)
@@ -292,10 +291,9 @@ class VideoTextPipeline:
     ) -> None:
         """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder.
 
-        It loads again from anywhere, without the run. ``metrics`` maps tests to numbers; by default the card has those
-        of the ``metrics.json`` files in the run folder. What the card of a saved folder says is carried over to its
-        copies, where it is not given anew, and so are its weights of S3D. A folder of an earlier call is replaced as
-        a whole.
+        It loads again from anywhere, without the run, and replaces a folder of an earlier call as a whole. ``metrics``
+        maps tests to numbers; by default the card has those of the ``metrics.json`` files in the run folder. Copies of
+        a saved folder keep what its card says, where it is not given anew, and its weights of S3D.
         """
         save_folder(self, folder, licence, metrics, include_video_encoder)
 

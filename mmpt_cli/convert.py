@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mmpt.utils.errors import ConfigError
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -30,7 +31,7 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt convert", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SOURCE", help="the checkpoint; of TensorFlow's its prefix, as model.ckpt")
@@ -50,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _announce(source: str) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -25,7 +26,7 @@ Exit codes: 0 done, 1 a file that is there is not what it should be, 2 the messa
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt weights", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(run=_list, system=None)
@@ -59,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: options.run(options))
+    return exit_code(lambda: options.run(options), as_json=options.json)
 
 
 def _list(options: argparse.Namespace) -> int:

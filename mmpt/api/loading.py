@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from mmpt.api.checks import check_overrides
 from mmpt.api.hub import download
 from mmpt.api.job_files import find_checkpoint, read_job, sizes_of
 from mmpt.api.model_card import CardFacts, read_facts
@@ -33,6 +34,10 @@ from mmpt.utils.weight_files import LAST_CHECKPOINT, checkpoint_file, load_state
 __all__ = ["Loaded", "Place", "find_model", "load_model", "reads_frames"]
 
 _BEST = "checkpoint_best.pt"
+_SOURCES = (
+    "Name the YAML of a job, the folder of a training, a checkpoint in one, a folder of save_pretrained, or a hub id "
+    "as org/name"
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ def find_model(
         CheckpointError: if there is nothing of that name, or no weights; names what was looked for.
         ConfigError: if the settings are wrong, or ``checkpoint`` or ``revision`` are of no use to this source.
     """
+    if not isinstance(source, str | os.PathLike) or not str(source).strip():
+        raise CheckpointError(f"{source!r} names no model. {_SOURCES}")
+    overrides = check_overrides(overrides)
     path = resolve_path(source)
     if revision is not None and os.path.exists(path):
         raise ConfigError(f"{source}: is here; revision= is of a model on the hub. Leave it out, or move what is here")
@@ -99,10 +107,7 @@ def find_model(
         if not known_as_saved(folder, str(source)):
             raise CheckpointError(f"{source}: no model of save_pretrained: it lacks {MODEL_FILE} or {CONFIG_FILE}")
         return _folder(folder, str(source), checkpoint, overrides)
-    raise CheckpointError(
-        f"{source}: no such file or folder. Name the YAML of a job, the folder of a training, a checkpoint in one, a "
-        "folder of save_pretrained, or a hub id as org/name"
-    )
+    raise CheckpointError(f"{source}: no such file or folder. {_SOURCES}")
 
 
 def load_model(place: Place, seen: Callable[[Mapping[str, Tensor]], None] | None = None) -> Loaded:

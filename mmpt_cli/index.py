@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import DataError, MMPTError
@@ -152,15 +153,19 @@ def _info(folder: str) -> tuple[dict[str, Any], int]:
 
 
 def _verify(folder: str) -> tuple[dict[str, Any], int]:
-    from mmpt.api.search.layout import mending
+    from mmpt.api.search.layout import IndexSettings, mending
     from mmpt.api.search.nearest import nearest_state
     from mmpt.api.search.snapshot import Snapshot
 
-    snapshot = Snapshot(folder)
-    damaged, state = list(snapshot.damaged()), nearest_state(snapshot.data)
-    found = {"videos": len(snapshot.videos), "damaged": damaged, "faiss_index": state}
-    if damaged or state == "damaged":
-        print(f"error: damaged; mend it with: {mending(snapshot.data)}", file=sys.stderr)
+    data = Path(folder, IndexSettings.read(Path(folder)).data)
+    found: dict[str, Any] = {"videos": 0, "damaged": [], "unreadable": [], "faiss_index": nearest_state(data)}
+    try:
+        snapshot = Snapshot(folder)
+        found |= {"videos": len(snapshot.videos), "damaged": list(snapshot.damaged())}
+    except DataError as error:  # what cannot be opened is what was asked for
+        found["unreadable"] = [str(error)]
+    if found["damaged"] or found["unreadable"] or found["faiss_index"] == "damaged":
+        print(f"error: damaged; mend it with: {mending(data)}", file=sys.stderr)
         return found, 1
     return found, 0
 

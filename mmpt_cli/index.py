@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.1,
         help="highest share of failed videos for exit code 0, 0 to 1 (0.1)",
     )
+    add("--retry-failed", action="store_true", help="try videos again that failed before and have not changed")
     add("--info", action="store_true", help="tell what an index holds")
     add("--verify", action="store_true", help="compare all that an index holds with its checksums")
     add("--repair", action="store_true", help="take out what is damaged; the next run encodes those videos again")
@@ -111,6 +112,7 @@ def _index(options: argparse.Namespace) -> int:
             stride_seconds=options.stride_seconds,
             thumbnail_pixels=options.thumbnail_pixels,
             workers=options.workers,
+            retry_failed=options.retry_failed,
             on_progress=tell,
         )
     print(json.dumps(summary.as_dict(), indent=2) if options.json else summary.describe())

@@ -66,7 +66,7 @@ def test_a_hit_is_played_from_where_it_begins_as_a_copy_where_needed(page: tuple
     contents, copies = page[0], Path(page[0].shelf.roots[0]) / "copies"
     found, html = handlers.search(contents, "mine", " part 5 ", None)
     assert [(hit.name, hit.start, hit.end) for hit in found[:1]] == [("long.avi", 10.0, 12.0)]
-    assert "00:10 – 00:12" in html and "data:image/jpeg;base64," in html and contents.demo["long.avi"].name in html
+    assert "00:10.0 – 00:12.0" in html and "data:image/jpeg;base64," in html and contents.demo["long.avi"].name in html
     assert str(contents.demo["long.avi"].parent) not in html
     shown = [video and markup.player(video, found[0].start) for video, _ in handlers.pick(contents, copies, found, 0)]
     assert len(shown) == 2 and "#t=10.000" in str(shown[1]) and "copy" in str(shown[1])

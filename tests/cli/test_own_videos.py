@@ -7,7 +7,7 @@ import pytest
 
 from mmpt.api.outputs import Answer, Label, Timeline, VideoClip
 from mmpt.utils.errors import DataError
-from mmpt_cli import answer, caption, classify, models, own_videos, segment
+from mmpt_cli import answer, caption, classify, models, segment
 
 
 class Pipeline:
@@ -121,11 +121,6 @@ def test_mistakes_are_told_before_the_model_is_loaded(monkeypatch, folder, capsy
     monkeypatch.setattr(classify, "load", lambda options: pytest.fail("loaded"))
     assert classify.main([str(folder), *more, *MODEL]) == 2
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("seconds", "written"), [(0, "00:00.0"), (59.96, "01:00.0"), (3725.04, "62:05.0")])
-def test_clock(seconds, written):
-    assert own_videos.clock(seconds) == written
 
 
 def test_the_model_arguments_reach_the_pipeline(monkeypatch):

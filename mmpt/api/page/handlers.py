@@ -125,7 +125,7 @@ def search(contents: Contents, index: str, text: str | None, image: str | None) 
         hits = opened.search(query or None, image=image, top=_HITS)
         names = [_name_in(hit.video, opened.roots) for hit in hits]
         found = [Found(hit.video, name, hit.start, hit.end, hit.score) for hit, name in zip(hits, names, strict=True)]
-        return found, search_markup.cards(found, [hit.thumbnail() for hit in hits])
+        return found, search_markup.cards(found, [hit.thumbnail() for hit in hits], opened.why_nothing())
     except Exception as error:
         return [], _message(error if image is None else _renamed(error, image))
 

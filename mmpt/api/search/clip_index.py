@@ -147,13 +147,15 @@ class ClipIndex:
             merge: tell clips of a video that overlap as one.
 
         Raises:
-            DataError: if not exactly one query is given, or it cannot be read.
+            DataError: if not exactly one query is given, it cannot be read, or a bound cannot be met.
             UnsafePathError: if what the index calls a video is not below its root.
         """
         if sum(query is not None for query in (text, clip, image, vector)) != 1:
             raise DataError("a search needs one of text, clip, image and vector")
         if top < 1 or (per_video is not None and per_video < 1):
             raise DataError(f"top {top} and per_video {per_video} must be at least 1")
+        if min_score is not None and not -1 <= min_score <= 1:
+            raise DataError(f"min_score {min_score}: a cosine is between -1 and 1")
         query = self._encoded(text, clip, image, vector)
         count, total = max(100, 4 * top), len(self)
         while True:
@@ -164,6 +166,12 @@ class ClipIndex:
             if min_score is not None and scores[0, -1] < min_score:
                 return hits
             count *= 4
+
+    def why_nothing(self, min_score: float | None = None) -> str:
+        """Return what a person is told where a search found nothing."""
+        if not len(self):
+            return "nothing found: the index has no clips"
+        return "nothing found" if min_score is None else f"nothing found: no clip has a score of {min_score:g} or more"
 
     def _encoded(
         self,

@@ -35,6 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="[NAME=]SOURCE", help="a model; may be repeated")
     add("--index", action="append", default=[], metavar="[NAME=]DIR", help="an index of mmpt index; may be repeated")
+    add(
+        "--index-root",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="where an index's videos are now, and may be played from; once for each of its folders, in order",
+    )
     add("--demo-videos", metavar="DIR", help="folder of videos to pick from")
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
     add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the models")
@@ -98,13 +105,15 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _contents(options: argparse.Namespace, uploads: Path) -> "Contents":
-    from mmpt.api.page.contents import Contents, Limits, load_models, named_sources, open_indexes
+    from mmpt.api.page.contents import Contents, Limits, load_models, named_roots, named_sources, open_indexes
     from mmpt.api.page.shelf import Shelf
     from mmpt.store.video_list import VIDEO_SUFFIXES
 
     loading = {"device": options.device, "overrides": options.override}
     models, failures = load_models(named_sources(options.model), **loading)
-    indexes, closed = open_indexes(named_sources(options.index, "--index"), models, **loading)
+    sources = named_sources(options.index, "--index")
+    roots = named_roots(options.index_root, list(sources))
+    indexes, closed = open_indexes(sources, models, roots, **loading)
     if not models:
         raise ConfigError("nothing could be loaded: " + "; ".join(failures + closed))
     shown = [Path(options.demo_videos)] if options.demo_videos else []

@@ -106,6 +106,7 @@ def test_indexes_take_the_model_that_they_were_made_with(
     assert len(failures) == 1 and "mmpt index" in failures[0]
     monkeypatch.setattr("mmpt.api.page.contents.VideoTextPipeline.from_pretrained", lambda source, **_: other)
     monkeypatch.setattr(FakePipeline, "fingerprint", lambda self: "fake" if self is other else "another")
+    monkeypatch.setattr("mmpt.api.page.contents.recorded_model", lambda settings, folder: settings.model)
     opened, _ = open_indexes({"mine": folder}, models)
     assert opened["mine"].pipeline is other and models["mine"] is other
 

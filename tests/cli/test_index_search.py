@@ -30,7 +30,7 @@ def seen(pixels):
 class Colours:
     """Vectors are mean colours; a text is the number of a colour."""
 
-    source, system, dim, calls = "colours", "VideoCLIP", 3, frozenset({"index"})
+    source, system, dim, calls = __file__, "VideoCLIP", 3, frozenset({"index"})
 
     def fingerprint(self):
         return "colours"

@@ -1,5 +1,6 @@
 """What a page is made of: models, indexes and demo videos, and what could not be loaded."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,10 @@ from mmpt.api.capability import MissingCapabilityError, require_call
 from mmpt.api.page.shelf import Shelf
 from mmpt.api.pipeline import VideoTextPipeline
 from mmpt.api.search import ClipIndex
-from mmpt.api.search.layout import IndexSettings
+from mmpt.api.search.layout import IndexSettings, recorded_model
 from mmpt.utils.errors import ConfigError, MMPTError
 
-__all__ = ["Contents", "Limits", "load_models", "named_sources", "open_indexes"]
+__all__ = ["Contents", "Limits", "load_models", "named_roots", "named_sources", "open_indexes"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,32 @@ def named_sources(given: Sequence[str], option: str = "--model") -> dict[str, st
     return found
 
 
+def named_roots(given: Sequence[str], indexes: Sequence[str]) -> dict[str, list[str]]:
+    """Return name of an index -> folders of its videos, of ``NAME=DIR`` or, if there is one index, ``DIR``.
+
+    Raises:
+        ConfigError: if it is not said of which index a folder is, or it is none.
+    """
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or name not in indexes:
+            name, folder = (indexes[0], text) if len(indexes) == 1 else ("", text)
+        if not name:
+            raise ConfigError(f"--index-root {text}: of which index? Say --index-root NAME=DIR")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--index-root {folder}: no such folder")
+        found.setdefault(name, []).append(folder)
+    return found
+
+
+def _is_wide(root: str) -> bool:
+    """Tell whether a folder holds what nobody means to show: the root, the home folder, or one above it."""
+    real = os.path.realpath(root)
+    home = os.path.realpath(os.path.expanduser("~"))
+    return os.path.commonpath([real, home]) == real
+
+
 def load_models(sources: Mapping[str, str], **options: Any) -> tuple[dict[str, VideoTextPipeline], list[str]]:
     """Load models; return those that could be loaded, and a line for each that could not."""
     loaded: dict[str, VideoTextPipeline] = {}
@@ -87,9 +114,19 @@ def load_models(sources: Mapping[str, str], **options: Any) -> tuple[dict[str, V
 
 
 def open_indexes(
-    folders: Mapping[str, str], models: dict[str, VideoTextPipeline], **options: Any
+    folders: Mapping[str, str],
+    models: dict[str, VideoTextPipeline],
+    roots: Mapping[str, Sequence[str]] | None = None,
+    **options: Any,
 ) -> tuple[dict[str, ClipIndex], list[str]]:
     """Open indexes of clips, each with the model it was made with; one that is not among ``models`` is added to them.
+
+    Args:
+        folders: name -> folder of the index.
+        models: those that are loaded.
+        roots: name -> where its videos are; of others the index is believed, unless it names ``/``, the home folder
+            or one above it.
+        options: of :meth:`~mmpt.api.pipeline.VideoTextPipeline.from_pretrained`.
 
     Returns:
         the indexes that could be opened, and a line for each that could not.
@@ -98,12 +135,19 @@ def open_indexes(
     failures = []
     for name, folder in folders.items():
         try:
-            made_with = IndexSettings.read(Path(folder))
+            made_with, given = IndexSettings.read(Path(folder)), (roots or {}).get(name)
+            if given is None and (wide := next(filter(_is_wide, made_with.roots), None)):
+                raise ConfigError(
+                    f"says that its videos are anywhere below {wide}, which is too much to be played on its word: say "
+                    f"where they are: --index-root {name}=DIR"
+                )
             alike = (
                 one for one in models.values() if "index" in one.calls and one.fingerprint() == made_with.fingerprint
             )
-            pipeline = next(alike, None) or VideoTextPipeline.from_pretrained(made_with.model, **options)
-            opened[name] = ClipIndex.open(folder, pipeline)
+            pipeline = next(alike, None) or VideoTextPipeline.from_pretrained(
+                recorded_model(made_with, Path(folder)), **options
+            )
+            opened[name] = ClipIndex.open(folder, pipeline, given)
             if pipeline not in models.values():
                 models[name if name not in models else f"{name} (index)"] = pipeline
         except MMPTError as error:

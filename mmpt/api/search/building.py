@@ -22,7 +22,7 @@ from mmpt.api.search.writer import IndexWriter, compact, writing_index
 from mmpt.store.extraction_job import printable
 from mmpt.store.video_list import find_videos
 from mmpt.utils.errors import DataError, UnsafePathError
-from mmpt.utils.files import file_sha256
+from mmpt.utils.files import file_sha256, resolve_path
 from mmpt.utils.safe_paths import path_below
 
 __all__ = ["index_folder"]
@@ -102,7 +102,8 @@ def index_folder(
 
 def _lasting(source: str) -> str:
     """Return the source of a model so that it is found from any folder."""
-    return os.path.abspath(source) if os.path.exists(source) else source
+    found = resolve_path(source)
+    return os.path.abspath(found) if os.path.exists(found) else source
 
 
 def _found(

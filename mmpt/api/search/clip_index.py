@@ -11,7 +11,7 @@ import numpy as np
 from mmpt.api.outputs import VideoClip
 from mmpt.api.pipeline import VideoTextPipeline
 from mmpt.api.search.hits import SearchHit, pick_hits
-from mmpt.api.search.layout import IndexSettings, path_in
+from mmpt.api.search.layout import IndexSettings, path_in, recorded_model
 from mmpt.api.search.nearest import Nearest
 from mmpt.api.search.snapshot import Snapshot
 from mmpt.api.search.writer import unit_rows, writing_index
@@ -87,7 +87,7 @@ class ClipIndex:
 
     @property
     def pipeline(self) -> VideoTextPipeline:
-        """The model that encodes queries; loaded from the index's source if none was given."""
+        """The model that encodes queries; loaded from the path that the index names if none was given."""
         if self._pipeline is None:
             self.load_model()
         assert self._pipeline is not None
@@ -97,14 +97,15 @@ class ClipIndex:
         """Load the model that encodes queries.
 
         Args:
-            source: where it is now; None: where it was when the index was made.
+            source: where it is now; None: the path where it was when the index was made, never a hub id.
             options: of :meth:`~mmpt.api.pipeline.VideoTextPipeline.from_pretrained`.
 
         Raises:
             DataError: if it is not that of the index, or is no longer there.
         """
         try:
-            pipeline = VideoTextPipeline.from_pretrained(source or self.settings.model, **options)
+            named = source or recorded_model(self.settings, self.folder)
+            pipeline = VideoTextPipeline.from_pretrained(named, **options)
         except CheckpointError as error:
             if source is not None:
                 raise

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmpt.utils.files import REPOSITORY
-from tests.docs.block_plan import plan_of
+from tests.docs.block_plan import ELSEWHERE, plan_of
 from tests.docs.sandbox import call, fill, inside, main_of, run
 from tests.docs.test_blocks import BLOCKS, Block
 from tests.test_readme import COMMANDS, Command, script_of
@@ -82,6 +82,6 @@ def test_python_runs(sandbox: Path, block: Block, capsys: pytest.CaptureFixture[
 
 
 def test_every_other_test_is_there_and_names_the_script() -> None:
-    for command in COMMANDS:
-        if test := plan_of(command).test:
-            assert (REPOSITORY / test).is_file(), test
+    for script, test in ELSEWHERE.items():
+        name = script.removesuffix(".py").rpartition(".")[2]
+        assert name in (REPOSITORY / test).read_text(encoding="utf-8"), (script, test)

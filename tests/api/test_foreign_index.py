@@ -35,7 +35,7 @@ def test_its_model_is_never_a_hub_id_nor_found_from_here(
     with pytest.raises(DataError, match="--model SOURCE"):
         ClipIndex.open(index).search("part 1")
     opened, failures = open_indexes({"mine": str(index)}, {})
-    assert not opened and "--model SOURCE" in failures[0]
+    assert not opened and "--model SOURCE" in str(failures[0])
     models: Any = {"one": FakePipeline()}
     assert list(open_indexes({"mine": str(index)}, models)[0]) == ["mine"]  # a loaded model of that fingerprint
 
@@ -63,7 +63,7 @@ def test_folders_that_are_too_wide_are_played_only_where_a_person_says_so(
     for root in wide:
         rewritten(index, roots=[root])
         opened, failures = open_indexes({"mine": str(index)}, models)
-        assert not opened and "--index-root mine=DIR" in failures[0], root
+        assert not opened and "--index-root mine=DIR" in str(failures[0]), root
     opened, failures = open_indexes({"mine": str(index)}, models, {"mine": [str(home / "videos")]})
     assert opened["mine"].roots == [home / "videos"] and not failures
     rewritten(index, roots=[str(home / "videos")])

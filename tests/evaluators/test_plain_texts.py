@@ -44,3 +44,14 @@ def test_pictures_show_every_sign():
 
     assert drawn("$x$") != drawn("x")
     assert drawn("a $5 b $6") != drawn("a 5b 6")
+
+
+def test_a_timeline_of_many_labels_is_no_taller_than_of_sixty():
+    labels = [f"label {number}" for number in range(500)]
+    scores = np.zeros((2, 500))
+    scores[0, 480:], scores[1, 499] = 0.5, 0.9
+    figure = score_timeline(scores, labels, np.arange(2.0), np.arange(1.0, 3), [(0, 1, "label 77")])
+    shown = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert len(shown) == 60 and {"label 77", "label 499", "label 480"} <= set(shown)
+    assert figure.get_figheight() < 20 and "60 of 500" in figure.axes[0].get_xlabel()
+    assert to_bytes(figure, "png", 20)

@@ -26,6 +26,10 @@ examples:
   mmpt app --model before=runs/demo --model after=runs/demo/vtt --index my_index --open
   mmpt app --model runs/demo/vtt --allow-host lab.example --root-path /mmpt
 """
+_OPEN = (
+    "warning: {host} may be reached from elsewhere: whoever reaches it can use the page, without a password, and it "
+    "answers under any name. Name those it has, and no others are answered: --allow-host NAME"
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,6 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="[NAME=]SOURCE", help="a model; may be repeated")
     add("--index", action="append", default=[], metavar="[NAME=]DIR", help="an index of mmpt index; may be repeated")
+    add(
+        "--index-root",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="where an index's videos are now, and may be played from; once for each of its folders, in order",
+    )
     add("--demo-videos", metavar="DIR", help="folder of videos to pick from")
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
     add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the models")
@@ -51,7 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = limits.add_argument
     add("--max-seconds", type=float, default=600, help="of a video that is uploaded or asked about (600)")
     add("--max-upload-mb", type=int, default=200, help="of an upload (200)")
-    add("--max-uploads", type=int, default=100, help="files that are kept; the oldest go first (100)")
+    add("--max-uploads", type=int, default=100, help="files that are kept; a visitor's oldest go first (100)")
+    add("--max-total-mb", type=int, default=2000, help="of all files that are kept (2000)")
     add("--keep-minutes", type=float, default=120, help="how long uploads are kept (120)")
     parser.add_argument("--json", action="store_true", help="print one JSON document: what is served where")
     return parser
@@ -65,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     _check(options)
-    from mmpt.api.page.app import build_app, listen
+    from mmpt.api.page.app import LOCAL_HOSTS, build_app, listen
     from mmpt.api.page.sweeping import swept
     from mmpt.utils.extras import require
 
@@ -78,10 +90,12 @@ def _serve(options: argparse.Namespace) -> int:
         named = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{named}:{listening.getsockname()[1]}"
         _tell(address, contents, options.json)
+        if options.host not in LOCAL_HOSTS and not options.allow_host:
+            print(_OPEN.format(host=options.host), file=sys.stderr)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         if options.open:
             threading.Thread(target=_open_when_started, args=(server, address), daemon=True).start()
-        with swept(uploads, options.max_uploads, 60 * options.keep_minutes):
+        with swept(app.room):
             server.run(sockets=[listening])
     return 0
 
@@ -89,9 +103,11 @@ def _serve(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.model and not options.index:
         raise ConfigError("nothing to show: give --model SOURCE, --index DIR, or several of them")
-    for name in ("max_seconds", "max_upload_mb", "max_uploads", "keep_minutes"):
+    for name in ("max_seconds", "max_upload_mb", "max_uploads", "max_total_mb", "keep_minutes"):
         if not getattr(options, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')}: must be positive")
+    if options.max_total_mb < options.max_upload_mb:
+        raise ConfigError(f"--max-total-mb {options.max_total_mb}: less than one upload, --max-upload-mb")
     if options.demo_videos and not Path(options.demo_videos).is_dir():
         raise ConfigError(f"--demo-videos {options.demo_videos}: no such folder")
     if options.root_path and not options.root_path.startswith("/"):
@@ -99,15 +115,17 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _contents(options: argparse.Namespace, uploads: Path) -> "Contents":
-    from mmpt.api.page.contents import Contents, Limits, load_models, named_sources, open_indexes
+    from mmpt.api.page.contents import Contents, Limits, load_models, named_roots, named_sources, open_indexes
     from mmpt.api.page.shelf import Shelf
     from mmpt.store.video_list import VIDEO_SUFFIXES
 
     loading = {"device": options.device, "overrides": options.override}
     models, failures = load_models(named_sources(options.model), **loading)
-    indexes, closed = open_indexes(named_sources(options.index, "--index"), models, **loading)
+    sources = named_sources(options.index, "--index")
+    roots = named_roots(options.index_root, list(sources))
+    indexes, closed = open_indexes(sources, models, roots, **loading)
     if not models:
-        raise ConfigError("nothing could be loaded: " + "; ".join(failures + closed))
+        raise ConfigError("nothing could be loaded: " + "; ".join(map(str, failures + closed)))
     shown = [Path(options.demo_videos)] if options.demo_videos else []
     demo = {
         str(path.relative_to(folder)): path
@@ -116,7 +134,9 @@ def _contents(options: argparse.Namespace, uploads: Path) -> "Contents":
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
     }
     shelf = Shelf(uploads, *shown, *(root for index in indexes.values() for root in index.roots))
-    limits = Limits(options.max_seconds, options.max_upload_mb, options.max_uploads, options.keep_minutes)
+    limits = Limits(
+        options.max_seconds, options.max_upload_mb, options.max_uploads, options.keep_minutes, options.max_total_mb
+    )
     return Contents(models, shelf, demo, indexes, failures + closed, limits)
 
 
@@ -126,7 +146,7 @@ def _tell(address: str, contents: "Contents", as_json: bool) -> None:
     folders = list(contents.shelf.roots[1:])
     told = {"address": address, "models": models, "indexes": indexes, "folders": folders}
     if as_json:
-        print(json.dumps({**told, "failures": list(contents.failures)}), flush=True)
+        print(json.dumps({**told, "failures": list(map(str, contents.failures))}), flush=True)
     else:
         lines = [f"  model {name}: {what}" for name, what in models.items()]
         lines += [f"  index {name}: {len(index)} clips" for name, index in contents.indexes.items()]

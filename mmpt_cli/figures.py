@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.times import clock
 from mmpt_cli.models import add_model_arguments, load
-from mmpt_cli.own_videos import clock, videos_of
+from mmpt_cli.own_videos import videos_of
 from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 

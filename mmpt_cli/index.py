@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import DataError, MMPTError
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.1,
         help="highest share of failed videos for exit code 0, 0 to 1 (0.1)",
     )
+    add("--retry-failed", action="store_true", help="try videos again that failed before and have not changed")
     add("--info", action="store_true", help="tell what an index holds")
     add("--verify", action="store_true", help="compare all that an index holds with its checksums")
     add("--repair", action="store_true", help="take out what is damaged; the next run encodes those videos again")
@@ -111,6 +113,7 @@ def _index(options: argparse.Namespace) -> int:
             stride_seconds=options.stride_seconds,
             thumbnail_pixels=options.thumbnail_pixels,
             workers=options.workers,
+            retry_failed=options.retry_failed,
             on_progress=tell,
         )
     print(json.dumps(summary.as_dict(), indent=2) if options.json else summary.describe())
@@ -153,15 +156,19 @@ def _info(folder: str) -> tuple[dict[str, Any], int]:
 
 
 def _verify(folder: str) -> tuple[dict[str, Any], int]:
-    from mmpt.api.search.layout import mending
+    from mmpt.api.search.layout import IndexSettings, mending
     from mmpt.api.search.nearest import nearest_state
     from mmpt.api.search.snapshot import Snapshot
 
-    snapshot = Snapshot(folder)
-    damaged, state = list(snapshot.damaged()), nearest_state(snapshot.data)
-    found = {"videos": len(snapshot.videos), "damaged": damaged, "faiss_index": state}
-    if damaged or state == "damaged":
-        print(f"error: damaged; mend it with: {mending(snapshot.data)}", file=sys.stderr)
+    data = Path(folder, IndexSettings.read(Path(folder)).data)
+    found: dict[str, Any] = {"videos": 0, "damaged": [], "unreadable": [], "faiss_index": nearest_state(data)}
+    try:
+        snapshot = Snapshot(folder)
+        found |= {"videos": len(snapshot.videos), "damaged": list(snapshot.damaged())}
+    except DataError as error:  # what cannot be opened is what was asked for
+        found["unreadable"] = [str(error)]
+    if found["damaged"] or found["unreadable"] or found["faiss_index"] == "damaged":
+        print(f"error: damaged; mend it with: {mending(data)}", file=sys.stderr)
         return found, 1
     return found, 0
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt.store.features import read_id_list
 from mmpt.store.video_list import VideoItem, find_videos
 from mmpt.utils.errors import ConfigError, DataError, StorageError, VideoError
+from mmpt.utils.times import clock
 
 if TYPE_CHECKING:
     from mmpt.api.pipeline import Video, VideoTextPipeline
@@ -22,7 +23,6 @@ __all__ = [
     "add_label_arguments",
     "add_output_arguments",
     "add_videos",
-    "clock",
     "labels_of",
     "name_of",
     "over_videos",
@@ -92,12 +92,6 @@ def videos_of(sources: Sequence[str]) -> list[VideoItem]:
     if left_out:
         print(f"note: {len(left_out)} files do not look like videos, such as {left_out[0]}", file=sys.stderr)
     return items
-
-
-def clock(seconds: float) -> str:
-    """Write a time as ``mm:ss.s``; minutes go beyond 59."""
-    tenths = round(seconds * 10)
-    return f"{tenths // 600:02d}:{tenths % 600 // 10:02d}.{tenths % 10}"
 
 
 def name_of(item: VideoItem) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmpt.utils.errors import MMPTError
+from mmpt.utils.times import clocks
 from mmpt_cli.extraction import exit_code
 from mmpt_cli.parsers import Parser
 
 if TYPE_CHECKING:
     from mmpt.api.search import SearchHit
 
-__all__ = ["build_parser", "clip_of", "clock", "main"]
+__all__ = ["build_parser", "clip_of", "main"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +83,12 @@ def _run(options: argparse.Namespace) -> int:
         min_score=options.min_score,
         merge=not options.every_clip,
     )
+    nothing = "" if hits else index.why_nothing(options.min_score)
+    if nothing:
+        print(nothing, file=sys.stderr)
     _write_pictures(hits, options.thumbnails)
     if options.html:
-        _write_page(hits, options)
+        _write_page(hits, options, nothing)
     if options.json:
         asked = {"text": options.text, "clip": options.clip, "image": options.image}
         document = {
@@ -95,10 +99,8 @@ def _run(options: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=2))
     else:
-        if not hits:
-            print("nothing found", file=sys.stderr)
         for rank, hit in enumerate(hits, 1):
-            print(f"{rank:>3}  {hit.score:6.3f}  {clock(hit.start)}-{clock(hit.end)}  {hit.video}")
+            print(f"{rank:>3}  {hit.score:6.3f}  {'-'.join(clocks(hit.start, hit.end))}  {hit.video}")
     return 0
 
 
@@ -121,11 +123,6 @@ def clip_of(text: str) -> tuple[str, float, float | None]:
     return path, *found
 
 
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, ``mm:ss``."""
-    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
-
-
 def _write_pictures(hits: Sequence["SearchHit"], folder: str | None) -> None:
     from mmpt.utils.files import atomic_open
 
@@ -135,12 +132,14 @@ def _write_pictures(hits: Sequence["SearchHit"], folder: str | None) -> None:
                 file.write(picture)
 
 
-def _write_page(hits: Sequence["SearchHit"], options: argparse.Namespace) -> None:
+def _write_page(hits: Sequence["SearchHit"], options: argparse.Namespace, nothing: str) -> None:
     from mmpt.evaluators.page import gallery, page
     from mmpt.utils.files import atomic_open
 
     query = f"“{options.text}”" if options.text else f"like {options.clip or options.image}"
     note = f"{len(hits)} results in {options.index}, best first. Links open the videos at their times."
+    if nothing:
+        note = f"{options.index}: {nothing}."
     tiles = [_tile(rank, hit) for rank, hit in enumerate(hits, 1)]
     head = f"<h1>{html.escape(query)}</h1><p class=note>{html.escape(note)}</p>"
     with atomic_open(options.html) as file:
@@ -150,7 +149,12 @@ def _write_page(hits: Sequence["SearchHit"], options: argparse.Namespace) -> Non
 def _tile(rank: int, hit: "SearchHit") -> tuple[bytes | None, str, str, str]:
     path = Path(hit.video).absolute()
     link = f"{path.as_uri()}#t={hit.start:g},{hit.end:g}"
-    return hit.thumbnail(), f"{rank}. {path.name}", link, f"{clock(hit.start)}-{clock(hit.end)}, score {hit.score:.3f}"
+    return (
+        hit.thumbnail(),
+        f"{rank}. {path.name}",
+        link,
+        f"{'-'.join(clocks(hit.start, hit.end))}, score {hit.score:.3f}",
+    )
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt.utils.errors import ConfigError
+from mmpt.utils.times import clock
 from mmpt_cli.models import add_model_arguments, load
 from mmpt_cli.own_videos import (
     EXIT_CODES,
     add_label_arguments,
     add_output_arguments,
     add_videos,
-    clock,
     labels_of,
     over_videos,
     videos_of,

@@ -52,6 +52,8 @@ class VideoTextPipeline:
         model: the network.
         config: the settings of the job that it is of.
         source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one.
+        saved: whether it is of a folder of :meth:`save_pretrained`; ``facts``: what its card says.
+        load_report: which weights were loaded, kept from the model, and left aside.
         system: one of :data:`mmpt.api.capability.SYSTEMS`.
         calls: which of :data:`mmpt.api.capability.CALLS` it answers.
         dim: H, the width of its vectors; None where it has none.
@@ -64,13 +66,14 @@ class VideoTextPipeline:
         self.config: DictConfig = loaded.config
         self.tokenizer, self.aligner = loaded.tokenizer, loaded.aligner
         self.source, self.folder = source, folder
+        self.load_report, self.saved, self.facts = loaded.report, loaded.saved, loaded.facts
         self.system: str = system_of(self.model)
         self.calls: frozenset[str] = calls_of(self.model)
         self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
         #: What made the features that it was trained on; None where that is not known, or it reads frames.
         self.provenance = None if getattr(self.model, "reads_frames", False) else provenance_of(self.config)
         self.encoder_weights = encoder_weights
-        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights)
+        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights, not self.saved)
         self.comparer = Comparer(self.model, TextReader(self.config, self.model, self.tokenizer, self.aligner))
 
     @classmethod
@@ -89,11 +92,11 @@ class VideoTextPipeline:
         Args:
             source: the YAML of a job or test (its project is expanded where it does not exist), a run folder, a
                 checkpoint in one, a folder of :meth:`save_pretrained`, or the Hugging Face hub id of one.
-            checkpoint: another file of weights.
+            checkpoint: another file of weights: by path, or by name in the folder.
             device: by default a GPU if there is one.
             s3d_weights: the weights of S3D for models of its features, by default where the published snippet has
-                them; needed for files and frames, not for features. Of features of a local Hugging Face model, its
-                folder.
+                them; needed for files and frames, not for features. Of features of a Hugging Face model, its folder, or
+                its hub id where only a saved folder names it, which may be anyone's.
             overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
             revision: branch, tag or commit of a hub id.
 
@@ -208,8 +211,7 @@ class VideoTextPipeline:
     ) -> np.ndarray:
         """Score every text against every video: float32 (M, N).
 
-        Dot products of vectors, as the tests of retrieval compare them (MERLOT and MERLOT Reserve: cosines); VIOLET and
-        LAVENDER fuse every pair.
+        Dot products of vectors, as tests of retrieval compare them (MERLOT's: cosines); VIOLET and LAVENDER fuse pairs.
         """
         require_call(self, "similarity")
         check_count(batch_size, "batch_size")
@@ -320,8 +322,9 @@ class VideoTextPipeline:
     ) -> None:
         """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder.
 
-        It loads again from anywhere, without the run. ``metrics`` maps tests to numbers; by default the card has those
-        of the ``metrics.json`` files in the run folder. A folder of an earlier call is replaced as a whole.
+        It loads again from anywhere, without the run, and replaces a folder of an earlier call as a whole. ``metrics``
+        maps tests to numbers; by default the card has those of the ``metrics.json`` files in the run folder. Copies of
+        a saved folder keep what its card says, where it is not given anew, and its weights of S3D.
         """
         save_folder(self, folder, licence, metrics, include_video_encoder)
 

@@ -5,6 +5,7 @@ Colours come from palettes that stay apart for the colour-blind (Okabe and Ito, 
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,26 @@ def colour_bar(figure: Any, image: Any, axes: Any, theme: Theme, label: str = "s
 
 
 def blank_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure of a size in inches, transparent and without pyplot's global state."""
+    """Return an empty matplotlib figure of a size in inches, transparent and without pyplot's global state.
+
+    Its texts are drawn as they stand: what a user calls a label, such as "$5 or $6", is never read as a formula.
+    """
     figure_module = require("matplotlib.figure", "report")
     require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(
         figure := figure_module.Figure(figsize=(width, height), layout="constrained")
     )
     figure.patch.set_alpha(0.0)
+    drawing = figure.draw
+    figure.draw = lambda renderer: _draw_plainly(figure, drawing, renderer)
     return figure
+
+
+def _draw_plainly(figure: Any, drawing: Callable[[Any], None], renderer: Any) -> None:
+    """Draw a figure without reading formulas in its texts: those that are there, and those that drawing makes."""
+    with require("matplotlib", "report").rc_context({"text.parse_math": False}):
+        for text in figure.findobj(require("matplotlib.text", "report").Text):
+            text.set_parse_math(False)
+        drawing(renderer)
 
 
 def style_axes(axes: Any, theme: Theme, title: str, x: str, y: str, grid: str = "y", pad: float = 10) -> None:

@@ -27,6 +27,8 @@ __all__ = ["score_timeline"]
 
 #: Lines of more labels than this cannot be told apart; rows of colours can.
 _MOST_LINES = 6
+#: More rows make no picture that a screen, or the drawing library, takes.
+_MOST_ROWS = 60
 _NAME = 30
 
 
@@ -43,7 +45,7 @@ def score_timeline(
     """Draw the scores of labels over a video, and the spans in which a label is the best.
 
     Up to six labels are lines, above a bar of spans in the colours of the lines; more are rows whose colour is the
-    score, and spans are framed.
+    score, and spans are framed. Of more than sixty, those are shown that have spans or else the highest scores.
 
     Args:
         scores: (T, L), of every part and label.
@@ -95,12 +97,17 @@ def _as_rows(
     scores: np.ndarray, labels: Sequence[str], starts: np.ndarray, ends: np.ndarray,
     spans: Sequence[tuple[float, float, str]], theme: Theme, title: str, width: float,
 ) -> Any:  # fmt: skip
+    rows = _chosen_rows(scores, labels, {label for _, _, label in spans})
+    note = "" if len(rows) == len(labels) else f"   ({len(rows)} of {len(labels)} labels)"
+    scores, labels = scores[:, rows], [labels[row] for row in rows]
     figure = blank_figure(width, 0.3 * len(labels) + 1.2)
     axes = figure.add_subplot()
-    style_axes(axes, theme, shortened(title, 80), "seconds", "", grid="")
+    style_axes(axes, theme, shortened(title, 80), "seconds" + note, "", grid="")
     edges = np.append(starts, ends[-1])  # parts may overlap: each is drawn up to the next
     image = axes.pcolormesh(edges, np.arange(len(labels) + 1) - 0.5, scores.T, cmap=colour_ramp(theme))
     for start, end, label in spans:
+        if label not in labels:
+            continue
         row = (list(labels).index(label) - 0.5, 1)
         axes.broken_barh([(start, end - start)], row, facecolor="none", edgecolor=theme.series[1], linewidth=2)
     axes.set_xlim(starts[0], ends.max())
@@ -108,6 +115,12 @@ def _as_rows(
     axes.invert_yaxis()
     colour_bar(figure, image, axes, theme, fraction=0.03, pad=0.01)
     return figure
+
+
+def _chosen_rows(scores: np.ndarray, labels: Sequence[str], spanned: set[str]) -> list[int]:
+    """Return the numbers of the labels that have a row, in order: those with spans first, then by highest score."""
+    order = sorted(range(len(labels)), key=lambda row: (labels[row] not in spanned, -float(scores[:, row].max())))
+    return sorted(order[:_MOST_ROWS])
 
 
 def _bar(axes: Any, spans: Sequence[tuple[float, float, str]], labels: Sequence[str], letters_a_second: float) -> None:

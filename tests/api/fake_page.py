@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from mmpt.api.outputs import Answer, ClipVectors, Timeline
-from mmpt.api.page.contents import Contents, Limits
+from mmpt.api.page.contents import Contents, Failure, Limits
 from mmpt.api.page.shelf import Shelf
 from mmpt.api.search import ClipIndex, index_folder
 from mmpt.api.search.indexed_video import IndexedVideo
@@ -75,4 +75,11 @@ def make_page(folder: Path, **limits: Any) -> Contents:
     index_folder(both["one"], [str(videos)], str(folder / "index"), clip_seconds=2, stride_seconds=2)
     indexes = {"mine": ClipIndex.open(folder / "index", both["one"])}
     demo = {path.name: path for path in sorted(videos.iterdir())}
-    return Contents(both, Shelf(uploads, videos), demo, indexes, ["model three: <no>"], Limits(**limits))
+    return Contents(
+        both,
+        Shelf(uploads, videos),
+        demo,
+        indexes,
+        [Failure("model three: <no>", "/secret/place", "it is not there")],
+        Limits(**limits),
+    )

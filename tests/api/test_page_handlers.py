@@ -11,7 +11,7 @@ from mmpt.api.page import handlers, markup
 from mmpt.api.page.contents import Contents, load_models, named_sources, open_indexes
 from mmpt.api.page.intake import ChosenVideo
 from mmpt.store.images import encode_jpeg
-from mmpt.utils.errors import ConfigError
+from mmpt.utils.errors import ConfigError, DataError
 from tests.api.fake_page import FakePipeline, make_page
 
 
@@ -66,7 +66,7 @@ def test_a_hit_is_played_from_where_it_begins_as_a_copy_where_needed(page: tuple
     contents, copies = page[0], Path(page[0].shelf.roots[0]) / "copies"
     found, html = handlers.search(contents, "mine", " part 5 ", None)
     assert [(hit.name, hit.start, hit.end) for hit in found[:1]] == [("long.avi", 10.0, 12.0)]
-    assert "00:10 – 00:12" in html and "data:image/jpeg;base64," in html and contents.demo["long.avi"].name in html
+    assert "00:10.0 – 00:12.0" in html and "data:image/jpeg;base64," in html and contents.demo["long.avi"].name in html
     assert str(contents.demo["long.avi"].parent) not in html
     shown = [video and markup.player(video, found[0].start) for video, _ in handlers.pick(contents, copies, found, 0)]
     assert len(shown) == 2 and "#t=10.000" in str(shown[1]) and "copy" in str(shown[1])
@@ -103,9 +103,10 @@ def test_indexes_take_the_model_that_they_were_made_with(
     models: Any = {"one": page[0].models["one"]}
     opened, failures = open_indexes({"mine": folder, "none": str(tmp_path)}, models)
     assert opened["mine"].pipeline is models["one"] and list(models) == ["one"]
-    assert len(failures) == 1 and "mmpt index" in failures[0]
+    assert len(failures) == 1 and "mmpt index" in str(failures[0])
     monkeypatch.setattr("mmpt.api.page.contents.VideoTextPipeline.from_pretrained", lambda source, **_: other)
     monkeypatch.setattr(FakePipeline, "fingerprint", lambda self: "fake" if self is other else "another")
+    monkeypatch.setattr("mmpt.api.page.contents.recorded_model", lambda settings, folder: settings.model)
     opened, _ = open_indexes({"mine": folder}, models)
     assert opened["mine"].pipeline is other and models["mine"] is other
 
@@ -116,4 +117,33 @@ def test_names_of_models(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two are called 'demo'"):
         named_sources(["runs/demo", "other/demo"])
     loaded, failures = load_models({"gone": str(tmp_path / "gone")})
-    assert not loaded and failures[0].startswith("model gone (")
+    assert not loaded and str(failures[0]).startswith("model gone (")
+
+
+def test_labels_options_and_texts_are_few_and_short(page: tuple[Contents, ChosenVideo]) -> None:
+    many, long = "\n".join(f"label {number}" for number in range(51)), "x" * 201
+    for html in (handlers.timeline(*page, "one", many), handlers.compare(*page, "one", "two", many)):
+        assert "51 labels: at most 50" in html and "<img" not in html
+    assert "51 options: at most 50" in handlers.answer(*page, "one", "which?", many)
+    assert "201 letters; labels have at most 200" in handlers.timeline(*page, "one", f"red\n{long}")
+    assert "201 letters; options have" in handlers.answer(*page, "one", "which?", long)
+    assert "1001 letters" in handlers.answer(*page, "one", "y" * 1001, "red")
+    assert "1001 letters" in handlers.search(page[0], "mine", "y" * 1001, None)[1]
+    assert "<img" in handlers.timeline(*page, "one", many.rpartition("\n")[0])
+
+
+def test_visitors_are_shown_no_folder_of_the_server(
+    page: tuple[Contents, ChosenVideo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = page[0]
+    told = markup.about(contents) + markup.heading(contents)
+    for secret in ("runs/fake", "/secret", str(contents.indexes["mine"].folder), "/tmp"):
+        assert secret not in told
+    assert "model three: &lt;no&gt; could not be loaded" in told and "<td>one</td></tr>" in told
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise DataError("/data/private/index/data_00000/vectors.f16: no such file. See https://a.example/b/c")
+
+    monkeypatch.setattr(contents.indexes["mine"], "search", failing)
+    html = handlers.search(contents, "mine", "part 1", None)[1]
+    assert "vectors.f16: no such file" in html and "/data" not in html and "https://a.example/b/c" in html

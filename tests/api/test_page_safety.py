@@ -1,16 +1,18 @@
 """The page serves and takes only what is its own."""
 
+import asyncio
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmpt.api.page.guard import Guard, paths_named
 from mmpt.api.page.intake import choose_video
 from mmpt.api.page.shelf import Shelf
-from mmpt.api.page.sweeping import sweep
+from mmpt.api.page.sweeping import Room
 from mmpt.utils.errors import DataError, UnsafePathError
 from tests.api.fake_page import write_video
 
@@ -114,12 +116,77 @@ def test_pages_of_a_proxy_may_send_and_others_may_not(guard: Guard) -> None:
         assert proxied.judge("POST", "/gradio_api/queue/join", given)[0] == status, given
 
 
+def write(folder: Path, name: str, age: float, size: int = 10) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
 def test_old_files_go_and_the_oldest_beyond_the_most(tmp_path: Path) -> None:
-    now = time.time()
     for age, name in ((5, "a/new"), (50, "a/b/middle"), (500, "old"), (5000, "a/oldest")):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-        os.utime(tmp_path / name, (now - age, now - age))
-    assert sweep(tmp_path, 10, 1000) == 1 and not (tmp_path / "a/oldest").exists()
-    assert sweep(tmp_path, 2, 1000) == 1 and not (tmp_path / "old").exists()
-    assert sweep(tmp_path, 2, 1000) == 0 and (tmp_path / "a/b/middle").exists()
+        write(tmp_path, name, age)
+    assert Room(tmp_path, 10, 1000, 1000).sweep() == 1 and not (tmp_path / "a/oldest").exists()
+    assert Room(tmp_path, 2, 1000, 1000).sweep() == 1 and not (tmp_path / "old").exists()
+    assert Room(tmp_path, 2, 1000, 1000).sweep() == 0 and (tmp_path / "a/b/middle").exists()
+    assert Room(tmp_path, 2, 15, 1000).sweep() == 1 and (tmp_path / "a/new").exists()
+
+
+def upload(room: Room, visitor: str, name: str, size: int, age: float) -> bool:
+    if not room.enter(visitor, size):
+        return False
+    room.leave(visitor, size, [str(write(room.folder, name, age, size))])
+    return True
+
+
+def test_who_uploads_much_pushes_out_his_own(tmp_path: Path) -> None:
+    room = Room(tmp_path, 5, 10**6, 10**6)
+    assert upload(room, "quiet", "quiet", 10, age=10000)
+    for number in range(20):
+        assert upload(room, "loud", f"loud{number}", 10, age=1000 - number)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loud16", "loud17", "loud18", "loud19", "quiet"]
+    assert upload(room, "quiet", "second", 10, age=1)  # there is room for him: of who holds more
+    assert (tmp_path / "quiet").exists() and not (tmp_path / "loud16").exists()
+
+
+def test_all_bytes_together_are_bounded(tmp_path: Path) -> None:
+    room = Room(tmp_path, 100, 100, 10**6)
+    for visitor in ("a", "b", "c"):
+        assert upload(room, visitor, visitor, 30, age=9)
+    assert not room.enter("d", 40)  # nobody holds more than he would
+    assert upload(room, "a", "again", 30, age=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "b", "c"]
+    assert not room.enter("a", 101) and (tmp_path / "again").exists()  # nothing goes for what is refused
+    write(tmp_path, "copies/copy.mp4", 1, 200)
+    assert room.sweep() == 1 and (tmp_path / "b").exists()  # the largest goes, which can be made again
+    assert room.enter("d", 10) and not room.enter("e", 91)  # one is under way
+
+
+def asked(guard: Guard, body: bytes, client: str = "10.0.0.1") -> int:
+    headers = [(b"host", b"127.0.0.1:7860"), (b"content-length", str(len(body)).encode())]
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers, "client": (client, 9)}
+    answered: list[Any] = []
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    asyncio.run(guard(scope, receive, send))
+    return int(answered[0]["status"])
+
+
+def test_the_guard_notes_whose_an_upload_is(tmp_path: Path) -> None:
+    names = iter(["one/a.mp4", "two/b.mp4", "three/c.mp4"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        path = write(tmp_path, next(names), 0, 60)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps([str(path)]).encode()})
+
+    guard = Guard(app, tmp_path, 10 << 20, room=Room(tmp_path, 10, 100, 10**6))
+    assert asked(guard, b"x" * 60) == 200
+    assert asked(guard, b"x" * 60, "10.0.0.2") == 507 and (tmp_path / "one/a.mp4").exists()
+    assert asked(guard, b"x" * 60) == 200 and not (tmp_path / "one/a.mp4").exists()

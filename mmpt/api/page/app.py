@@ -9,7 +9,7 @@ from typing import Any
 from mmpt.api.page.contents import Contents
 from mmpt.api.page.guard import Guard
 from mmpt.api.page.look import HEAD
-from mmpt.api.page.sweeping import sweep
+from mmpt.api.page.sweeping import Room
 from mmpt.api.page.tabs import blocks
 from mmpt.utils.errors import ConfigError, MMPTError
 from mmpt.utils.extras import require
@@ -62,11 +62,8 @@ def build_app(
         root_path=root_path or None,
     )  # fmt: skip
     hosts = LOCAL_HOSTS | {host} if host in LOCAL_HOSTS else frozenset()
-
-    def make_room() -> None:
-        sweep(uploads, most.uploads - 1, 60 * most.keep_minutes)
-
-    return Guard(app, uploads, most.upload_mb << 20, hosts, frozenset(allowed_hosts), make_room)
+    room = Room(uploads, most.uploads, most.total_mb << 20, 60 * most.keep_minutes)
+    return Guard(app, uploads, most.upload_mb << 20, hosts, frozenset(allowed_hosts), room)
 
 
 def listen(host: str, port: int) -> socket.socket:

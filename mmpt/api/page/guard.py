@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mmpt.api.page.sweeping import Room
+
 __all__ = ["CONTENT_POLICY", "Guard", "paths_named"]
 
 Message = MutableMapping[str, Any]
@@ -40,7 +42,7 @@ class Guard:
         most_bytes: of an upload.
         hosts: names that the page may be asked for under; none, here and in ``proxied``: any.
         proxied: more of them, those of reverse proxies, whose pages may send to this one too.
-        before_upload: is called when one is about to be taken.
+        room: for what is uploaded; None: without end.
     """
 
     def __init__(
@@ -50,10 +52,10 @@ class Guard:
         most_bytes: int,
         hosts: frozenset[str] = frozenset(),
         proxied: frozenset[str] = frozenset(),
-        before_upload: Callable[[], None] = lambda: None,
+        room: Room | None = None,
     ) -> None:
         self.app, self.uploads, self.most_bytes = app, os.path.realpath(uploads), most_bytes
-        self.hosts, self.proxied, self.before_upload = hosts | proxied, proxied, before_upload
+        self.hosts, self.proxied, self.room = hosts | proxied, proxied, room
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer why not."""
@@ -70,9 +72,28 @@ class Guard:
         if status:
             await _answer(send, status, reason)
             return
-        if scope["path"] == "/gradio_api/upload":
-            self.before_upload()
+        if scope["path"] == "/gradio_api/upload" and self.room is not None:
+            await self._take(self.room, int(headers["content-length"]), scope, receive, send)
+            return
         await self.app(scope, receive, _with_policy(send))
+
+    async def _take(self, room: Room, size: int, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass an upload on if there is room for it, and note whose it is: that of the address it came from."""
+        visitor = (scope.get("client") or ["unknown"])[0]
+        if not room.enter(visitor, size):
+            await _answer(send, 507, "this page holds as many files as it may: try again later")
+            return
+        parts: list[bytes] = []
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, _with_policy(noting))
+        finally:
+            room.leave(visitor, size, [path for path in _listed(b"".join(parts)) if self.is_upload(path)])
 
     def judge(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """Return (0, "") for a request that may pass, else the status and the reason of the refusal."""
@@ -127,6 +148,15 @@ def paths_named(body: bytes) -> Iterator[str]:
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)
+
+
+def _listed(body: bytes) -> list[str]:
+    """Return the texts of a JSON list: where Gradio says that it has put an upload."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
 async def _whole_body(receive: Receive) -> bytes:

@@ -2,12 +2,13 @@
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmpt.api.capability import require_call
 from mmpt.api.page import markup, search_markup
-from mmpt.api.page.contents import Contents
+from mmpt.api.page.contents import Contents, Limits
 from mmpt.api.page.intake import ChosenVideo, choose_video, playable
 from mmpt.api.page.search_markup import Found
 from mmpt.utils.errors import DataError, MMPTError
@@ -16,6 +17,7 @@ __all__ = ["answer", "caption", "choose", "compare", "lines", "pick", "search", 
 
 logger = logging.getLogger(__name__)
 _HITS = 12
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:]+/)+")
 
 
 def lines(text: str | None) -> list[str]:
@@ -47,12 +49,17 @@ def choose(
         yield None, _message(error)
 
 
+def _public(text: str) -> str:
+    """Return a message with the names of files, but not the folders of the server that they are in."""
+    return _FOLDERS.sub("", text)
+
+
 def _message(error: Exception, video: ChosenVideo | None = None) -> str:
     """Return what a person is told; it calls the video what the person does."""
     if not isinstance(error, MMPTError):
         logger.error("the page could not answer", exc_info=error)
         return markup.alert("Something went wrong here; the log of the server says what.")
-    return markup.alert(str(error) if video is None else str(error).replace(video.path, video.name))
+    return markup.alert(_public(str(error) if video is None else str(error).replace(video.path, video.name)))
 
 
 def _told(function: Callable[..., str]) -> Callable[..., str]:
@@ -75,23 +82,41 @@ def _told(function: Callable[..., str]) -> Callable[..., str]:
     return telling
 
 
-def _labels(text: str) -> list[str]:
+def _few(found: list[str], what: str, limits: Limits) -> list[str]:
+    """Return labels or options, if they are not more, nor longer, than may be."""
+    if len(found) > limits.labels:
+        raise DataError(f"{len(found)} {what}: at most {limits.labels} are taken at a time.")
+    for text in found:
+        if len(text) > limits.label_letters:
+            raise DataError(f"{text[:30]}…: {len(text)} letters; {what} have at most {limits.label_letters}.")
+    return found
+
+
+def _labels(text: str, limits: Limits) -> list[str]:
     found = lines(text)
     if not found:
         raise DataError("Type at least one label, one per line.")
+    return _few(found, "labels", limits)
+
+
+def _short(text: str | None, limits: Limits) -> str:
+    """Return a text without blanks around it, if it is not longer than may be."""
+    found = (text or "").strip()
+    if len(found) > limits.text_letters:
+        raise DataError(f"{found[:30]}…: {len(found)} letters; at most {limits.text_letters} are taken.")
     return found
 
 
 @_told
 def timeline(contents: Contents, video: ChosenVideo, model: str, labels: str) -> str:
     """Score labels over the video."""
-    return markup.timeline(contents.models[model].segment(video.path, _labels(labels)))
+    return markup.timeline(contents.models[model].segment(video.path, _labels(labels, contents.limits)))
 
 
 @_told
 def compare(contents: Contents, video: ChosenVideo, first: str, second: str, labels: str) -> str:
     """Put the timelines of two models one above the other, on one axis of time."""
-    texts = _labels(labels)
+    texts = _labels(labels, contents.limits)
     found = {name: contents.models[name].segment(video.path, texts) for name in (first, second)}
     return "".join(
         f'<h3 class="mmpt-name-of">{markup.escape(name)}</h3>{markup.timeline(one, False)}'
@@ -102,11 +127,11 @@ def compare(contents: Contents, video: ChosenVideo, first: str, second: str, lab
 @_told
 def answer(contents: Contents, video: ChosenVideo, model: str, question: str, options: str) -> str:
     """Answer a question, among options where there are some."""
-    if not (question or "").strip():
+    if not (asked := _short(question, contents.limits)):
         raise DataError("Type a question.")
-    among = lines(options) or None
+    among = _few(lines(options), "options", contents.limits) or None
     require_call(contents.models[model], "choose" if among else "answer")
-    return markup.answers(contents.models[model].answer(video.path, question.strip(), among))
+    return markup.answers(contents.models[model].answer(video.path, asked, among))
 
 
 @_told
@@ -118,14 +143,14 @@ def caption(contents: Contents, video: ChosenVideo, model: str) -> str:
 def search(contents: Contents, index: str, text: str | None, image: str | None) -> tuple[list[Found], str]:
     """Search an index by text or else by a picture; return the hits and their cards."""
     try:
-        query = (text or "").strip()
+        query = _short(text, contents.limits)
         if bool(query) == bool(image):
             raise DataError("Type what to look for, or give a picture; one of them.")
         opened = contents.indexes[index]
         hits = opened.search(query or None, image=image, top=_HITS)
         names = [_name_in(hit.video, opened.roots) for hit in hits]
         found = [Found(hit.video, name, hit.start, hit.end, hit.score) for hit, name in zip(hits, names, strict=True)]
-        return found, search_markup.cards(found, [hit.thumbnail() for hit in hits])
+        return found, search_markup.cards(found, [hit.thumbnail() for hit in hits], opened.why_nothing())
     except Exception as error:
         return [], _message(error if image is None else _renamed(error, image))
 

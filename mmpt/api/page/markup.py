@@ -8,6 +8,7 @@ from typing import Any
 from mmpt.api.outputs import Answer, Span, Timeline
 from mmpt.api.page.contents import Contents
 from mmpt.api.page.intake import ChosenVideo
+from mmpt.api.search import ClipIndex
 
 __all__ = ["about", "alert", "answers", "escape", "heading", "player", "timeline", "waiting"]
 
@@ -31,7 +32,7 @@ def heading(contents: Contents) -> str:
         f'<span class="mmpt-chip"><b>{escape(name)}</b> {escape(one.system)} · {escape(str(one.device))}</span>'
         for name, one in contents.models.items()
     )
-    said = "<span>Nothing leaves the machine that serves this.</span>"
+    said = "<span>What you upload goes to the machine that serves this page, and no further.</span>"
     return f'<div class="mmpt-heading"><h1>MMPT</h1>{chips}{said}</div>'
 
 
@@ -94,27 +95,29 @@ def answers(found: Sequence[Answer]) -> str:
 
 
 def about(contents: Contents) -> str:
-    """Return the tables of what is loaded, and what could not be."""
+    """Return the tables of what is loaded, and what could not be, by name: where it is concerns no visitor."""
     models = _table(
-        ("Model", "System", "Source", "Device", "Answers"),
-        [
-            (name, one.system, one.source, one.device, ", ".join(sorted(one.calls)))
-            for name, one in contents.models.items()
-        ],
+        ("Model", "System", "Device", "Answers"),
+        [(name, one.system, one.device, ", ".join(sorted(one.calls))) for name, one in contents.models.items()],
     )
     indexes = _table(
         ("Index", "Videos", "Clips", "Of seconds", "Model"),
         [
-            (name, len(one.snapshot.videos), len(one), one.settings.clip_seconds, one.settings.model)
+            (name, len(one.snapshot.videos), len(one), one.settings.clip_seconds, _model_of(contents, one))
             for name, one in contents.indexes.items()
         ],
     )
     most = contents.limits
     limits = (
-        f"<p>Uploads: at most {most.upload_mb} MB and {most.seconds:.0f} s each; {most.uploads} files are kept, for "
-        f"{most.keep_minutes:.0f} minutes, and all are deleted when the page ends.</p>"
+        f"<p>Uploads: at most {most.upload_mb} MB and {most.seconds:.0f} s each; {most.uploads} files and "
+        f"{most.total_mb} MB are kept, for {most.keep_minutes:.0f} minutes, and all are deleted when the page ends.</p>"
     )
-    return models + indexes + limits + "".join(map(alert, contents.failures))
+    failures = "".join(alert(f"{one.what} could not be loaded; the page's log says why") for one in contents.failures)
+    return models + indexes + limits + failures
+
+
+def _model_of(contents: Contents, index: ClipIndex) -> str:
+    return next((name for name, one in contents.models.items() if one is index.pipeline), "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["ON_CLICK", "Found", "cards", "clock"]
+from mmpt.utils.times import clocks
+
+__all__ = ["ON_CLICK", "Found", "cards"]
 
 #: Tells the server which card was clicked.
 ON_CLICK = """element.addEventListener('click', (event) => {
@@ -26,15 +28,10 @@ class Found(NamedTuple):
     score: float
 
 
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, ``mm:ss``."""
-    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
-
-
-def cards(found: Sequence[Found], pictures: Sequence[bytes | None]) -> str:
-    """Return the cards of hits, best first; ``pictures`` are JPEG files."""
+def cards(found: Sequence[Found], pictures: Sequence[bytes | None], nothing: str = "nothing found") -> str:
+    """Return the cards of hits, best first; ``pictures`` are JPEG files, ``nothing`` says why there is no hit."""
     if not found:
-        return "<p>Nothing was found: the index has no clips.</p>"
+        return f'<p role="status">{escape(nothing[:1].upper() + nothing[1:])}.</p>'
     each = "".join(_card(number, *pair) for number, pair in enumerate(zip(found, pictures, strict=True)))
     return f'<div class="mmpt-cards">{each}</div>'
 
@@ -42,7 +39,7 @@ def cards(found: Sequence[Found], pictures: Sequence[bytes | None]) -> str:
 def _card(number: int, hit: Found, picture: bytes | None) -> str:
     source = "" if picture is None else f"data:image/jpeg;base64,{b64encode(picture).decode()}"
     shown = f'<img src="{source}" alt="">' if source else '<span class="mmpt-blank"></span>'
-    times = f"{clock(hit.start)} – {clock(hit.end)}"
+    times = " – ".join(clocks(hit.start, hit.end))
     return (
         f'<button type="button" data-hit="{number}" aria-pressed="false" title="{escape(hit.name)}">{shown}'
         f'<span class="mmpt-line"><b>{times}</b><span>{hit.score:.3f}</span></span>'

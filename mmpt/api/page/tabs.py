@@ -91,7 +91,7 @@ def _search_tab(gradio: Any, contents: Contents, copies: Path, shown: list[Any])
         index = _models(gradio, list(contents.indexes), "Index")
         with gradio.Row():
             text = gradio.Textbox(label="Text", placeholder="a red star falls", scale=3)
-            image = gradio.File(label="or a picture (JPEG, PNG)", height=120, scale=2, elem_id="mmpt-picture")
+            image = gradio.File(label="or a picture (JPEG, PNG)", height=160, scale=2, elem_id="mmpt-picture")
         button = gradio.Button("Search", variant="primary", elem_id="mmpt-search")
         hits = gradio.State([])
         cards = _html(gradio, elem_id="mmpt-hits", js_on_load=search_markup.ON_CLICK)

@@ -21,8 +21,8 @@ from mmpt.api.search.summary import IndexSummary
 from mmpt.api.search.writer import IndexWriter, compact, writing_index
 from mmpt.store.extraction_job import printable
 from mmpt.store.video_list import find_videos
-from mmpt.utils.errors import DataError
-from mmpt.utils.files import file_sha256
+from mmpt.utils.errors import DataError, UnsafePathError
+from mmpt.utils.files import file_sha256, resolve_path
 from mmpt.utils.safe_paths import path_below
 
 __all__ = ["index_folder"]
@@ -43,13 +43,14 @@ def index_folder(
     stride_seconds: float | None = None,
     thumbnail_pixels: int = 120,
     workers: int = 2,
+    retry_failed: bool = False,
     on_progress: Progress | None = None,
 ) -> IndexSummary:
     """Index the videos of folders, all levels below, in an index that is there or is made.
 
     Videos are committed one by one: a run that is killed loses those under way, and the next goes on. Videos whose
-    size and time, or else content, are those of the last run are left alone; of these folders' videos that are no
-    longer there, the clips are removed.
+    size and time, or else content, are those of the last run are left alone, those that failed then too; of these
+    folders' videos that are no longer there, the clips are removed.
 
     Args:
         pipeline: the model; an index is of one.
@@ -59,6 +60,7 @@ def index_folder(
         stride_seconds: from the start of a clip to the next one's; None: half of a clip.
         thumbnail_pixels: shorter side of thumbnails; 0: none.
         workers: videos under way at a time: while the model has one, the others are decoded.
+        retry_failed: try the videos again that failed before and have not changed since.
         on_progress: is called with (videos done, videos in all, path).
 
     Raises:
@@ -84,7 +86,7 @@ def index_folder(
     sources = [folders] if isinstance(folders, str | os.PathLike) else folders
     with writing_index(index_dir, settings) as writer:
         found = _found(writer.settings, Path(index_dir), sources)
-        run = _Run(pipeline, writer, summary, workers)
+        run = _Run(pipeline, writer, summary, workers, retry_failed)
         run.all(found, on_progress)
         live = live_entries(writer.entries)
         summary.videos, summary.clips = len(live), sum(video.entry["rows"] for video in live)
@@ -100,7 +102,8 @@ def index_folder(
 
 def _lasting(source: str) -> str:
     """Return the source of a model so that it is found from any folder."""
-    return os.path.abspath(source) if os.path.exists(source) else source
+    found = resolve_path(source)
+    return os.path.abspath(found) if os.path.exists(found) else source
 
 
 def _found(
@@ -138,8 +141,17 @@ def _root_of(folder: str, settings: IndexSettings, index_dir: Path) -> int:
 class _Run:
     """One run over videos: what each needs, and its commit."""
 
-    def __init__(self, pipeline: VideoTextPipeline, writer: IndexWriter, summary: IndexSummary, workers: int) -> None:
+    def __init__(
+        self,
+        pipeline: VideoTextPipeline,
+        writer: IndexWriter,
+        summary: IndexSummary,
+        workers: int,
+        retry_failed: bool,
+    ) -> None:
         self.pipeline, self.writer, self.summary, self.workers = pipeline, writer, summary, workers
+        self.retry_failed = retry_failed
+        self._facts: dict[str, dict[str, Any]] = {}  # of the files before they were opened
 
     def all(self, found: tuple[dict[str, str], list[str]], on_progress: Progress | None) -> None:
         """Bring all videos up to date."""
@@ -161,12 +173,15 @@ class _Run:
             self.writer.remove(key)
 
     def _is_there(self, key: str, path: str) -> bool:
-        """Tell whether a video needs no encoding: unchanged, only touched, or moved."""
+        """Tell whether a video needs no encoding: unchanged, only touched, or moved; or failed before."""
         try:
-            facts = _facts(path)
+            facts = self._facts[key] = _facts(path)
         except OSError:
             return False
         entry = self.writer.entries.get(key, {})
+        if entry.get("status") == "failed" and {**entry, **facts} == entry and not self.retry_failed:
+            self.summary.failed_before += 1
+            return True
         there = entry.get("status") == "done" and entry.get("size") == facts["size"]
         if there and entry.get("mtime_ns") == facts["mtime_ns"]:
             self.summary.unchanged += 1
@@ -237,7 +252,11 @@ class _Run:
 
     def _fail(self, key: str, path: str, error: Exception) -> None:
         reason = "its name is not UTF-8; rename the file" if isinstance(error, UnicodeEncodeError) else str(error)
-        self.writer.fail(printable(key), printable(reason), {})
+        lasting = isinstance(error, DataError) and not isinstance(
+            error, UnsafePathError
+        )  # an OSError may pass by itself
+        facts = self._facts.get(key, {}) if lasting else {}
+        self.writer.fail(printable(key), printable(reason), facts)
         self.summary.failures.append((printable(path), printable(reason)))
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from mmpt.api.outputs import VideoClip
 from mmpt.api.pipeline import VideoTextPipeline
 from mmpt.api.search.hits import SearchHit, pick_hits
-from mmpt.api.search.layout import IndexSettings, path_in
+from mmpt.api.search.layout import IndexSettings, path_in, recorded_model
 from mmpt.api.search.nearest import Nearest
 from mmpt.api.search.snapshot import Snapshot
 from mmpt.api.search.writer import unit_rows, writing_index
 from mmpt.store.images import decode_image
 from mmpt.store.video_list import VIDEO_SUFFIXES
-from mmpt.utils.errors import CheckpointError, DataError, UnsafePathError, shown
+from mmpt.utils.errors import CheckpointError, ConfigError, DataError, UnsafePathError, shown
 from mmpt.utils.safe_paths import path_below
 
 __all__ = ["ClipIndex"]
@@ -87,7 +87,7 @@ class ClipIndex:
 
     @property
     def pipeline(self) -> VideoTextPipeline:
-        """The model that encodes queries; loaded from the index's source if none was given."""
+        """The model that encodes queries; loaded from the path that the index names if none was given."""
         if self._pipeline is None:
             self.load_model()
         assert self._pipeline is not None
@@ -97,15 +97,16 @@ class ClipIndex:
         """Load the model that encodes queries.
 
         Args:
-            source: where it is now; None: where it was when the index was made.
+            source: where it is now; None: the path where it was when the index was made, never a hub id.
             options: of :meth:`~mmpt.api.pipeline.VideoTextPipeline.from_pretrained`.
 
         Raises:
             DataError: if it is not that of the index, or is no longer there.
         """
         try:
-            pipeline = VideoTextPipeline.from_pretrained(source or self.settings.model, **options)
-        except CheckpointError as error:
+            named = source or recorded_model(self.settings, self.folder)
+            pipeline = VideoTextPipeline.from_pretrained(named, **options)
+        except (CheckpointError, ConfigError) as error:
             if source is not None:
                 raise
             raise DataError(
@@ -147,13 +148,15 @@ class ClipIndex:
             merge: tell clips of a video that overlap as one.
 
         Raises:
-            DataError: if not exactly one query is given, or it cannot be read.
+            DataError: if not exactly one query is given, it cannot be read, or a bound cannot be met.
             UnsafePathError: if what the index calls a video is not below its root.
         """
         if sum(query is not None for query in (text, clip, image, vector)) != 1:
             raise DataError("a search needs one of text, clip, image and vector")
         if top < 1 or (per_video is not None and per_video < 1):
             raise DataError(f"top {top} and per_video {per_video} must be at least 1")
+        if min_score is not None and not -1 <= min_score <= 1:
+            raise DataError(f"min_score {min_score}: a cosine is between -1 and 1")
         query = self._encoded(text, clip, image, vector)
         count, total = max(100, 4 * top), len(self)
         while True:
@@ -164,6 +167,12 @@ class ClipIndex:
             if min_score is not None and scores[0, -1] < min_score:
                 return hits
             count *= 4
+
+    def why_nothing(self, min_score: float | None = None) -> str:
+        """Return what a person is told where a search found nothing."""
+        if not len(self):
+            return "nothing found: the index has no clips"
+        return "nothing found" if min_score is None else f"nothing found: no clip has a score of {min_score:g} or more"
 
     def _encoded(
         self,

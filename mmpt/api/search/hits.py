@@ -1,6 +1,6 @@
 """What a search gives back, and how rows become it: neighbours merged, few hits of each video."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ def pick_hits(
     """Yield (key, start, end, score, row) of found rows, best first; a row that belongs to an earlier hit is left out.
 
     With ``merge``, clips of a video that overlap a hit are part of it: it lasts as long as those of them do that have
-    nearly its score, and the others are not told.
+    nearly its score, and the others are not told. No two hits of a video overlap.
     """
     taken: dict[str, list[tuple[float, float]]] = {}
     for score, row in zip(scores.tolist(), rows.tolist(), strict=True):
@@ -52,9 +52,18 @@ def pick_hits(
         if merge:
             if any(start < there_end and there_start < end for there_start, there_end in taken.get(video.key, ())):
                 continue
-            start, end = _grown(snapshot, nearest, query, row, video.span, score)
+            grown = _grown(snapshot, nearest, query, row, video.span, score)
+            start, end = _between((start, end), grown, taken.get(video.key, ()))
             taken.setdefault(video.key, []).append((start, end))
         yield video.key, start, end, score, row
+
+
+def _between(
+    clip: tuple[float, float], grown: tuple[float, float], taken: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Return the times of a hit, cut where those of better hits of its video are; its own clip is beside all these."""
+    start = max([grown[0], *(there_end for _, there_end in taken if there_end <= clip[0])])
+    return start, min([grown[1], *(there_start for there_start, _ in taken if there_start >= clip[1])])
 
 
 def _grown(

@@ -15,6 +15,7 @@ killed are overwritten by the next, those of replaced and removed videos stay un
 folder of data, and ``index.json`` commits it.
 """
 
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "key_of",
     "mending",
     "path_in",
+    "recorded_model",
 ]
 
 INDEX, VECTORS, CLIPS, THUMBNAILS = "index.json", "vectors.f16", "clips.bin", "thumbnails.bin"
@@ -50,8 +52,9 @@ _DATA = re.compile(r"data_(\d{5,9})")
 class IndexSettings:
     """What an index was made with.
 
-    ``model`` is its source as the user named it, ``fingerprint`` that of its weights and settings; ``roots`` are the
-    absolute folders that entries are below. Times are in seconds, ``thumbnail_pixels`` is a thumbnail's shorter side.
+    ``model`` is its path, or its hub id as the user named it; ``fingerprint`` is that of its weights and settings;
+    ``roots`` are the absolute folders that entries are below. Times are in seconds, ``thumbnail_pixels`` is a
+    thumbnail's shorter side.
     """
 
     model: str
@@ -94,6 +97,22 @@ class IndexSettings:
         if wrong or not _DATA.fullmatch(str(values["data"])) or values["dim"] < 1:
             raise DataError(f"{path}: damaged ({', '.join(wrong) or 'data, dim'})")
         return cls(**values)
+
+
+def recorded_model(settings: IndexSettings, folder: Path) -> str:
+    """Return the path of the model that an index was made with.
+
+    What an index says is never taken for the id of a hub: whoever made it would choose what is downloaded.
+
+    Raises:
+        DataError: if it is no absolute path of what is there; says how to name the model.
+    """
+    if not os.path.isabs(settings.model) or not os.path.exists(settings.model):
+        raise DataError(
+            f"{folder}: the model that it was made with cannot be loaded ({shown(settings.model)} is not on this "
+            "machine; names of a hub are not believed). Say where it is now: --model SOURCE, or pipeline="
+        )
+    return settings.model
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -13,7 +13,7 @@ from mmpt.api.search.layout import CLIP, CLIPS, THUMBNAILS, VECTORS, IndexSettin
 from mmpt.store.extraction_manifest import read_entries
 from mmpt.utils.errors import DataError, shown
 
-__all__ = ["Rows", "Snapshot", "checksum", "high_water", "live_entries"]
+__all__ = ["Rows", "Snapshot", "checksum", "damaged_entry", "high_water", "live_entries", "wrong_entries"]
 
 _ATTEMPTS = 5
 _COUNTS = ("first", "rows", "rows_end", "thumbnails_end", "crc32", "bytes")
@@ -36,6 +36,26 @@ def live_entries(entries: dict[str, dict[str, Any]]) -> list[Rows]:
     """Return the videos that are in the index, in the order of their rows."""
     done = [Rows(key, entry) for key, entry in entries.items() if entry["status"] == "done"]
     return sorted(done, key=lambda rows: (rows.entry["first"], rows.key))
+
+
+def wrong_entries(entries: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the keys of entries that cannot be: without their rows, or of rows that are another video's too."""
+    wrong = [key for key, entry in entries.items() if not _is_whole(entry)]
+    end = 0
+    for video in live_entries({key: entry for key, entry in entries.items() if key not in wrong}):
+        if video.span.start < end and video.entry["rows"]:
+            wrong.append(video.key)
+        end = max(end, video.span.stop)
+    return wrong
+
+
+def _is_whole(entry: dict[str, Any]) -> bool:
+    if not all(_is_count(entry[name]) for name in _COUNTS if name in entry):
+        return False
+    if entry["status"] != "done":
+        return True
+    needed = ("first", "rows", "rows_end", "thumbnails_end")
+    return all(name in entry for name in needed) and bool(entry["first"] + entry["rows"] <= entry["rows_end"])
 
 
 def high_water(entries: dict[str, dict[str, Any]]) -> tuple[int, int]:
@@ -78,10 +98,10 @@ class Snapshot:
         self.data = self.folder / self.settings.data
         entries = read_entries(self.data)
         source = self.data / "manifest.json"
-        for key, entry in entries.items():
+        for key in entries:
             path_in(key, len(self.settings.roots), source)
-            if any(not _is_count(entry[name]) for name in _COUNTS if name in entry):
-                raise DataError(f"{source}: the entry of {shown(key)} is damaged")
+        if wrong := wrong_entries(entries):
+            raise DataError(damaged_entry(self.data, wrong[0]))
         self.failed = {key: str(entry.get("reason")) for key, entry in entries.items() if entry["status"] == "failed"}
         self.videos = live_entries(entries)
         count, self.thumbnail_bytes = high_water(entries)
@@ -91,8 +111,6 @@ class Snapshot:
         self._firsts = np.array([video.entry["first"] for video in self.videos], np.int64)
         self.live = np.zeros(count, bool)
         for video in self.videos:
-            if video.span.stop > count:
-                raise DataError(f"{source}: the entry of {shown(video.key)} names rows that are not there")
             self.live[video.span] = True
 
     def video_of(self, row: int) -> Rows:
@@ -114,6 +132,11 @@ class Snapshot:
             pictures = b"".join(self.thumbnail(row) or b"" for row in range(video.span.start, video.span.stop))
             if checksum(self.vectors[video.span], clips, pictures) != video.entry.get("crc32"):
                 yield video.key
+
+
+def damaged_entry(data: Path, key: str) -> str:
+    """Return what is told of an entry that cannot be, and how it is mended."""
+    return f"{data / 'manifest.json'}: the entry of {shown(key)} is damaged. Mend it with: {mending(data)}"
 
 
 def checksum(vectors: np.ndarray, clips: np.ndarray, pictures: bytes) -> int:

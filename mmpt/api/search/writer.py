@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpt.api.search.layout import CLIP, CLIPS, INDEX, THUMBNAILS, VECTORS, IndexSettings, data_name, mending
 from mmpt.api.search.nearest import build_nearest, drop_nearest, nearest_state
-from mmpt.api.search.snapshot import Snapshot, checksum, high_water
+from mmpt.api.search.snapshot import Snapshot, checksum, damaged_entry, high_water, wrong_entries
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import sole_writer, sync_folder, writing
@@ -48,6 +48,11 @@ class IndexWriter:
         with writing(self.data):
             self.data.mkdir(parents=True, exist_ok=True)
         self.manifest = Manifest(self.data, settings.compared())
+        self.taken_out = wrong_entries(self.entries)
+        if self.taken_out and not repairing:
+            raise DataError(damaged_entry(self.data, self.taken_out[0]))
+        for key in self.taken_out:
+            self.manifest.record(key, {"status": "removed"})
         self.rows, self.thumbnail_bytes = high_water(self.entries)
         self._cut(VECTORS, self.rows * settings.dim * 2)
         self._cut(CLIPS, self.rows * CLIP.itemsize)
@@ -231,6 +236,7 @@ def repair(folder: str | os.PathLike[str]) -> tuple[list[str], str]:
         damaged, state = list(Snapshot(path).damaged()), nearest_state(writer.data)
         for key in damaged:
             writer.remove(key)
+        damaged += writer.taken_out
         if state == "damaged":
             drop_nearest(writer.data)
         build_nearest(writer.data, writer.rows, writer.settings.dim)

@@ -204,7 +204,7 @@ def test_a_flipped_byte_of_the_faiss_index_is_found_and_mended(tmp_path, monkeyp
     path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
     assert index_command.main([str(out), "--verify", "--json"]) == 1
     told = capsys.readouterr()
-    assert json.loads(told.out) == {"videos": 2, "damaged": [], "faiss_index": "damaged"}
+    assert json.loads(told.out) == {"videos": 2, "damaged": [], "unreadable": [], "faiss_index": "damaged"}
     assert f"mmpt index {out} --repair" in told.err
     assert index_command.main([str(out), "--repair", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": [], "faiss_index_was": "damaged"}

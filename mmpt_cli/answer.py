@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt.store.features import read_id_list
 from mmpt_cli.models import add_model_arguments, load
 from mmpt_cli.own_videos import EXIT_CODES, add_output_arguments, over_videos, videos_of
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ With --json: results[] of video, question, answers[] of text, score, probability
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt answer",
         description=__doc__,
         epilog=_EXAMPLE,
@@ -39,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     among = parser.add_mutually_exclusive_group()
     among.add_argument("--options", nargs="+", metavar="ANSWER", help="choose among these")
     among.add_argument("--answers-file", metavar="FILE", help="answer with a line of this file")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="the best N answers (5)")
+    parser.add_argument(
+        "--top", type=int, metavar="N", help="the best N answers (all of --options, 5 of an open question)"
+    )
     add_model_arguments(parser)
     add_output_arguments(parser)
     return parser
@@ -48,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

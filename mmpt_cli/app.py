@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt.utils.errors import ConfigError
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _OPEN = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt app", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -71,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until interrupted; return the exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _serve(options))
+    return exit_code(lambda: _serve(options), as_json=options.json)
 
 
 def _serve(options: argparse.Namespace) -> int:

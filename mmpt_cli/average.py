@@ -12,6 +12,7 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from mmpt.utils.errors import CheckpointError
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -31,7 +32,7 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt average", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     which = parser.add_mutually_exclusive_group(required=True)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.inputs is None) != (options.folder is not None):
         parser.error("--folder goes with --last and --best, and with them only")
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

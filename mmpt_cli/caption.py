@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mmpt_cli.models import add_model_arguments, load
 from mmpt_cli.own_videos import EXIT_CODES, add_output_arguments, add_videos, over_videos, videos_of
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -22,7 +23,7 @@ With --json: results[] of video, caption; errors[] of video, error.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt caption",
         description=__doc__,
         epilog=_EXAMPLE,
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

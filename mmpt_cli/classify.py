@@ -15,6 +15,7 @@ from mmpt_cli.own_videos import (
     over_videos,
     videos_of,
 )
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ With --json: results[].labels[] of label, score, probability; errors[] of video,
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt classify",
         description=__doc__,
         epilog=_EXAMPLE,
@@ -52,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

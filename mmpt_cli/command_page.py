@@ -13,8 +13,10 @@ _HEAD = """\
 <!-- made by `make docs-pages` -->
 
 Every command is a word after `mmpt`, and a module too: `python -m mmpt_cli.classify` is `mmpt classify`. With `--json`
-a command prints one JSON document on standard output and nothing else there. Exit codes are 0 where all is done and 2
-where the message says what is wrong; each command tells the others.
+a command prints one JSON document on standard output and nothing else there; where it fails, the document is
+`{"error": "..", "exit_code": 2}`, and the message is on standard error as well. One that is interrupted (exit code 130)
+may print none. Exit codes are 0 where all is done and 2 where the message says what is wrong; each command tells the
+others. Options are written out: `--out` is not `--output`.
 """
 
 

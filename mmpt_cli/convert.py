@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from mmpt.utils.errors import ConfigError
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
 
+#: Bytes of a file that is not read at once.
+_LARGE = 500_000_000
 _EXAMPLE = """\
 examples:
   mmpt convert pretrained_models/videoclip/checkpoint_best.pt videoclip.safetensors
@@ -28,7 +31,7 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt convert", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SOURCE", help="the checkpoint; of TensorFlow's its prefix, as model.ckpt")
@@ -48,14 +51,31 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
+
+
+def _announce(source: str) -> None:
+    """Say on stderr what is read, where that takes a while."""
+    from mmpt.utils.weight_files import checkpoint_file
+
+    file = checkpoint_file(source)
+    if file.is_file() and file.stat().st_size > _LARGE:
+        print(f"reading {source} ({file.stat().st_size / 1e9:.1f} GB)", file=sys.stderr)
 
 
 def _run(options: argparse.Namespace) -> int:
     from mmpt.api.conversion import convert, convert_to_folder
 
     config = options.model_config
-    if config is not None and not options.output.endswith(".safetensors"):
+    to_folder = not options.output.endswith(".safetensors")
+    if to_folder and config is None:
+        raise ConfigError(
+            f"{options.output}: to write a folder give --model-config YAML; the name of a file must end in .safetensors"
+        )
+    if not to_folder and options.licence is not None:
+        raise ConfigError("--licence: is of the model card of a folder; a .safetensors file has none")
+    _announce(options.source)
+    if to_folder:
         if options.dtype != "float32" or options.weights != "model":
             raise ConfigError(
                 "--dtype and --weights are of a .safetensors file; a folder holds the model as it is loaded"

@@ -11,6 +11,7 @@ from mmpt_cli.closed_pipes import quiet_when_closed
 from mmpt_cli.doctor_findings import LEVELS, Check, examine
 from mmpt_cli.doctor_machine import MACHINE_CHECKS
 from mmpt_cli.doctor_packages import PACKAGE_CHECKS
+from mmpt_cli.parsers import Parser
 
 __all__ = ["CHECKS", "build_parser", "main"]
 
@@ -30,7 +31,7 @@ Exit codes: 0 no error, 1 an error was found.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt doctor",
         description=__doc__,
         epilog=_EXAMPLE,

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mmpt_cli.main import own_module
+from mmpt_cli.parsers import Parser
 
 __all__ = ["KINDS", "build_parser", "main"]
 
@@ -26,10 +27,10 @@ Exit codes: 0 done, 1 more than --max-failed of the videos failed, 2 the message
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the first argument; each kind has a parser of its own."""
     kinds = "\n".join(f"  {name:<9} {summary}" for name, (_, summary) in KINDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt extract",
         description=f"{__doc__}\n\n{kinds}",
         epilog=_EXAMPLE,
@@ -42,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    kind = build_parser().parse_args(given[:1]).kind
+    parser = build_parser()
+    parser.words += given[1:]
+    kind = parser.parse_args(given[:1]).kind
     return int(own_module(KINDS[kind][0]).main(given[1:]))
 
 

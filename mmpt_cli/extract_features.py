@@ -16,13 +16,14 @@ from mmpt.modules.feature_encoders import build_encoder
 from mmpt.store.extraction import ExtractionOptions, extract_features
 from mmpt.utils.errors import MMPTError
 from mmpt_cli.extraction import add_video_arguments, check_arguments, exit_code, report, videos_of
+from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; flags of the published script keep their names."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt extract features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_video_arguments(parser, "--vdir")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.ERROR if args.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(args), as_json=args.json)
 
 
 def _run(args: argparse.Namespace) -> int:

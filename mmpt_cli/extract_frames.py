@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from mmpt.store.frame_extraction import FrameExtractionOptions, extract_frames
 from mmpt.utils.errors import MMPTError
 from mmpt_cli.extraction import add_video_arguments, check_arguments, exit_code, report, videos_of
+from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt extract frames", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = FrameExtractionOptions()
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.ERROR if args.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(args), as_json=args.json)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 
 from mmpt.store.segment_extraction import KINDS, VIDEOS_PER_SHARD, SegmentExtractionOptions, extract_segments
 from mmpt_cli.extraction import add_video_arguments, check_arguments, exit_code, report, videos_of
+from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt extract segments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = SegmentExtractionOptions
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.ERROR if args.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return exit_code(lambda: _run(args), as_json=args.json)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -149,6 +149,6 @@ def report(
     return 0
 
 
-def exit_code(command: Callable[[], int]) -> int:
+def exit_code(command: Callable[[], int], as_json: bool = False) -> int:
     """Run a resumable command: its code, 2 for an error that a user can put right, 130 if interrupted."""
-    return run_folders.exit_code(command, resumes=True)
+    return run_folders.exit_code(command, resumes=True, as_json=as_json)

@@ -10,6 +10,7 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.times import clock
 from mmpt_cli.models import add_model_arguments, load
 from mmpt_cli.own_videos import videos_of
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -28,7 +29,7 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt figures",
         description=__doc__,
         epilog=_EXAMPLE,

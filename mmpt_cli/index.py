@@ -15,6 +15,7 @@ from typing import Any
 
 from mmpt.utils.errors import DataError, MMPTError
 from mmpt_cli.extraction import check_arguments, exit_code
+from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
 
@@ -29,7 +30,7 @@ _EXAMPLE = """examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "mmpt index", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.ERROR if options.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

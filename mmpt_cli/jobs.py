@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run by path: this folder is on sys.path then, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import EXIT_CODES, exit_code
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ interrupted (its process is gone without a word: the launcher's command goes on 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt jobs", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("project", help="project YAML, or the YAML of one job")
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -16,7 +16,9 @@ from mmpt.launch.local import Runner
 from mmpt.launch.project import Job, Project, expand_project, is_project, job_from_yaml, jobs_of, write_jobs
 from mmpt.launch.state import JobFailed, ProjectFailed
 from mmpt.utils.config import read_yaml
-from mmpt.utils.errors import ConfigError, MMPTError
+from mmpt.utils.errors import ConfigError
+from mmpt_cli.parsers import Parser
+from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
 
@@ -35,7 +37,7 @@ python locallaunch.py is the same. mmpt jobs PROJECT lists the jobs of a project
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt launch",
         description="Run the jobs of a project YAML, in the order of their dependencies, or one job's YAML.",
         epilog=EXAMPLES,
@@ -74,11 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the launcher; return the exit code (of the first job that failed, if one did)."""
     arguments = build_parser().parse_args(argv)
+    return exit_code(lambda: _run(arguments), resumes=True, as_json=arguments.json)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         return _outcome(arguments)
     with contextlib.redirect_stdout(sys.stderr):  # what is told on the way
         code = _outcome(arguments)
-    return code if code == 2 else _print_json(arguments, code)
+    return _print_json(arguments, code)
 
 
 def _outcome(arguments: argparse.Namespace) -> int:
@@ -97,9 +103,6 @@ def _outcome(arguments: argparse.Namespace) -> int:
     except (JobFailed, ProjectFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.returncode if error.returncode > 0 else 128 - error.returncode
-    except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from mmpt_cli.closed_pipes import quiet_when_closed
+from mmpt_cli.parsers import print_json_error
 
 __all__ = ["COMMANDS", "GROUPS", "Command", "available", "main", "module_of", "own_module"]
 
@@ -95,14 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         return _version()
     if name in ("-h", "--help", "help"):
-        if name != "help" or not rest:
+        if name != "help" or not rest or rest[0] == "help":
             print(_overview())
             return 0
         if rest[0] == "--markdown":
             return _markdown()
         name, rest = rest[0], ["--help"]
     if name not in available():
-        return _unknown(name)
+        return _unknown(name, "--json" in rest)
     return int(module_of(name).main(rest) or 0)
 
 
@@ -131,11 +132,14 @@ def _markdown() -> int:
     return 0
 
 
-def _unknown(name: str) -> int:
+def _unknown(name: str, as_json: bool) -> int:
     from mmpt.utils.errors import nearest
 
     what = "option" if name.startswith("-") else "command"
-    print(f"error: there is no {what} {name!r}.{nearest(name, available())} mmpt --help lists them.", file=sys.stderr)
+    message = f"there is no {what} {name!r}.{nearest(name, available())} mmpt --help lists them."
+    print(f"error: {message}", file=sys.stderr)
+    if as_json:
+        print_json_error(message, 2)
     return 2
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt.store.features import read_id_list
 from mmpt.store.video_list import VideoItem, find_videos
-from mmpt.utils.errors import ConfigError, DataError, StorageError
+from mmpt.utils.errors import ConfigError, DataError, StorageError, VideoError
 from mmpt.utils.times import clock
 
 if TYPE_CHECKING:
@@ -44,10 +44,13 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--labels``, ``--labels-file`` and ``--template``; :func:`labels_of` reads the first two."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--labels", nargs="+", metavar="LABEL", help="the labels, any text")
+def add_label_arguments(parser: argparse.ArgumentParser, unless: str = "") -> None:
+    """Add ``--labels``, ``--labels-file`` and ``--template``; :func:`labels_of` reads the first two.
+
+    ``unless`` tells when labels are not needed; by default they always are.
+    """
+    which = parser.add_mutually_exclusive_group(required=not unless)
+    which.add_argument("--labels", nargs="+", metavar="LABEL", help=f"the labels, any text{unless}")
     which.add_argument("--labels-file", metavar="FILE", help="a text file with one label per line")
     parser.add_argument(
         "--template",
@@ -63,8 +66,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def labels_of(options: argparse.Namespace) -> list[str]:
-    """Return the labels of ``--labels`` or ``--labels-file``.
+def labels_of(options: argparse.Namespace) -> list[str] | None:
+    """Return the labels of ``--labels`` or ``--labels-file``, None where neither is given.
 
     Raises:
         DataError: if the file cannot be read or has none.
@@ -73,7 +76,9 @@ def labels_of(options: argparse.Namespace) -> list[str]:
     for template in options.template or ():
         if "{}" not in template:
             raise ConfigError(f"--template {template!r}: has no {{}}, the place of the label")
-    return options.labels or read_id_list(options.labels_file, "--labels-file", "label")
+    if options.labels_file is None:
+        return None if options.labels is None else list(options.labels)
+    return read_id_list(options.labels_file, "--labels-file", "label")
 
 
 def videos_of(sources: Sequence[str]) -> list[VideoItem]:
@@ -96,9 +101,9 @@ def name_of(item: VideoItem) -> str:
     return f"{item.path} [{clock(item.start)} - {'end' if item.end is None else clock(item.end)}]"
 
 
-def progress_wanted(options: argparse.Namespace, count: int) -> bool:
-    """Tell whether to show a progress bar: of several things, at a terminal, without ``--quiet``."""
-    return count > 1 and not options.quiet and sys.stderr.isatty()
+def progress_wanted(options: argparse.Namespace) -> bool:
+    """Tell whether to show a progress bar: at a terminal, without ``--quiet``."""
+    return not options.quiet and sys.stderr.isatty()
 
 
 def over_videos(
@@ -115,7 +120,7 @@ def over_videos(
         options: with ``json``, ``quiet`` and ``model``.
         pipeline: the loaded model.
         items: the videos.
-        call: asks about one.
+        call: asks about one. Of a single video that takes long the bar shows how much of it is read.
         plain: turns what it gives back into what ``--json`` prints beside the video's name.
         lines: turns it into lines for a person, printed as soon as they are there.
 
@@ -123,18 +128,20 @@ def over_videos(
         The exit code: 1 if a video could not be read, else 0.
 
     Raises:
-        MMPTError: for what is wrong with more than one video: the model, the labels, a missing package. An error that
-            does not name its video is of that kind, unless the model has answered for another one.
+        MMPTError: for what is wrong with more than one video: the model, the labels, a missing package. A
+            :class:`~mmpt.utils.errors.VideoError` never is, other errors are unless the model has answered for another
+            video.
     """
     from tqdm import tqdm
 
     results, errors = [], []
-    with tqdm(total=len(items), unit="video", disable=not progress_wanted(options, len(items)), delay=2) as bar:
+    shown, several = progress_wanted(options), len(items) > 1
+    with tqdm(total=len(items), unit="video", disable=not (shown and several), delay=2) as bar:
         for item in items:
             try:
-                value = call(_video(item))
+                value = call(_video(item, shown and not several))
             except (DataError, StorageError, OSError) as error:
-                if not results and item.path not in str(error):
+                if not results and not isinstance(error, VideoError):
                     raise  # what was asked is wrong: every video would fail so
                 why = str(error).removeprefix(f"{item.path}: ")
                 errors.append({"video": name_of(item), "error": why})
@@ -153,9 +160,14 @@ def over_videos(
     return 1 if errors else 0
 
 
-def _video(item: VideoItem) -> "Video":
+def _video(item: VideoItem, progress: bool) -> "Video":
     from mmpt.api.outputs import VideoClip
+    from mmpt.api.video_sources import FileSource
 
+    if progress:
+        source = FileSource(item.path, item.start, item.end)
+        source.progress = True
+        return source
     return VideoClip(item.path, item.start, item.end) if _part(item) else item.path
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import resolve_path
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import EXIT_CODES, exit_code
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ Several processes share the test set where a launcher starts them, here two on t
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt predict", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="YAML of a test")
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one prints
+    return exit_code(lambda: _run(options), as_json=options.json and first)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by path: this folder is on sys.path then, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import EXIT_CODES, add_folder_arguments, exit_code, folders_of
 
 __all__ = ["build_parser", "main"]
@@ -24,7 +25,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt results", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_folder_arguments(parser)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    return exit_code(lambda: _print(parser, options))
+    return exit_code(lambda: _print(parser, options), as_json=options.json)
 
 
 def _print(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

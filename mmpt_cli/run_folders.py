@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmpt.utils.errors import DataError, MMPTError
 from mmpt_cli.closed_pipes import quiet_when_closed
+from mmpt_cli.parsers import print_json_error
 
 __all__ = ["EXIT_CODES", "RunFolders", "add_folder_arguments", "exit_code", "folders_of"]
 
@@ -24,27 +25,32 @@ class RunFolders:
 
 
 @quiet_when_closed
-def exit_code(command: Callable[[], int], resumes: bool = False) -> int:
+def exit_code(command: Callable[[], int], resumes: bool = False, as_json: bool = False) -> int:
     """Run a command and return its exit code; an error that a user can put right becomes one line.
 
-    ``resumes`` tells that the same command goes on where an interrupted one stopped.
+    Args:
+        command: prints what it has to say, with ``as_json`` at its very end.
+        resumes: the same command goes on where an interrupted one stopped.
+        as_json: an error is also printed as the one document on standard output, ``{"error", "exit_code"}``.
     """
-    from mmpt.evaluators.base import NothingEvaluated
+
+    def failed(message: str, code: int) -> int:
+        print(f"error: {message}", file=sys.stderr)
+        if as_json:
+            print_json_error(message, code)
+        return code
 
     try:
         return command()
     except BrokenPipeError:
         raise
-    except NothingEvaluated as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except MMPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        from mmpt.evaluators.base import NothingEvaluated
+
+        return failed(str(error), 1 if isinstance(error, NothingEvaluated) else 2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-        return 2
+        return failed(f"{place}{error.strerror or error}", 2)
     except KeyboardInterrupt:
         print("interrupted" + "; the same command goes on from here" * resumes, file=sys.stderr)
         return 130

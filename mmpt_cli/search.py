@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mmpt.utils.errors import MMPTError
 from mmpt.utils.times import clocks
 from mmpt_cli.extraction import exit_code
+from mmpt_cli.parsers import Parser
 
 if TYPE_CHECKING:
     from mmpt.api.search import SearchHit
@@ -26,12 +27,14 @@ _EXAMPLE = """examples:
   mmpt search my_index --clip one.mp4@3-8 --top 3
   mmpt search my_index --image star.png --json
   mmpt search my_index "a red star falls" --thumbnails pictures --html found.html
+
+With --json: index, model, query (of text, clip or image), results[] of rank and what was found.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "mmpt search", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.ERROR if options.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -87,7 +90,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.html:
         _write_page(hits, options, nothing)
     if options.json:
-        print(json.dumps([{"rank": rank, **hit.as_dict()} for rank, hit in enumerate(hits, 1)], indent=2))
+        asked = {"text": options.text, "clip": options.clip, "image": options.image}
+        document = {
+            "index": options.index,
+            "model": options.model or index.settings.model,
+            "query": {kind: query for kind, query in asked.items() if query is not None},
+            "results": [{"rank": rank, **hit.as_dict()} for rank, hit in enumerate(hits, 1)],
+        }
+        print(json.dumps(document, indent=2))
     else:
         for rank, hit in enumerate(hits, 1):
             print(f"{rank:>3}  {hit.score:6.3f}  {'-'.join(clocks(hit.start, hit.end))}  {hit.video}")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt.utils.errors import ConfigError
@@ -17,6 +18,7 @@ from mmpt_cli.own_videos import (
     over_videos,
     videos_of,
 )
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 if TYPE_CHECKING:
@@ -27,8 +29,9 @@ __all__ = ["build_parser", "main"]
 _EXAMPLE = f"""\
 examples:
   mmpt segment cooking.mp4 --labels "pour water" "stir" "cut" --model runs/demo/vtt
-  mmpt segment cooking.mp4 --labels-file steps.txt --stride-seconds 0.5 --background 0.2 --figure spans.png \\
-      --model my_model
+  mmpt segment cooking.mp4 --model runs/task/coin
+  mmpt segment cooking.mp4 --labels-file steps.txt --window-seconds 2 --stride-seconds 0.5 --background 0.2 \\
+      --figure spans.png --model runs/violet/msrvtt
 
 Each line is a span, mm:ss.s - mm:ss.s, its label, and the label's mean score in it.
 With --json: results[] of labels, starts, ends and scores of the parts, spans[] of start, end, label, score (seconds).
@@ -38,19 +41,27 @@ With --json: results[] of labels, starts, ends and scores of the parts, spans[] 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt segment",
         description=__doc__,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_videos(parser)
-    add_label_arguments(parser)
+    add_label_arguments(parser, "; a model that was trained to tell classes needs none")
     add = parser.add_argument
     add(
-        "--window-seconds", type=float, metavar="SECONDS", help="length of a part (default: what the model is made for)"
+        "--window-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="what the model sees around each part (4; VideoCLIP and VLM: they score each second by itself)",
     )
-    add("--stride-seconds", type=float, default=1.0, metavar="SECONDS", help="from one part to the next (1)")
+    add(
+        "--stride-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="length of a part (1), where windows are scored; of models of features whole seconds",
+    )
     add("--background", type=float, metavar="SCORE", help="parts whose best score is lower have no label")
     add("--figure", metavar="FILE", help="draw the scores and the spans of a single video: .png, .svg or .pdf")
     add_model_arguments(parser)
@@ -61,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), as_json=options.json)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -72,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
         from mmpt.evaluators.figure_style import check_figure_name
 
         check_figure_name(options.figure)
+        if not Path(options.figure).absolute().parent.is_dir():
+            raise ConfigError(f"--figure {options.figure}: there is no such folder")
     pipeline = load(options)
 
     def call(video: Any) -> "Timeline":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mmpt_cli.parsers import Parser
 from mmpt_cli.run_folders import exit_code
 
 __all__ = ["build_parser", "main"]
@@ -25,10 +26,11 @@ Exit codes: 0 done, 1 a file that is there is not what it should be, 2 the messa
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmpt weights", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(run=_list, json=False, system=None)
+    parser.set_defaults(run=_list, system=None)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     actions = parser.add_subparsers(title="actions", metavar="list | verify | fetch")
     for name, run, about in (
         ("list", _list, "every published file: what it is, where to put it, what reads it (the default)"),
@@ -37,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         action = actions.add_parser(name, help=about, description=about)
         action.set_defaults(run=run)
-        action.add_argument("--json", action="store_true", help="print one JSON document")
+        # Without a default, which would take back what stands before the action.
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
         if name == "list":
             action.add_argument("--system", help="only files of this system, as VideoCLIP or 'MERLOT Reserve'")
             continue
@@ -57,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = build_parser().parse_args(arguments)
-    return exit_code(lambda: options.run(options))
+    return exit_code(lambda: options.run(options), as_json=options.json)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -76,6 +79,10 @@ def _list(options: argparse.Namespace) -> int:
         print(f"{entry.name}: {entry.what} ({', '.join(entry.systems)})")
         print("  put it at   " + "\n              ".join(f"pretrained_models/{file}" for file in entry.files))
         print(f"  read by     {entry.read_by}")
+        size = "unknown" if entry.size is None else f"{sum(entry.size):,} bytes"
+        sums = "unknown" if entry.sha256 is None else "\n              ".join(entry.sha256)
+        print(f"  size        {size}")
+        print(f"  sha256      {sums}")
         if entry.host_gone:
             print("  its host is reported to be gone: take a local copy, or a mirror that you trust")
     return 0

@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmpt.api.capability import require_call
+from mmpt.api.checks import check_count, check_names, check_texts
 from mmpt.api.classifying import temperature_of
 from mmpt.api.outputs import Answer
 from mmpt.api.questions import choice_batch, open_batch, reserve_batches
 from mmpt.api.scoring import Comparer
-from mmpt.api.text_input import TextReader, Tokens, check_texts
+from mmpt.api.text_input import TextReader, Tokens
 from mmpt.api.video_sources import Source, source_of
 from mmpt.models.reserve_answering import ReserveAnswering, ReserveTVQA
 from mmpt.models.reserve_cloze import ReserveCloze
@@ -28,6 +29,9 @@ from mmpt.utils.files import resolve_path
 
 __all__ = ["answer", "answer_vocabulary"]
 
+#: Answers to an open question where it is not said how many.
+_OPEN_ANSWERS = 5
+
 
 def answer(
     pipeline: Any,
@@ -36,7 +40,7 @@ def answer(
     options: Sequence[str] | None = None,
     *,
     answers: Sequence[str] | None = None,
-    top: int = 5,
+    top: int | None = None,
     fps: float | None = None,
 ) -> list[Answer]:
     """Answer a question about a video, best answer first; see :meth:`~mmpt.api.VideoTextPipeline.answer`.
@@ -46,10 +50,10 @@ def answer(
         video: as any call of a pipeline takes it.
         question: what is asked; may be empty where there are options. LAVENDER fills in a ``[MASK]``, and MERLOT
             Reserve a ``<|MASK|>``, which otherwise stands behind the question.
-        options: to choose from; all of them come back.
+        options: to choose from.
         answers: open-ended: of all answers that the model knows, those that are allowed; MERLOT Reserve knows none but
             these.
-        top: open-ended: how many answers come back.
+        top: how many answers come back; by default all options, or the best 5 of an open question.
         fps: of frames.
 
     Returns:
@@ -63,15 +67,15 @@ def answer(
         raise DataError("options are to choose from, answers of an open question are restricted: give one of the two")
     if not isinstance(question, str) or (options is None and not question.strip()):
         raise DataError(f"the question is {'empty' if isinstance(question, str) else f'a {type(question).__name__}'}")
+    asked = check_texts(question, "question")[0][0].strip() if question.strip() else ""
+    number = None if top is None else check_count(top, "top")
     require_call(pipeline, "answer" if options is None else "choose")
     if options is not None:
-        given = _checked(options, "option", 2)
-        return _best(given, *_choose(pipeline, source_of(video, fps), question.strip(), given), len(given))
-    if top < 1:
-        raise DataError(f"top: {top} is not at least 1")
-    allowed = None if answers is None else _checked(answers, "answer", 1)
-    names, scores = _open(pipeline, source_of(video, fps), question.strip(), allowed)
-    return _best(names, scores, F.softmax(scores, dim=0), top)
+        given = check_names(options, "option", 2)
+        return _best(given, *_choose(pipeline, source_of(video, fps), asked, given), number or len(given))
+    allowed = None if answers is None else check_names(answers, "answer")
+    names, scores = _open(pipeline, source_of(video, fps), asked, allowed)
+    return _best(names, scores, F.softmax(scores, dim=0), number or _OPEN_ANSWERS)
 
 
 @torch.inference_mode()
@@ -120,7 +124,7 @@ class _JoinedTexts(TextReader):
 
     def __init__(self, reader: TextReader, question: str) -> None:
         self.tokenizer, self.aligner, self.cut = reader.tokenizer, reader.aligner, reader.cut
-        self.question = question
+        self.question, self.cut_questions = question, reader.cut_questions
 
     def __call__(self, options: Sequence[str]) -> Tokens:
         """Lay out options; DataError if one has no words."""
@@ -130,6 +134,7 @@ class _JoinedTexts(TextReader):
         ids = [self.ids(option) for option in options]
         asked = self.ids(self.question)
         room = max(self._room(ids[0][0]) - max(map(len, ids)), 0)
+        self.cut_questions.add(len(asked) > room, f"{self.question[:60]!r}")
         rows = [self.aligner._build_text_seq([*asked[:room], *option]) for option in ids]
         caps, cmasks = (torch.stack(part) for part in zip(*rows, strict=True))
         return plain._replace(caps=caps, cmasks=cmasks.bool())
@@ -233,17 +238,6 @@ def answer_vocabulary(config: Any) -> list[str] | None:
             if names is not None:
                 return names
     return None
-
-
-def _checked(texts: Any, what: str, least: int) -> list[str]:
-    """Return texts that differ; DataError if one is empty or double, or there are too few."""
-    found = [text.strip() for text in check_texts([texts] if isinstance(texts, str) else texts, what)[0]]
-    if len(found) < least:
-        raise DataError(f"{len(found)} {what}: there is nothing to choose ({least} or more)")
-    twice = next((text for number, text in enumerate(found) if text in found[:number]), None)
-    if twice is not None:
-        raise DataError(f"the {what} {twice!r} is given more than once")
-    return found
 
 
 def _best(names: Sequence[str], scores: Tensor, chances: Tensor, top: int) -> list[Answer]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpt.api.checks import check_texts
 from mmpt.utils.errors import DataError
 
 __all__ = ["averaged", "filled", "label_vectors", "mean_over_templates"]
@@ -26,12 +27,12 @@ def filled(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Return every template with every label in place of its ``{}``: L * P texts, label by label.
 
     Raises:
-        DataError: if there is no template, or one has no ``{}``.
+        DataError: if there is no template, or one is no text or has no ``{}``.
     """
-    found = [templates] if isinstance(templates, str) else list(templates)
+    found = check_texts(templates, "template")[0]
     wrong = next((template for template in found if "{}" not in template), None)
-    if not found or wrong is not None:
-        raise DataError(f"a template holds {{}} where the label stands: {wrong!r} does not" if found else "no template")
+    if wrong is not None:
+        raise DataError(f"a template holds {{}} where the label stands: {wrong!r} does not")
     return [template.replace("{}", label) for label in labels for template in found]
 
 

@@ -6,7 +6,8 @@ import torch
 from omegaconf import OmegaConf
 
 from mmpt.api.capability import require_call
-from mmpt.api.video_sources import Source, as_list, source_of
+from mmpt.api.video_input import each_source
+from mmpt.api.video_sources import Source, as_list
 from mmpt.models.lavender import LAVENDER
 from mmpt.modules.decoding import DecodingOptions, read_decoding_options
 from mmpt.processors.lavender_captioning import LAVENDERCaptioningAligner
@@ -16,13 +17,16 @@ from mmpt.utils.seeds import item_generator
 __all__ = ["caption"]
 
 
-def caption(pipeline: Any, videos: Any, *, fps: float | None = None, **decoding: Any) -> str | list[str]:
+def caption(
+    pipeline: Any, videos: Any, *, fps: float | None = None, progress: bool = False, **decoding: Any
+) -> str | list[str]:
     """Write a caption about each video; see :meth:`~mmpt.api.VideoTextPipeline.caption`.
 
     Args:
         pipeline: of a loaded model.
         videos: one or several, as any call of a pipeline takes them.
         fps: of frames.
+        progress: show a bar.
         decoding: keys of :class:`~mmpt.modules.decoding_options.DecodingOptions`, over those of the job's
             ``gen_param``.
 
@@ -40,7 +44,8 @@ def caption(pipeline: Any, videos: Any, *, fps: float | None = None, **decoding:
     given, single = as_list(videos)
     if not given:
         raise DataError("there is no video")
-    texts = [_write(pipeline, source_of(video, fps, row), options, row) for row, video in enumerate(given)]
+    sources = each_source(given, fps, progress)
+    texts = [_write(pipeline, source, options, row) for row, source in enumerate(sources)]
     return texts[0] if single else texts
 
 

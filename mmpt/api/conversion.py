@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from mmpt.api.job_files import read_job
+from mmpt.api.loading import find_model, load_model
 from mmpt.models.lavender_weights import published_names as lavender_names
 from mmpt.models.merlot_weights import from_published as merlot_names
 from mmpt.models.reserve_weights import is_published as is_reserve
 from mmpt.models.reserve_weights import published_names as reserve_names
 from mmpt.utils.checkpoint import LoadReport, load_into
 from mmpt.utils.errors import CheckpointError, ConfigError
-from mmpt.utils.files import file_sha256
+from mmpt.utils.files import file_sha256, resolve_path
 from mmpt.utils.registry import build
 from mmpt.utils.weight_files import checkpoint_file, load_state_dict_file, save_safetensors
 
@@ -125,11 +126,15 @@ def convert_to_folder(
 
     if Path(folder).exists() and not force:
         raise CheckpointError(f"{folder}: is there already; --force replaces it")
-    pipeline = VideoTextPipeline.from_pretrained(model_config, checkpoint=source, overrides=overrides, device="cpu")
-    pipeline.save_pretrained(folder, licence=licence)
+    layouts: list[str] = []
+    # With its folder: a name alone would be looked up where the job writes its own.
+    place = find_model(model_config, os.path.abspath(resolve_path(source)), overrides)
+    pipeline = VideoTextPipeline(
+        load_model(place, lambda state: layouts.append(_layout_of(state))), str(model_config), folder=place.folder
+    )
+    pipeline.save_pretrained(folder, licence=licence, metrics={})
     state = pipeline.model.state_dict()
-    layout = _renamed(load_state_dict_file(source))[1]
-    return _conversion(source, folder, layout, state, type(pipeline.model).__name__, LoadReport((), (), ()))
+    return _conversion(source, folder, layouts[0], state, type(pipeline.model).__name__, pipeline.load_report)
 
 
 def _conversion(
@@ -144,14 +149,19 @@ def _conversion(
 
 
 def _renamed(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Bring published names to this toolkit's, by what the names are; return the layout too."""
+    """Bring published names to this toolkit's; return the layout too."""
+    layout = _layout_of(state)
+    rename = {"merlot": merlot_names, "reserve": reserve_names, "swinbert": lavender_names}.get(layout)
+    return rename(state) if rename is not None else state, layout
+
+
+def _layout_of(state: Mapping[str, Tensor]) -> str:
+    """Return whose names the weights have."""
     if _MERLOT in state:
-        return merlot_names(state), "merlot"
+        return "merlot"
     if is_reserve(state):
-        return reserve_names(state), "reserve"
-    if any(key.startswith(_SWINBERT) for key in state):
-        return lavender_names(state), "swinbert"
-    return state, "mmpt"
+        return "reserve"
+    return "swinbert" if any(key.startswith(_SWINBERT) for key in state) else "mmpt"
 
 
 def _model_of(path: str | os.PathLike[str], overrides: Sequence[str]) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from mmpt.utils.extras import require
 __all__ = ["download", "push"]
 
 #: What a saved model is made of; nothing else of a repository is fetched.
-_FILES = ["config.yaml", "model.safetensors", "README.md", "bert/*", "tokenizer/*", "s3d.pth"]
+_FILES = ["config.yaml", "model.safetensors", "README.md", "card.json", "bert/*", "tokenizer/*", "s3d.pth"]
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:

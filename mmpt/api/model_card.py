@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import yaml
 from omegaconf import OmegaConf
 
 from mmpt.api.saved_config import inference_config
-from mmpt.utils.files import atomic_open, read_json
+from mmpt.evaluators.results import baselines_of, collect_results
+from mmpt.utils.errors import DataError
+from mmpt.utils.files import atomic_open, read_json, write_json
 
-__all__ = ["found_metrics", "write_card"]
+__all__ = ["FACTS_FILE", "CardFacts", "found_metrics", "read_facts", "write_card"]
+
+#: What a card says that weights and settings do not, for the card of a copy.
+FACTS_FILE = "card.json"
 
 _PAPERS = {
     "VideoCLIP": "2109.14084",
@@ -23,7 +29,8 @@ _PAPERS = {
     "MERLOT Reserve": "2201.02639",
 }
 _PIPELINE_TAGS = (("caption", "video-text-to-text"), ("answer", "visual-question-answering"))
-_METRICS = "metrics.json"
+#: Numbers of a test that measure no model, beside baselines.
+_COUNTS = ("count", "skipped", "unreachable")
 #: Folders in which the shipped projects have corpora, and what those are called.
 _CORPORA = {
     "coin": "COIN",
@@ -50,35 +57,95 @@ _TRAINING = (
 )
 
 
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says of a model beyond its weights and settings.
+
+    Attributes:
+        licence: of the weights; None: not known.
+        metrics: numbers of tests, by the name of the test.
+        corpus: that it was trained on, by name; None: not known.
+        training: lines on data and training.
+    """
+
+    licence: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    corpus: str | None = None
+    training: tuple[str, ...] = ()
+
+
+def read_facts(folder: Path) -> CardFacts:
+    """Return what a saved folder keeps for the cards of its copies; nothing where an earlier version saved it.
+
+    Raises:
+        DataError: if its file is damaged.
+    """
+    file = folder / FACTS_FILE
+    if not file.is_file():
+        return CardFacts()
+    known = read_json(file)
+    licence, corpus = (known.get("licence"), known.get("corpus")) if isinstance(known, dict) else (0, 0)
+    if not isinstance(licence, str | None) or not isinstance(corpus, str | None):
+        raise DataError(f"{file}: holds no facts of a model card; remove it, or save the model again")
+    metrics, training = known.get("metrics"), known.get("training")
+    return CardFacts(
+        licence,
+        metrics if isinstance(metrics, dict) else {},
+        corpus,
+        tuple(map(str, training)) if isinstance(training, list) else (),
+    )
+
+
 def write_card(pipeline: Any, file: Path, name: str, licence: str | None, metrics: Mapping[str, Any] | None) -> None:
-    """Write the card; ``metrics`` by default those of the tests found beside the run."""
-    numbers = dict(found_metrics(pipeline.folder) if metrics is None else metrics)
+    """Write the card, and its facts beside it.
+
+    ``licence`` and ``metrics`` are by default those of the saved folder that the model is of; ``metrics`` of a run are
+    by default those of the tests found beside it.
+    """
+    kept: CardFacts = pipeline.facts
+    if metrics is None:
+        metrics = kept.metrics if pipeline.saved else found_metrics(pipeline.folder)
+    facts = CardFacts(
+        licence or kept.licence,
+        dict(metrics),
+        _corpus(pipeline) or kept.corpus,
+        tuple(_training(pipeline)) or kept.training,
+    )
+    write_json(file.with_name(FACTS_FILE), asdict(facts))
     with atomic_open(file) as card:
-        card.write(f"---\n{yaml.safe_dump(_front_matter(pipeline, licence, numbers), sort_keys=False)}---\n\n")
-        card.write("\n\n".join(_sections(pipeline, name, licence, numbers)) + "\n")
+        card.write(f"---\n{yaml.safe_dump(_front_matter(pipeline, facts), sort_keys=False)}---\n\n")
+        card.write("\n\n".join(_sections(pipeline, name, facts)) + "\n")
 
 
 def found_metrics(folder: Path | None) -> dict[str, Any]:
-    """Return the contents of the ``metrics.json`` of tests in or below a run folder, by the name of the test."""
-    if folder is None:
-        return {}
-    files = [file for file in (folder / _METRICS, *sorted(folder.glob(f"*/{_METRICS}"))) if file.is_file()]
-    return {file.parent.name: read_json(file) for file in files}
+    """Return the metrics of the tests in or below a run folder, by the name of the job.
+
+    Raises:
+        DataError: if a ``metrics.json`` is damaged.
+    """
+    results = [] if folder is None else collect_results([folder])[0]
+    return {result.name.rpartition("/")[2]: dict(result.metrics) for result in results}
 
 
-def _front_matter(pipeline: Any, licence: str | None, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _front_matter(pipeline: Any, facts: CardFacts) -> dict[str, Any]:
     tag = next((tag for call, tag in _PIPELINE_TAGS if call in pipeline.calls), "feature-extraction")
-    found: dict[str, Any] = {"license": licence} if licence else {}
+    found: dict[str, Any] = {"license": facts.licence} if facts.licence else {}
     found |= {
         "library_name": "mmpt",
         "pipeline_tag": tag,
         "tags": ["video", "video-text", pipeline.system.lower().replace(" ", "-")],
         "language": ["en"],
     }
-    if corpus := _corpus(pipeline):
-        found["datasets"] = [corpus]
-    keys = sorted({key for values in metrics.values() if isinstance(values, Mapping) for key in _numbers(values)})
+    if facts.corpus:
+        found["datasets"] = [facts.corpus]
+    tests = [values for values in facts.metrics.values() if isinstance(values, Mapping)]
+    keys = sorted({key for values in tests for key in _numbers(values) if key in values and _is_metric(key)})
     return found | ({"metrics": keys} if keys else {})
+
+
+def _is_metric(name: str) -> bool:
+    """Tell whether a number of a test measures the model."""
+    return name not in _COUNTS and not name.endswith(("chance", "_ci")) and not baselines_of({name: 0.0})
 
 
 def _corpus(pipeline: Any) -> str | None:
@@ -88,12 +155,12 @@ def _corpus(pipeline: Any) -> str | None:
     return next((corpus for folder, corpus in _CORPORA.items() if folder in folders and "demo" not in folders), None)
 
 
-def _sections(pipeline: Any, name: str, licence: str | None, metrics: Mapping[str, Any]) -> list[str]:
+def _sections(pipeline: Any, name: str, facts: CardFacts) -> list[str]:
     parameters = sum(one.numel() for one in pipeline.model.parameters())
     paper = _PAPERS.get(pipeline.system)
     settings = OmegaConf.to_yaml(inference_config(pipeline.config)).rstrip()
     told = f" ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else ""
-    asked = "" if licence else " No licence was named when it was saved: ask its author before you use it."
+    asked = "" if facts.licence else " No licence was named when it was saved: ask its author before you use it."
     return [
         f"# {name.rpartition('/')[2]}",
         f"A {pipeline.system} model{told}, `{type(pipeline.model).__name__}` with {parameters:,} parameters, trained "
@@ -101,13 +168,14 @@ def _sections(pipeline: Any, name: str, licence: str | None, metrics: Mapping[st
         f"It answers: {', '.join(sorted(pipeline.calls))}.",
         "## How to load it\n\n```python\nfrom mmpt.api import VideoTextPipeline\n\n"
         f'pipeline = VideoTextPipeline.from_pretrained("{name}")  # this folder, or its hub id\n```',
-        *_data(pipeline),
-        *_results(metrics),
+        *_data(pipeline, facts),
+        *_results(facts.metrics),
         f"## Settings\n\n```yaml\n{settings}\n```",
     ]
 
 
-def _data(pipeline: Any) -> list[str]:
+def _training(pipeline: Any) -> list[str]:
+    """Return what the settings of a run say of its data and training."""
     lines = []
     listed = OmegaConf.select(pipeline.config, "dataset.train_path")
     if listed:
@@ -117,6 +185,11 @@ def _data(pipeline: Any) -> list[str]:
         value = OmegaConf.select(pipeline.config, f"fairseq.{key}")
         if value is not None:
             lines.append(f"* {key.rpartition('.')[2]}: {value}")
+    return lines
+
+
+def _data(pipeline: Any, facts: CardFacts) -> list[str]:
+    lines = list(facts.training)
     if pipeline.provenance:
         features = {key: value for key, value in pipeline.provenance.items() if key != "decoder"}
         lines.append(f"* features of video: `{json.dumps(features, sort_keys=True)}`")

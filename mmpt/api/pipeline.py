@@ -23,7 +23,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from mmpt.api.capability import calls_of, require_call, system_of
-from mmpt.api.classifying import check_labels, found_videos, ranked, temperature_of
+from mmpt.api.checks import as_pictures, check_count, check_names, check_texts
+from mmpt.api.classifying import found_videos, ranked, temperature_of
 from mmpt.api.hub import push
 from mmpt.api.loading import Loaded, find_model, load_model
 from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline
@@ -32,7 +33,7 @@ from mmpt.api.provenance import provenance_of
 from mmpt.api.saving import fingerprint_of, save_folder
 from mmpt.api.scoring import Comparer
 from mmpt.api.segmenting import timeline_of
-from mmpt.api.text_input import TextReader, check_texts
+from mmpt.api.text_input import TextReader
 from mmpt.api.video_input import FeatureReader, spans_of
 from mmpt.api.video_sources import Video, as_list, source_of
 from mmpt.utils.devices import pick_device
@@ -51,6 +52,8 @@ class VideoTextPipeline:
         model: the network.
         config: the settings of the job that it is of.
         source: what it was loaded from, as the user named it; ``folder``: that folder, if it was one.
+        saved: whether it is of a folder of :meth:`save_pretrained`; ``facts``: what its card says.
+        load_report: which weights were loaded, kept from the model, and left aside.
         system: one of :data:`mmpt.api.capability.SYSTEMS`.
         calls: which of :data:`mmpt.api.capability.CALLS` it answers.
         dim: H, the width of its vectors; None where it has none.
@@ -63,13 +66,14 @@ class VideoTextPipeline:
         self.config: DictConfig = loaded.config
         self.tokenizer, self.aligner = loaded.tokenizer, loaded.aligner
         self.source, self.folder = source, folder
+        self.load_report, self.saved, self.facts = loaded.report, loaded.saved, loaded.facts
         self.system: str = system_of(self.model)
         self.calls: frozenset[str] = calls_of(self.model)
         self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
         #: What made the features that it was trained on; None where that is not known, or it reads frames.
         self.provenance = None if getattr(self.model, "reads_frames", False) else provenance_of(self.config)
         self.encoder_weights = encoder_weights
-        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights)
+        self.reader = reader_of(self.config, self.model, self.provenance, encoder_weights, not self.saved)
         self.comparer = Comparer(self.model, TextReader(self.config, self.model, self.tokenizer, self.aligner))
 
     @classmethod
@@ -88,11 +92,11 @@ class VideoTextPipeline:
         Args:
             source: the YAML of a job or test (its project is expanded where it does not exist), a run folder, a
                 checkpoint in one, a folder of :meth:`save_pretrained`, or the Hugging Face hub id of one.
-            checkpoint: another file of weights.
+            checkpoint: another file of weights: by path, or by name in the folder.
             device: by default a GPU if there is one.
             s3d_weights: the weights of S3D for models of its features, by default where the published snippet has
-                them; needed for files and frames, not for features. Of features of a local Hugging Face model, its
-                folder.
+                them; needed for files and frames, not for features. Of features of a Hugging Face model, its folder, or
+                its hub id where only a saved folder names it, which may be anyone's.
             overrides: ``key.sub=value`` settings, as ``-o`` of the launcher.
             revision: branch, tag or commit of a hub id.
 
@@ -142,13 +146,14 @@ class VideoTextPipeline:
             videos: paths, clips, frames or features.
             fps: the rate of what comes as frames.
             batch_size: windows that the model takes at a time.
-            progress: show a bar.
+            progress: show a bar: of the videos, or of a single long one how much is read.
 
         Raises:
             MissingCapabilityError: if the model has no vectors.
             DataError: if a video cannot be read; names it.
         """
         require_call(self, "encode_video")
+        check_count(batch_size, "batch_size")
         given, single = as_list(videos)
         if not given:
             return np.zeros((0, self.dim or 0), np.float32)
@@ -169,17 +174,24 @@ class VideoTextPipeline:
         Models of features have parts of whole seconds. Times are from the start of the video or clip.
         """
         require_call(self, "encode_video")
+        check_count(batch_size, "batch_size")
         opened, duration = self.reader.opened(source_of(video, fps))
         spans = spans_of(duration, clip_seconds, stride_seconds, self.reader.grain)
         vectors = self.comparer.video_vectors(self.reader.parts(opened, spans), batch_size)
         starts, ends = (np.array(side, np.float64) for side in zip(*spans, strict=True))
         return ClipVectors(starts, ends, vectors)
 
-    def encode_image(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Encode pictures (height, width, 3) uint8 as videos of a second that stand still: float32 (N, H)."""
+    def encode_image(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Encode pictures (height, width, 3) uint8 as videos of a second that stand still: float32 (N, H); (H,) of one.
+
+        Raises:
+            DataError: if a picture is of another shape; names its place.
+        """
+        require_call(self, "encode_video")
+        given, single = as_pictures(images)
         wanted = self.reader.encoder.fps if isinstance(self.reader, FeatureReader) else self.reader.wanted.frames
-        still = [np.repeat(np.asarray(image)[None], wanted, 0) for image in images]
-        return self.encode_video(still, fps=float(wanted))
+        vectors = self.encode_video([np.repeat(image[None], wanted, 0) for image in given], fps=float(wanted))
+        return vectors[0] if single else vectors
 
     def encode_text(self, texts: Texts, *, batch_size: int = 64) -> np.ndarray:
         """Encode texts: float32 (M, H); (H,) for a single text.
@@ -189,6 +201,7 @@ class VideoTextPipeline:
             DataError: if a text is empty; names its place.
         """
         require_call(self, "encode_text")
+        check_count(batch_size, "batch_size")
         given, single = check_texts(texts)
         vectors = self.comparer.text_vectors(given, batch_size)
         return vectors[0] if single else vectors
@@ -198,12 +211,14 @@ class VideoTextPipeline:
     ) -> np.ndarray:
         """Score every text against every video: float32 (M, N).
 
-        Dot products of vectors, as the tests of retrieval compare them (MERLOT and MERLOT Reserve: cosines); VIOLET and
-        LAVENDER fuse every pair.
+        Dot products of vectors, as tests of retrieval compare them (MERLOT's: cosines); VIOLET and LAVENDER fuse pairs.
         """
         require_call(self, "similarity")
-        rows = self.reader.each(as_list(videos)[0], fps, progress)
-        return self.comparer.scores(check_texts(texts)[0], rows, batch_size)
+        check_count(batch_size, "batch_size")
+        asked, given = check_texts(texts)[0], as_list(videos)[0]
+        if not given:
+            return np.zeros((len(asked), 0), np.float32)
+        return self.comparer.scores(asked, self.reader.each(given, fps, progress), batch_size)
 
     def classify(
         self,
@@ -213,6 +228,8 @@ class VideoTextPipeline:
         templates: Sequence[str] = ("{}",),
         top: int | None = None,
         fps: float | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
     ) -> Any:
         """Rank labels for each video: lists of :class:`~mmpt.api.outputs.Label`; one list for a single video.
 
@@ -220,20 +237,31 @@ class VideoTextPipeline:
         Probabilities are the softmax of scores over ``loss.temperature`` of the job (1 where it has none).
         """
         require_call(self, "classify")
-        names = check_labels(labels)
+        check_count(batch_size, "batch_size")
+        check_count(1 if top is None else top, "top")
+        names = check_names(labels, "label")
         given, single = as_list(videos)
-        scores = self.comparer.label_scores(self.reader.each(given, fps), names, templates)
+        if not given:
+            return []
+        scores = self.comparer.label_scores(self.reader.each(given, fps, progress), names, templates, batch_size)
         temperature = temperature_of(self.config)
         found = [ranked(row, names, temperature, top) for row in scores]
         return found[0] if single else found
 
     def retrieve(
-        self, queries: Texts, videos: Sequence[Video] | np.ndarray, *, top: int = 10, fps: float | None = None
+        self,
+        queries: Texts,
+        videos: Videos,
+        *,
+        top: int = 10,
+        fps: float | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
     ) -> list[list[Hit]] | list[Hit]:
         """Find the videos that fit each text best; ``videos`` may be vectors (N, H) of :meth:`encode_video`."""
         require_call(self, "retrieve")
         given, single = check_texts(queries, "query")
-        hits = found_videos(self, given, videos, top, fps)
+        hits = found_videos(self, given, videos, top, fps, batch_size=batch_size, progress=progress)
         return hits[0] if single else hits
 
     def segment(
@@ -243,20 +271,22 @@ class VideoTextPipeline:
         *,
         templates: Sequence[str] = ("{}",),
         window_seconds: float | None = None,
-        stride_seconds: float = 1.0,
+        stride_seconds: float | None = None,
         background: float | None = None,
         fps: float | None = None,
+        progress: bool = False,
     ) -> Timeline:
         """Score labels over a video, part by part.
 
         A model with a head of classes tells those it was trained on (``labels``: which of them, beside the background;
         None: all). VideoCLIP and VLM compare the states of seconds with the labels, as their zero-shot tests do.
-        Others, and these where ``window_seconds`` is given, score parts of ``stride_seconds`` by windows around them,
-        by default of 4 seconds.
+        Others, and these where ``window_seconds`` is given, score parts of ``stride_seconds`` (1) by windows around
+        them, by default of 4 seconds. An argument that a model does not use is refused.
         """
         require_call(self, "segment")
-        windows = (window_seconds, stride_seconds)
-        return timeline_of(self, source_of(video, fps), labels, templates, windows, background)
+        source = source_of(video, fps)
+        source.progress = source.progress or progress
+        return timeline_of(self, source, labels, templates, (window_seconds, stride_seconds), background)
 
     def answer(
         self,
@@ -265,19 +295,22 @@ class VideoTextPipeline:
         options: Sequence[str] | None = None,
         *,
         answers: Sequence[str] | None = None,
-        top: int = 5,
+        top: int | None = None,
         fps: float | None = None,
     ) -> list[Answer]:
-        """Answer a question, best answer first: among ``options``, or open-ended among ``answers`` or all it knows."""
+        """Answer a question, best answer first: among ``options``, or open-ended among ``answers`` or all it knows.
+
+        ``top``: how many come back, by default all options, or the best 5 of an open question.
+        """
         from mmpt.api.answering import answer
 
         return answer(self, video, question, options, answers=answers, top=top, fps=fps)
 
-    def caption(self, videos: Videos, *, fps: float | None = None, **decoding: Any) -> Any:
+    def caption(self, videos: Videos, *, fps: float | None = None, progress: bool = False, **decoding: Any) -> Any:
         """Write a caption: a string, or a list of them for several videos."""
         from mmpt.api.captioning import caption
 
-        return caption(self, videos, fps=fps, **decoding)
+        return caption(self, videos, fps=fps, progress=progress, **decoding)
 
     def save_pretrained(
         self,
@@ -289,8 +322,9 @@ class VideoTextPipeline:
     ) -> None:
         """Write ``model.safetensors``, ``config.yaml``, the tokenizer's files and a model card into a folder.
 
-        It loads again from anywhere, without the run. ``metrics`` maps tests to numbers; by default the card has those
-        of the ``metrics.json`` files in the run folder. A folder of an earlier call is replaced as a whole.
+        It loads again from anywhere, without the run, and replaces a folder of an earlier call as a whole. ``metrics``
+        maps tests to numbers; by default the card has those of the ``metrics.json`` files in the run folder. Copies of
+        a saved folder keep what its card says, where it is not given anew, and its weights of S3D.
         """
         save_folder(self, folder, licence, metrics, include_video_encoder)
 

@@ -23,14 +23,18 @@ def reader_of(
     model: nn.Module,
     provenance: dict[str, Any] | None,
     encoder_weights: str | os.PathLike[str] | None,
+    trusted: bool = True,
 ) -> FeatureReader | FrameReader:
-    """Return what reads videos for a model; the encoder of features runs where the model is when it is first used."""
+    """Return what reads videos for a model; the encoder of features runs where the model is when it is first used.
+
+    ``trusted`` is that of :func:`~mmpt.api.provenance.build_feature_encoder`.
+    """
     if getattr(model, "reads_frames", False):
         return FrameReader(frame_input(config, model))
     known = provenance or {}
 
     def encoder() -> Any:
-        return build_feature_encoder(provenance, encoder_weights, str(next(model.parameters()).device))
+        return build_feature_encoder(provenance, encoder_weights, str(next(model.parameters()).device), trusted)
 
     return FeatureReader(
         read_section(config, "dataset", AlignerOptions).max_video_len,
@@ -59,5 +63,8 @@ def vector_width(model: Any) -> int:
 
 def saved_encoder(place: Place) -> Path | None:
     """Return the weights of S3D that a saved folder brings, if it does."""
-    file = None if place.folder is None else place.folder / S3D_FILE
-    return file if file is not None and file.is_file() else None
+    if not place.saved or place.folder is None:
+        return None
+    reads_s3d = OmegaConf.select(place.settings, "dataset.provenance.encoder") in (None, "s3d")
+    file = place.folder / S3D_FILE
+    return file if reads_s3d and file.is_file() else None

@@ -53,14 +53,15 @@ def _of_shards(folder: Path) -> dict[str, Any] | None:
 
 
 def build_feature_encoder(
-    provenance: dict[str, Any] | None, weights: str | os.PathLike[str] | None, device: str
+    provenance: dict[str, Any] | None, weights: str | os.PathLike[str] | None, device: str, trusted: bool = True
 ) -> FeatureEncoder:
     """Build the encoder of some features.
 
     Args:
         provenance: of the features; None: S3D as published, which a warning says.
-        weights: local file of S3D's weights, or folder of a Hugging Face model; None: where they usually are.
+        weights: local file of S3D's weights, or folder or hub id of a Hugging Face model; None: where they usually are.
         device: where it runs.
+        trusted: whether what the provenance names may be fetched: that of a saved folder is anyone's choice.
 
     Raises:
         CheckpointError: if its weights are missing or others than those of the features.
@@ -73,7 +74,11 @@ def build_feature_encoder(
     if name == "s3d" and known.get("random_init") is None:
         options["weights"] = _s3d_file(weights, known.get("weights_sha256"))
     elif name == "hf":
-        options |= {"model": _hf_model(weights, known), "fps": known.get("fps"), "pool": _pool(known.get("pool"))}
+        options |= {
+            "model": _hf_model(weights, known, trusted),
+            "fps": known.get("fps"),
+            "pool": _pool(known.get("pool")),
+        }
     else:
         options["random_init"] = known.get("random_init")
         options |= {"dim": known.get("dim")} if name == "conv3d" else {}
@@ -112,8 +117,13 @@ def _pool(pooled_by: str | None) -> str | None:
     return None if pooled_by == "projection" else pooled_by
 
 
-def _hf_model(weights: str | os.PathLike[str] | None, known: dict[str, Any]) -> str:
+def _hf_model(weights: str | os.PathLike[str] | None, known: dict[str, Any], trusted: bool) -> str:
     named = weights or known.get("model")
+    if weights is None and named and not trusted:
+        raise CheckpointError(
+            f"the features of this model were made by {named}, says its folder, which may be anyone's: nothing is "
+            f"fetched because it says so. If you trust it: s3d_weights={str(named)!r}, or a local folder of it"
+        )
     if not named:
         raise DataError(
             "the features of this model were made by a Hugging Face model of a local folder: name it by s3d_weights="

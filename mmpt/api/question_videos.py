@@ -12,7 +12,7 @@ import numpy as np
 from mmpt.api.raw_frames import inner_points
 from mmpt.api.reserve_video_segments import segments_without_gaps, video_to_segments_zero_shot
 from mmpt.api.reserve_windows import question_windows, whole_spectrogram
-from mmpt.api.video_sources import FileSource, PictureSource, Source
+from mmpt.api.video_sources import FileSource, PictureSource, Source, errors_of_video
 from mmpt.utils.errors import ConfigError
 
 __all__ = ["Pictures", "Segments", "pictures_of", "segments_around", "segments_of"]
@@ -91,7 +91,8 @@ def segments_of(source: Source, seconds: float) -> Segments:
     if not isinstance(shown, FileSource):
         return Segments(list(shown.pictures([(start + end) / 2 for start, end in windows])), None)
     times = [(shown.start + start, shown.start + end) for start, end in windows]
-    cut = video_to_segments_zero_shot(shown.path, times=times)
+    with errors_of_video():
+        cut = video_to_segments_zero_shot(shown.path, times=times)
     return _segments([one["frame"] for one in cut], [one["spectrogram"] for one in cut], True)
 
 
@@ -110,7 +111,8 @@ def segments_around(source: Source, count: int, seconds: float) -> Segments:
     middles = [(place + 0.5) * shown.duration / number for place in range(number)]
     if not isinstance(shown, FileSource):
         return Segments(list(shown.pictures(middles)), None)
-    cut = segments_without_gaps(shown.path, [shown.start + middle for middle in middles])
+    with errors_of_video():
+        cut = segments_without_gaps(shown.path, [shown.start + middle for middle in middles])
     return _segments([one["frame"] for one in cut], [one["spectrogram"] for one in cut], False)
 
 

@@ -115,17 +115,19 @@ def prepare_frames(video_frames: Tensor, vmasks: Tensor | None, wanted: FrameInp
     return torch.from_numpy(vfeats), torch.from_numpy(masks)
 
 
-def frame_bytes(frames: Tensor | np.ndarray) -> np.ndarray:
-    """Return frames of any shape as uint8, on the CPU.
+def frame_bytes(frames: Tensor | np.ndarray, name: str = "video_frames") -> np.ndarray:
+    """Return frames of any shape as uint8, on the CPU; ``name`` is what errors call them.
 
     Raises:
         DataError: unless they are uint8, or floats in [0, 1].
     """
+    if isinstance(frames, np.ndarray) and frames.dtype.kind not in "uif":
+        raise DataError(f"{name}: {frames.dtype}, give uint8, or floats in [0, 1]")
     given = torch.as_tensor(frames)
     if given.dtype == torch.uint8:
         return given.cpu().numpy()
     if not given.is_floating_point():
-        raise DataError(f"video_frames is {given.dtype}: give uint8, or floats in [0, 1]")
+        raise DataError(f"{name}: {given.dtype}, give uint8, or floats in [0, 1]")
     if not bool(((given >= 0) & (given <= 1)).all()):
-        raise DataError("video_frames has values outside [0, 1]: give uint8, or floats in [0, 1]")
+        raise DataError(f"{name}: has values outside [0, 1]; give uint8, or floats in [0, 1]")
     return (given.float() * 255).round().to(torch.uint8).cpu().numpy()

@@ -1,29 +1,36 @@
 """The settings in a folder of ``save_pretrained``: what inference needs of a job's, without places of one machine.
 
 Such a folder comes from anyone. Its settings name registered classes and files of the folder, and nothing else: no
-class of another package, no file elsewhere, no other config, no variable of the environment.
+class of another package, no file elsewhere, no other config, no variable of the environment. The encoder of its
+features is a registered one too; a hub id that it names says which features they were, and is not fetched
+(:func:`mmpt.api.provenance.build_feature_encoder`). Links in the folder stay in it, or in the hub's cache of it.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.utils.config import apply_overrides
-from mmpt.utils.errors import ConfigError, shown
-from mmpt.utils.safe_paths import is_plain_name
+from mmpt.utils.errors import CheckpointError, ConfigError, shown
+from mmpt.utils.registry import known_names
+from mmpt.utils.safe_paths import is_plain_name, refuse_links_out
 from mmpt.utils.schema import NAMED_BY, declared_options
 
 __all__ = [
     "BERT_FOLDER",
     "CONFIG_FILE",
+    "HUB_ID",
     "MODEL_FILE",
     "S3D_FILE",
     "TOKENIZER_FOLDER",
     "inference_config",
     "is_saved",
+    "known_as_saved",
     "marked",
     "read_saved_config",
 ]
@@ -38,6 +45,11 @@ _DROPPED = {
     "dataset": ("split", "random_text_path", "image_scale"),
 }
 _PLACES = ("bert_name", "tokenizer")
+#: What :func:`inference_config` keeps, and how keys end that name files.
+_SECTIONS = ("dataset", "model", "loss", "gen_param")
+_OF_FILES = ("_path", "_dir", "_weights")
+#: Names of models on the Hugging Face hub that have an owner.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ALWAYS = ("aligner", "max_video_len", "max_len", "sliding_window", "sliding_window_size", "use_fast", "num_iso_layer")
 
 
@@ -70,11 +82,28 @@ def _dataset_keys(config: DictConfig) -> set[str]:
 
 def is_saved(folder: Path) -> bool:
     """Tell whether a folder is one of ``save_pretrained``: trainings write a ``config.yaml`` too."""
-    config = folder / CONFIG_FILE
     try:
-        return (folder / MODEL_FILE).is_file() and config.is_file() and _MARK in (OmegaConf.load(config) or {})
-    except Exception:  # not YAML; whoever reads it says so
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):  # none, or no text
         return False
+    return (folder / MODEL_FILE).is_file() and re.search(rf"^{_MARK}:", text, re.MULTILINE) is not None
+
+
+def known_as_saved(folder: Path, source: str) -> bool:
+    """Tell whether a folder is a saved one, and refuse one that looks like it but does not say so.
+
+    Raises:
+        CheckpointError: if it has the weights of a saved folder and settings without its mark: as those of a run they
+            might name any file and any code.
+    """
+    if is_saved(folder):
+        return True
+    if (folder / MODEL_FILE).exists() and (folder / CONFIG_FILE).exists():
+        raise CheckpointError(
+            f"{source}: holds a {MODEL_FILE}, but its {CONFIG_FILE} does not say that save_pretrained wrote it, so it "
+            f"is not read. Save the model again; if this is a run of your own, give that file another name"
+        )
+    return False
 
 
 def read_saved_config(folder: Path, overrides: Sequence[str] = ()) -> DictConfig:
@@ -82,23 +111,14 @@ def read_saved_config(folder: Path, overrides: Sequence[str] = ()) -> DictConfig
 
     Raises:
         ConfigError: if they name anything but registered classes and files of the folder.
+        UnsafePathError: if a link in the folder leads out of it.
     """
+    refuse_links_out(folder, _blobs_of(folder))
     file = folder / CONFIG_FILE
-    text = file.read_text(encoding="utf-8")
-    if "${" in text or "*" in text or "includes:" in text:
-        raise ConfigError(f"{file}: settings of a saved model hold plain values: no ${{..}}, no aliases, no includes")
-    config = OmegaConf.create(text)
-    if not isinstance(config, DictConfig) or not isinstance(config.get("model"), DictConfig):
-        raise ConfigError(f"{file}: no settings of a model")
-    config.pop(_MARK, None)
+    config = _plain_settings(file)
     trusted = {override.partition("=")[0].strip() for override in overrides}
-    for key in NAMED_BY:
-        name = OmegaConf.select(config, key)
-        if name is not None and ":" in str(name) and key not in trusted:
-            raise ConfigError(
-                f"{file}: {key}: {shown(name)} is a class outside of MMPT, which is not imported because a file says "
-                f"so. If you trust it, name it yourself: overrides=['{key}={name}']"
-            )
+    _check_names(config, file, trusted)
+    _check_provenance(config, file, trusted)
     for key in _PLACES:
         name = OmegaConf.select(config, f"dataset.{key}")
         if name is not None:
@@ -106,10 +126,75 @@ def read_saved_config(folder: Path, overrides: Sequence[str] = ()) -> DictConfig
                 raise ConfigError(f"{file}: dataset.{key}: {shown(name)} is nothing in this folder")
             OmegaConf.update(config, f"dataset.{key}", str((folder / name).absolute()))
     OmegaConf.update(config, "model.init", "random", force_add=True)
-    for key in ("model.swin_weights", "dataset.random_text_path", "dataset.vfeat_dir"):
-        if OmegaConf.select(config, key) is not None:
-            OmegaConf.update(config, key, None)
     return apply_overrides(config, overrides)
+
+
+def _blobs_of(folder: Path) -> list[Path]:
+    """Return where the hub's cache has the files of a folder, which are links in it."""
+    place = folder.absolute()
+    return [place.parents[1] / "blobs"] if place.parent.name == "snapshots" else []
+
+
+def _plain_settings(file: Path) -> DictConfig:
+    """Read the sections of inference, which hold plain values."""
+    text = file.read_text(encoding="utf-8")
+    try:
+        if "${" in text or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ConfigError(f"{file}: settings of a saved model hold plain values: no ${{..}}, no aliases")
+        config = OmegaConf.create(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{file}: not a readable YAML file") from error
+    if not isinstance(config, DictConfig) or not all(
+        isinstance(config.get(section), DictConfig) for section in ("model", "dataset")
+    ):
+        raise ConfigError(f"{file}: no settings of a model")
+    config.pop(_MARK, None)
+    foreign = [str(key) for key in config if key not in _SECTIONS]
+    foreign += [
+        f"{section}.{key}"
+        for section in ("model", "dataset")
+        for key, value in config[section].items()
+        if str(key).endswith(_OF_FILES) and not isinstance(value, int | float | None)  # model.drop_path is a rate
+    ]
+    if foreign:
+        raise ConfigError(
+            f"{file}: {shown(', '.join(foreign))}: settings of a saved model are {', '.join(_SECTIONS)}, and name no "
+            "files but the tokenizer's"
+        )
+    return config
+
+
+def _check_names(config: DictConfig, file: Path, trusted: set[str]) -> None:
+    for key in NAMED_BY:
+        name = OmegaConf.select(config, key)
+        if name is not None and ":" in str(name) and key not in trusted:
+            raise ConfigError(
+                f"{file}: {key}: {shown(name)} is a class outside of MMPT, which is not imported because a file says "
+                f"so. If you trust it, name it yourself: overrides=['{key}={name}']"
+            )
+
+
+def _check_provenance(config: DictConfig, file: Path, trusted: set[str]) -> None:
+    """Refuse an encoder of features that is none of the registered ones, or of a place on this machine."""
+    key = "dataset.provenance"
+    known = OmegaConf.select(config, key)
+    if known is None or key in trusted:
+        return
+    if not isinstance(known, DictConfig):
+        raise ConfigError(f"{file}: {key}: {shown(known)} is no description of an encoder")
+    name, encoders = known.get("encoder"), known_names("feature_encoder")
+    if name not in encoders and f"{key}.encoder" not in trusted:
+        raise ConfigError(
+            f"{file}: {key}.encoder: {shown(name)} is none of {', '.join(encoders)}. If you trust it, name it "
+            f"yourself: overrides=['{key}.encoder=NAME']"
+        )
+    model = known.get("model")
+    if model is not None and not (isinstance(model, str) and HUB_ID.fullmatch(model)):
+        raise ConfigError(
+            f"{file}: {key}.model: {shown(model)} is no hub id (org/name). A local folder is named by s3d_weights="
+        )
 
 
 def marked(config: DictConfig, version: str) -> dict[str, Any]:

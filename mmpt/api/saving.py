@@ -21,6 +21,7 @@ from mmpt.api.saved_config import (
     S3D_FILE,
     TOKENIZER_FOLDER,
     inference_config,
+    is_saved,
     marked,
 )
 from mmpt.api.segmenting import class_names
@@ -45,19 +46,20 @@ def save_folder(
 ) -> None:
     """Write a pipeline's model, whose card calls it ``name``, by default the folder's; a killed run leaves none.
 
+    A link to a folder stays, and the folder that it leads to is written.
+
     Raises:
         DataError: if the folder holds something else than a saved model.
         StorageError: if it may not be written.
     """
-    target = Path(folder)
-    if target.exists() and not (target.is_dir() and ((target / MODEL_FILE).is_file() or not any(target.iterdir()))):
-        raise DataError(f"{target}: exists, and is no saved model. Name another folder")
+    target = Path(folder).resolve()
+    _refuse_foreign(target)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
         try:
             _fill(pipeline, building, include_video_encoder)
-            write_card(pipeline, building / "README.md", name or target.name, licence, metrics)
+            write_card(pipeline, building / "README.md", name or Path(folder).name or target.name, licence, metrics)
             building.chmod(0o755)
             sync_folder(building)
             _replace(building, target)
@@ -97,7 +99,8 @@ def _fill(pipeline: Any, folder: Path, include_video_encoder: bool) -> None:
             OmegaConf.update(config, f"dataset.{key}", value, force_add=True)
     save_safetensors(folder / MODEL_FILE, pipeline.model.state_dict(), {"format": "pt"})
     _copy_tokenizer(pipeline, folder)
-    if include_video_encoder and (pipeline.provenance or {"encoder": "s3d"}).get("encoder") == "s3d":
+    brought = pipeline.saved and pipeline.encoder_weights == pipeline.folder / S3D_FILE
+    if (include_video_encoder or brought) and (pipeline.provenance or {"encoder": "s3d"}).get("encoder") == "s3d":
         weights = resolve_path(pipeline.encoder_weights or S3D_WEIGHTS)
         if not weights.is_file():
             raise DataError(f"include_video_encoder: there are no weights of S3D at {weights}: give s3d_weights=")
@@ -133,12 +136,27 @@ def _vocabulary(config: DictConfig) -> list[Path]:
     return [file for name in ("vocab.txt", "tokenizer.json") if (file := place / name).is_file()][:1]
 
 
+def _refuse_foreign(target: Path) -> None:
+    """Refuse to replace anything but a saved model and an empty folder."""
+    if target.exists() and not (target.is_dir() and (is_saved(target) or not any(target.iterdir()))):
+        raise DataError(f"{target}: exists, and is no saved model. Name another folder")
+
+
 def _replace(building: Path, target: Path) -> None:
-    """Put a finished folder in place of an earlier one, which is moved aside first."""
-    if target.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    """Put a finished folder in place of an earlier one, which is moved aside first, and back if that fails."""
+    _refuse_foreign(target)  # it may have come while this one was written
+    if not target.exists():
+        os.rename(building, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    try:
         os.rename(target, aside / "old")
-        os.rename(building, target)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(building, target)
+        try:
+            os.rename(building, target)
+        except BaseException:
+            os.rename(aside / "old", target)
+            raise
+    except BaseException:
+        aside.rmdir()  # empty: what was in it is back
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

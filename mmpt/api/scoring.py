@@ -73,16 +73,18 @@ class Comparer:
             return self.fused_scores(texts, videos, batch_size)
         return self.text_vectors(texts, TEXTS_AT_ONCE) @ self.video_vectors(videos, batch_size).T
 
-    def label_scores(self, videos: Iterable[Rows], labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+    def label_scores(
+        self, videos: Iterable[Rows], labels: Sequence[str], templates: Sequence[str], batch_size: int = VIDEOS_AT_ONCE
+    ) -> np.ndarray:
         """Score labels, each in every template, with videos: float32 (N, L).
 
         The vectors of a label's texts are averaged, or where there are none its scores.
         """
         texts = filled(templates, labels)
         if not self.has_vectors:
-            return mean_over_templates(self.fused_scores(texts, videos, VIDEOS_AT_ONCE), len(labels))
+            return mean_over_templates(self.fused_scores(texts, videos, batch_size), len(labels))
         vectors = label_vectors(self.text_vectors(texts, TEXTS_AT_ONCE), len(labels))
-        return self.video_vectors(videos, VIDEOS_AT_ONCE) @ vectors.T
+        return self.video_vectors(videos, batch_size) @ vectors.T
 
     @torch.inference_mode()
     def fused_scores(self, texts: Sequence[str], videos: Iterable[Rows], batch_size: int) -> np.ndarray:

@@ -4,7 +4,8 @@ Shapes: T parts, L labels, W windows, M seconds of one, H hidden.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmpt.api.averaging import filled, label_vectors
-from mmpt.api.classifying import check_labels
+from mmpt.api.checks import check_names, check_seconds, check_texts
 from mmpt.api.outputs import Timeline
 from mmpt.api.video_input import spans_of
 from mmpt.api.video_sources import Source
@@ -26,6 +27,8 @@ from mmpt.utils.registry import build
 from mmpt.utils.tokenizers import special_ids
 
 __all__ = ["class_names", "timeline_of"]
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_OF_A_WINDOW = 4.0
 _WINDOWS_AT_ONCE = 64
@@ -58,22 +61,43 @@ def timeline_of(
     source: Source,
     labels: Sequence[str] | None,
     templates: Sequence[str],
-    window_and_stride: tuple[float | None, float],
+    window_and_stride: tuple[float | None, float | None],
     background: float | None,
 ) -> Timeline:
     """Score labels over a video as its model does best; see :meth:`~mmpt.api.VideoTextPipeline.segment`.
 
     Raises:
-        DataError: if a label is wrong, or there is none and the model has no classes of its own.
+        DataError: if a label or time is wrong, there is no label and the model has no classes of its own, or an
+            argument is given that the model does not use; names it.
     """
     capabilities: frozenset[str] = getattr(pipeline.model, "capabilities", frozenset())
+    given = dict(zip(("window_seconds", "stride_seconds"), window_and_stride, strict=True))
+    times = {name: check_seconds(value, name) for name, value in given.items() if value is not None}
+    templates = check_texts(templates, "template")[0]
     if "segmentation" in capabilities:
-        return _head_timeline(pipeline, source, None if labels is None else check_labels(labels), background)
-    names = check_labels([] if labels is None else labels)
-    # Where no windows are asked for, or the model cannot score them.
-    if "frame_states" in capabilities and (window_and_stride[0] is None or "retrieval" not in capabilities):
+        _refuse({**times, **({} if templates == ["{}"] else {"templates": templates})}, "scores by its head")
+        return _head_timeline(pipeline, source, None if labels is None else check_names(labels, "label"), background)
+    if labels is None:
+        raise DataError(
+            "there is no label: this model has no classes of its own, so give labels, of the command --labels"
+        )
+    names = check_names(labels, "label")
+    if "frame_states" in capabilities and "retrieval" not in capabilities:
+        _refuse(times, "scores each second")
+    if "frame_states" in capabilities and "window_seconds" not in times:
+        _refuse(times, "scores each second unless window_seconds is given")
         return _states_timeline(pipeline, source, names, templates, background)
-    return _window_timeline(pipeline, source, names, templates, window_and_stride, background)
+    return _window_timeline(pipeline, source, names, templates, times, background)
+
+
+def _refuse(given: Mapping[str, Any], why: str) -> None:
+    """Refuse arguments that have no effect.
+
+    Raises:
+        DataError: if there is one.
+    """
+    if given:
+        raise DataError(f"{', '.join(given)}: of no effect, this model {why}. Leave it out")
 
 
 def _head_timeline(pipeline: Any, source: Source, labels: Sequence[str] | None, background: float | None) -> Timeline:
@@ -127,16 +151,16 @@ def _window_timeline(
     source: Source,
     labels: Sequence[str],
     templates: Sequence[str],
-    window_and_stride: tuple[float | None, float],
+    times: Mapping[str, float],
     background: float | None,
 ) -> Timeline:
     """Score parts of ``stride`` seconds, each by a window around its middle (4 seconds) that lies within the video."""
-    (window, stride), reader = window_and_stride, pipeline.reader
+    window, stride = times.get("window_seconds", _SECONDS_OF_A_WINDOW), times.get("stride_seconds", 1.0)
+    reader = pipeline.reader
+    _tell_rounding(times, reader.grain)
     opened, duration = reader.opened(source)
     parts = spans_of(duration, stride, None, reader.grain)
-    length = min(_SECONDS_OF_A_WINDOW if window is None else window, duration)
-    if not length > 0:
-        raise DataError(f"window_seconds: {window} is not above 0")
+    length = min(window, duration)
     windows = []
     for start, end in parts:
         first = min(max((start + end - length) / 2, 0.0), duration - length)
@@ -144,6 +168,13 @@ def _window_timeline(
     scores = pipeline.comparer.label_scores(reader.parts(opened, windows), labels, templates)
     starts, ends = (np.array(side, np.float64) for side in zip(*parts, strict=True))
     return Timeline(list(labels), starts, ends, scores.astype(np.float32), background)
+
+
+def _tell_rounding(times: Mapping[str, float], grain: float) -> None:
+    """Warn of times that are rounded, as parts of features are whole seconds."""
+    odd = [f"{name} {value:g}" for name, value in times.items() if grain and value % grain]
+    if odd:
+        logger.warning("%s: this model reads features of whole seconds, to which parts are rounded", ", ".join(odd))
 
 
 def _seconds_timeline(scores: np.ndarray, duration: float, labels: Sequence[str], background: float | None) -> Timeline:
@@ -176,13 +207,14 @@ def _chosen_classes(names: Sequence[str], labels: Sequence[str] | None, backgrou
     """
     if labels is None:
         return [number for number, name in enumerate(names) if name]
-    unknown = [label for label in labels if label not in names]
+    places = {name.strip(): number for number, name in reversed(list(enumerate(names)))}
+    unknown = [label for label in labels if label not in places]
     if unknown:
         raise DataError(
             f"the label {unknown[0]!r} is none of the {len(names)} classes that this model was trained on, such as "
             f"{', '.join(repr(name) for name in names[:4] if name)}. A model of retrieval takes any labels"
         )
-    chosen = [names.index(label) for label in labels]
+    chosen = [places[label] for label in labels]
     return chosen if background in chosen else [*chosen, background]
 
 

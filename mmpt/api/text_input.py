@@ -19,7 +19,7 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.registry import build
 from mmpt.utils.subwords import Subwords
 
-__all__ = ["TextReader", "Tokens", "check_texts"]
+__all__ = ["TextReader", "Tokens"]
 
 
 class Tokens(NamedTuple):
@@ -44,6 +44,7 @@ class TextReader:
         self.tokenizer = tokenizer
         self.aligner = _comparing(config, model, aligner)
         self.cut = CutTexts("are cut at their end: the model takes no more")
+        self.cut_questions = CutTexts("are questions cut at their end, so that their options fit beside them")
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Lay out texts.
@@ -74,22 +75,6 @@ class TextReader:
         last = ids[-1]
         self.cut.add(len(ids) > int(cmasks.sum()) or last not in caps.tolist(), f"{text[:60]!r}")
         return caps, cmasks
-
-
-def check_texts(texts: Any, what: str = "text") -> tuple[list[str], bool]:
-    """Return texts as a list, and whether a single one was given.
-
-    Raises:
-        DataError: if there is none, or one is empty or no string; names its place.
-    """
-    single = isinstance(texts, str)
-    found = [texts] if single else list(texts)
-    if not found:
-        raise DataError(f"there is no {what}")
-    for number, text in enumerate(found):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{what} {number} is {'empty' if isinstance(text, str) else f'a {type(text).__name__}'}")
-    return found, single
 
 
 def _comparing(config: DictConfig, model: nn.Module, aligner: Any) -> Any:

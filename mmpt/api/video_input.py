@@ -6,7 +6,7 @@ Shapes: W windows of one video, M = ``dataset.max_video_len``, D feature width, 
 import abc
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +18,9 @@ from mmpt.api.raw_frames import FrameInput
 from mmpt.api.video_sources import FeatureSource, PictureSource, Source, source_of
 from mmpt.modules.feature_encoders import FeatureEncoder
 from mmpt.store.extraction import whole_seconds
-from mmpt.utils.errors import ConfigError, DataError
+from mmpt.utils.errors import ConfigError, DataError, VideoError
 
-__all__ = ["FeatureReader", "FrameReader", "Rows", "VideoReader", "spans_of"]
+__all__ = ["FeatureReader", "FrameReader", "Rows", "VideoReader", "each_source", "spans_of"]
 
 #: Seconds that an encoder takes at a time.
 _SECONDS_AT_A_TIME = 8
@@ -34,6 +34,15 @@ class Rows(NamedTuple):
 
     vfeats: Tensor
     vmasks: Tensor
+
+
+def each_source(videos: Sequence[Any], fps: float | None = None, progress: bool = False) -> Iterator[Source]:
+    """Yield what the videos of a user are, with a bar of how many, or of a single one of how much, is read."""
+    several = progress and len(videos) > 1
+    for number, video in enumerate(tqdm(videos, desc="videos", unit="video", disable=not several)):
+        source = source_of(video, fps, number)
+        source.progress = source.progress or (progress and not several)
+        yield source
 
 
 class VideoReader(abc.ABC):
@@ -50,9 +59,12 @@ class VideoReader(abc.ABC):
         return source, source.duration
 
     def each(self, videos: Sequence[Any], fps: float | None = None, progress: bool = False) -> Iterator[Rows]:
-        """Read videos one after another; ``fps`` is the rate of what comes as frames."""
-        for number, video in enumerate(tqdm(videos, desc="videos", unit="video", disable=not progress)):
-            yield self.whole(source_of(video, fps, number))
+        """Read videos one after another; ``fps`` is the rate of what comes as frames.
+
+        ``progress`` shows how many are read, or of a single one how much.
+        """
+        for source in each_source(videos, fps, progress):
+            yield self.whole(source)
 
     @abc.abstractmethod
     def whole(self, source: Source) -> Rows:
@@ -92,11 +104,11 @@ class FeatureReader(VideoReader):
         """Return the features of a video, float32 (seconds, D).
 
         Raises:
-            DataError: if they are not of the model's width.
+            VideoError: if they are not of the model's width.
         """
         found = source.features if isinstance(source, FeatureSource) else self._encode(source)
         if self.width is not None and found.shape[1] != self.width:
-            raise DataError(f"{source.name}: {found.shape[1]} wide features, but the model reads {self.width}")
+            raise VideoError(f"{source.name}: {found.shape[1]} wide features, but the model reads {self.width}")
         return found
 
     def opened(self, source: Source) -> tuple[Source, float]:
@@ -128,7 +140,9 @@ class FeatureReader(VideoReader):
         assert isinstance(source, PictureSource)
         encoder = self.encoder
         blocks = source.stream(encoder.fps, encoder.resize, encoder.size, self.hflip, _SECONDS_AT_A_TIME * encoder.fps)
-        found = np.concatenate([encoder(whole_seconds(block, encoder.fps, encoder.pad)) for block in blocks])
+        found = np.concatenate(
+            [encoder(whole_seconds(block, encoder.fps, encoder.pad)) for block in _told(source, blocks)]
+        )
         return found.astype(np.float16).astype(np.float32) if self.half else found
 
     @property
@@ -165,7 +179,7 @@ class FrameReader(VideoReader):
             raise ConfigError(f"{source.name}: this model reads frames. Give a file, or frames with fps=")
         asked = sorted((time, part) for part, span in enumerate(spans) for time in self._times(source, span))
         counts = np.bincount([part for _, part in asked], minlength=len(spans))
-        pictures = source.pictures([time for time, _ in asked])
+        pictures = _told(source, source.pictures([time for time, _ in asked]), len(asked), "frame")
         held: dict[int, list[np.ndarray]] = {}
         shown, pixels, part_due = None, None, 0
         for (_, part), picture in zip(asked, pictures, strict=True):
@@ -188,6 +202,13 @@ class FrameReader(VideoReader):
         vfeats = np.zeros((1, self.wanted.frames, 3, *self.wanted.size), np.uint8)
         vfeats[0, : len(frames)] = np.stack(frames)
         return Rows(torch.from_numpy(vfeats), torch.arange(self.wanted.frames)[None] < len(frames))
+
+
+def _told(source: Source, read: Iterable[np.ndarray], total: int | None = None, unit: str = "block") -> Iterator[Any]:
+    """Yield what is read of a video, with a bar where its ``progress`` asks for one and it takes 2 seconds."""
+    if total is None and source.progress:
+        total = math.ceil(source.duration / _SECONDS_AT_A_TIME)
+    yield from tqdm(read, desc="reading", total=total, unit=unit, delay=2, disable=not source.progress)
 
 
 def spans_of(duration: float, length: float, stride: float | None, grain: float) -> list[Span]:

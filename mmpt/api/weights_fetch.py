@@ -78,6 +78,10 @@ def fetch(
     """
     check_mirror(mirror)
     files = _named(entry, name)
+    if "://" not in mirror and not os.path.exists(mirror):
+        raise MMPTError(
+            f"{mirror}: there is no such folder. --mirror names a folder with {Path(files[0]).name}, or an address"
+        )
     if sha256 is not None and len(files) != 1:
         raise MMPTError(f"{entry.name}: has {len(files)} files; --sha256 is that of one")
     checked = []

@@ -7,6 +7,7 @@ __all__ = [
     "MMPTError",
     "ConfigError",
     "DataError",
+    "VideoError",
     "UnsafePathError",
     "CheckpointError",
     "StorageError",
@@ -25,6 +26,10 @@ class ConfigError(MMPTError):
 
 class DataError(MMPTError):
     """Report unreadable, damaged or inconsistent data; names the file or video."""
+
+
+class VideoError(DataError):
+    """Report one video that cannot be read or is not what a call takes; the other videos are not at fault."""
 
 
 class UnsafePathError(DataError):

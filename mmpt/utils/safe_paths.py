@@ -6,12 +6,13 @@ Everything that makes a path of such a name does it here.
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import UnsafePathError, shown
 
-__all__ = ["FOLLOW_LINKS", "is_plain_name", "path_below", "plain_name"]
+__all__ = ["FOLLOW_LINKS", "is_plain_name", "path_below", "plain_name", "refuse_links_out"]
 
 #: Set to 1, this variable allows links inside a folder that lead out of it (folders made of links, git-annex).
 FOLLOW_LINKS = "MMPT_FOLLOW_LINKS"
@@ -69,6 +70,27 @@ def path_below(
             f"there, or set {FOLLOW_LINKS}=1 if you trust whoever made the link"
         )
     return path
+
+
+def refuse_links_out(root: Path, also: Iterable[Path] = ()) -> None:
+    """Refuse a folder that someone else made if links in it lead out of it, unless ``MMPT_FOLLOW_LINKS=1``.
+
+    Args:
+        root: the folder; may be a link itself.
+        also: other folders that links may lead to.
+
+    Raises:
+        UnsafePathError: if one leads elsewhere; names it, and not where it leads.
+    """
+    allowed = [root, *also]
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not any(_stays_below(path, one) for one in allowed):
+                raise UnsafePathError(
+                    f"{path}: is a link that leads out of {root}. Copy the file there, or set {FOLLOW_LINKS}=1 if you "
+                    "trust whoever made the link"
+                )
 
 
 def _stays_below(path: Path, root: str | os.PathLike[str]) -> bool:

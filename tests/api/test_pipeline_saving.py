@@ -1,7 +1,10 @@
 """Folders of save_pretrained: whole or not there, with a card that says what is known; and their way to the hub."""
 
+import errno
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 from mmpt.api import saving
 from mmpt.api.pipeline import VideoTextPipeline
-from mmpt.utils.errors import CheckpointError, DataError
+from mmpt.utils.errors import CheckpointError, DataError, StorageError
 from tests.api.tiny_models import write_model
 
 TOKEN = "hf_secret"
@@ -19,8 +22,9 @@ TOKEN = "hf_secret"
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> VideoTextPipeline:
     run = write_model(tmp_path_factory.mktemp("saving"), "MMFusionSeparate")
     (run / "eval").mkdir()
-    numbers = {"metrics": {"R1": 0.25, "R1_ci": [0.1, 0.4], "count": 8}, "date": "today"}
-    (run / "eval" / "metrics.json").write_text(json.dumps(numbers))
+    numbers: dict[str, Any] = {"R1": 0.25, "R1_ci": [0.1, 0.4], "count": 8, "chance": 0.125, "by": {"what": 0.5}}
+    record = {"metrics": numbers, "metric": "Own", "count": 8, "config": {"model": {"hidden_size": 32}}}
+    (run / "eval" / "metrics.json").write_text(json.dumps(record))
     return VideoTextPipeline.from_pretrained(run)
 
 
@@ -77,8 +81,13 @@ def test_the_card_says_what_is_known_and_nothing_else(pipeline: VideoTextPipelin
     about = card.data.to_dict()
     assert "license" not in about and "No licence was named" in card.text and "datasets" not in about
     assert (about["library_name"], about["pipeline_tag"]) == ("mmpt", "feature-extraction")
-    assert "videoclip" in about["tags"] and "metrics.R1" in about["metrics"]
-    assert "| eval | metrics.R1 | 0.25 |" in card.text and "VideoTextPipeline.from_pretrained" in card.text
+    assert "videoclip" in about["tags"] and about["metrics"] == ["R1"]
+    results = card.text.partition("## Results")[2].partition("##")[0]
+    rows = ("R1 | 0.25", "count | 8", "chance | 0.125", "by.what | 0.5")
+    assert [line for line in results.splitlines() if line.startswith("| MMF")] == [
+        f"| MMFusionSeparate | {row} |" for row in rows
+    ]
+    assert "config" not in results and "VideoTextPipeline.from_pretrained" in card.text
     pipeline.config.dataset.train_path = "data/msrvtt/MSRVTT_train.csv"
     try:
         pipeline.save_pretrained(tmp_path / "told", licence="cc-by-4.0", metrics={})
@@ -88,6 +97,65 @@ def test_the_card_says_what_is_known_and_nothing_else(pipeline: VideoTextPipelin
     about = told.data.to_dict()
     assert (about["license"], about["datasets"]) == ("cc-by-4.0", ["MSR-VTT"])
     assert "No licence" not in told.text and "`MSRVTT_train.csv` of MSR-VTT" in told.text and "metrics" not in about
+
+
+def test_a_copy_of_a_copy_says_the_same(pipeline: VideoTextPipeline, tmp_path: Path) -> None:
+    """Also one that takes the place of what it was loaded from; what is given anew counts."""
+    pipeline.config.dataset.train_path = "data/msrvtt/MSRVTT_train.csv"
+    try:
+        pipeline.save_pretrained(tmp_path / "a" / "one", licence="cc-by-4.0")
+    finally:
+        del pipeline.config.dataset.train_path
+    shutil.copy(__file__, tmp_path / "a" / "one" / "s3d.pth")  # any file: it is not read
+    config = tmp_path / "a" / "one" / "config.yaml"
+    config.write_text(config.read_text().replace("encoder: conv3d", "encoder: s3d"))
+    contents = {}
+    for source, target in (("a/one", "a/one"), ("a/one", "b/one"), ("b/one", "c/one")):
+        VideoTextPipeline.from_pretrained(tmp_path / source, device="cpu").save_pretrained(tmp_path / target)
+        files = [file for file in (tmp_path / target).rglob("*") if file.is_file()]
+        contents[target] = {str(file.relative_to(tmp_path / target)): file.read_bytes() for file in files}
+    card = contents["c/one"]["README.md"].decode()
+    assert "license: cc-by-4.0" in card and "MSR-VTT" in card and "| MMFusionSeparate | R1 | 0.25 |" in card
+    assert contents["a/one"] == contents["b/one"] == contents["c/one"] and "s3d.pth" in contents["a/one"]
+    again = VideoTextPipeline.from_pretrained(tmp_path / "c" / "one", device="cpu")
+    again.save_pretrained(tmp_path / "d", licence="mit", metrics={"mine": {"R5": 1}})
+    card = (tmp_path / "d" / "README.md").read_text()
+    assert "license: mit" in card and "| mine | R5 | 1 |" in card and "0.25" not in card
+    weights = tmp_path / "d" / "model.safetensors"
+    other = VideoTextPipeline.from_pretrained(tmp_path / "c" / "one", checkpoint=weights, device="cpu")
+    other.save_pretrained(tmp_path / "e")  # of other weights it says nothing
+    assert "No licence was named" in (tmp_path / "e" / "README.md").read_text()
+    (tmp_path / "d" / "card.json").write_text("[]")
+    with pytest.raises(DataError, match=r"card\.json: holds no facts"):
+        VideoTextPipeline.from_pretrained(tmp_path / "d")
+
+
+def test_only_a_saved_model_is_replaced_and_a_link_to_it_stays(
+    pipeline: VideoTextPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "model.safetensors").write_text("of another library")
+    with pytest.raises(DataError, match="exists, and is no saved model"):
+        pipeline.save_pretrained(mine)
+    real = tmp_path / "disk" / "real"
+    pipeline.save_pretrained(real)
+    (tmp_path / "link").symlink_to(real)
+    pipeline.save_pretrained(tmp_path / "link", licence="mit")
+    assert (tmp_path / "link").is_symlink() and "license: mit" in (real / "README.md").read_text()
+    assert "# link" in (real / "README.md").read_text()
+    rename = os.rename
+
+    def failing(source: Any, target: Any) -> None:
+        if Path(target) == real and Path(source).suffix == ".tmp":
+            raise OSError(errno.EIO, "no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises((OSError, StorageError)):
+        pipeline.save_pretrained(real, licence="apache-2.0")
+    assert [file.name for file in real.parent.iterdir()] == ["real"]
+    assert "license: mit" in (real / "README.md").read_text()
 
 
 class Hub:

@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from mmpt_cli.main import available, main, module_of
+from mmpt_cli.extract import KINDS
+from mmpt_cli.main import available, main, module_of, own_module
 from tests.api.tiny_models import write_model, write_video
 
 COMMANDS = list(available())
@@ -41,7 +42,7 @@ MISTAKES = {
         ["features", "--videos", "FOLDER", "--fdir", "new", "--weights", "gone.pth"],
         ["frames", "--videos", "gone", "--store", "new"],
     ],
-    "launch": [["gone.yaml"], ["gone.yaml", "--json"]],
+    "launch": [["gone.yaml"]],
     "jobs": [["gone.yaml"]],
     "results": [["gone.yaml"], ["--runs", "gone"]],
     "report": [["gone.yaml", "--output", "r.html"]],
@@ -76,6 +77,39 @@ def test_a_mistake_is_one_line(place, capsys, name, words):
     told = capsys.readouterr()
     lines = [line for line in told.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "Traceback" not in told.err and not told.out
+
+
+#: Commands that print no results.
+WITHOUT_JSON = {"figures"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in COMMANDS if MISTAKES[name] and name not in WITHOUT_JSON))
+def test_with_json_an_error_is_the_one_document(place, capsys, name):
+    for words in (*MISTAKES[name], [*MISTAKES[name][0], "--hopla"], ["--hopla"]):
+        try:
+            code = main([name, *(place.get(word, word) for word in words), "--json"])
+        except SystemExit as left:
+            code = left.code
+        told = capsys.readouterr()
+        document = json.loads(told.out)
+        assert document == {"error": document["error"], "exit_code": code} and code == 2
+        assert f"error: {document['error']}" in told.err
+
+
+def test_an_unknown_command_with_json(capsys):
+    assert main(["clasify", "--json"]) == 2
+    assert "Did you mean 'classify'?" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_written_out(name):
+    parsers = [module_of(name).build_parser()]
+    if name == "extract":
+        parsers = [own_module(module).build_parser() for module, _ in KINDS.values()]
+    for parser in parsers:
+        for action in parser._actions:
+            parsers += action.choices.values() if hasattr(action, "_name_parser_map") else []
+        assert not parser.allow_abbrev
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"app", "doctor", "weights", "capabilities"}))

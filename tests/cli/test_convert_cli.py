@@ -119,3 +119,39 @@ def test_a_folder_is_a_model_that_commands_take(tmp_path, capsys):
     assert "license: mit" in (tmp_path / "folder" / "README.md").read_text()
     assert main(command) == 2 and "--force" in capsys.readouterr().err
     assert main([*command, "--force", "--dtype", "float16"]) == 2
+
+
+def test_a_folder_is_read_once_and_reported_as_it_was_loaded(tmp_path, capsys, monkeypatch):
+    from mmpt.api import loading
+    from tests.api.tiny_models import write_model
+
+    run = write_model(tmp_path, "LAVENDER")
+    content = torch.load(run / "checkpoint_best.pt", weights_only=False)
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": content["model"] | {"mmmodel.extra.weight": torch.ones(2)}}, "mine.pt")
+    read, plain = [], loading.load_state_dict_file
+    monkeypatch.setattr(loading, "load_state_dict_file", lambda *given: (read.append(given), plain(*given))[1])
+    command = ["mine.pt", "out", "--model-config", str(run / "config.yaml"), "--json"]
+    assert main(command) == 2 and "extra.weight" in capsys.readouterr().err
+    from mmpt.models.lavender import LAVENDER
+
+    monkeypatch.setattr(LAVENDER, "allow_unexpected", ("extra.*",), raising=False)
+    read.clear()
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["unexpected"] == ["extra.weight"] and report["layout"] == "mmpt" and len(read) == 1
+
+
+def test_options_that_an_output_has_no_use_for_are_refused(trained, tmp_path, capsys):
+    source = str(trained[0] / "checkpoint_best.pt")
+    assert main([source, str(tmp_path / "out.safetensors"), "--licence", "mit"]) == 2
+    assert "--licence" in capsys.readouterr().err and not (tmp_path / "out.safetensors").exists()
+    assert main([source, str(tmp_path / "out")]) == 2
+    assert "--model-config" in capsys.readouterr().err
+
+
+def test_a_large_file_is_announced_beside_the_answer(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmpt_cli.convert._LARGE", 100)
+    assert main([str(trained[0] / "checkpoint_best.pt"), str(tmp_path / "out.safetensors"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "reading " in shown.err and json.loads(shown.out)["layout"] == "mmpt"

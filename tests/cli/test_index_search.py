@@ -73,7 +73,7 @@ def run(capsys, command, *arguments):
 
 def test_the_commands(tmp_path, videos, capsys):
     out = tmp_path / "index"
-    making = (videos, "--model", "colours", "--out", out, "--clip-seconds", 2, "--stride-seconds", 2)
+    making = (videos, "--model", "colours", "--output", out, "--clip-seconds", 2, "--stride-seconds", 2)
     code, said, wrong = run(capsys, index_command, *making)
     assert code == 1 and said.startswith("added 2,") and "broken.mp4" in said and "33% of the videos failed" in wrong
     code, said, _ = run(capsys, index_command, *making, "--json", "--max-failed", 0.5)
@@ -91,7 +91,10 @@ def test_the_commands(tmp_path, videos, capsys):
         capsys, search_command, out, "--clip", f"{videos}/a.mp4@4.5-5", "--json", "--thumbnails", pictures,
         "--html", page,
     )  # fmt: skip
-    best = json.loads(said)[0]
+    document = json.loads(said)
+    assert (document["index"], document["model"]) == (str(out), "colours")
+    assert document["query"] == {"clip": f"{videos}/a.mp4@4.5-5"}
+    best = document["results"][0]
     assert (best["rank"], best["video"], best["start"], best["end"]) == (1, str(videos / "a.mp4"), 4, 6)
     # the pictures are of the seconds that are told
     assert indexes(decode_image((pictures / "01.jpg").read_bytes())[None]) == [48]
@@ -100,15 +103,15 @@ def test_the_commands(tmp_path, videos, capsys):
     picture = tmp_path / "picture.jpg"
     picture.write_bytes(encode_jpeg(coloured(1, first=51)[0]))
     code, said, _ = run(capsys, search_command, out, "--image", picture, "--json")
-    assert json.loads(said)[0]["video"] == str(videos / "sub" / "b.mp4")
+    assert json.loads(said)["results"][0]["video"] == str(videos / "sub" / "b.mp4")
 
 
 def test_mistakes_are_told(tmp_path, videos, capsys):
     assert run(capsys, search_command, tmp_path, "red")[0] == 2
     assert run(capsys, search_command, tmp_path)[0] == 2
-    assert "--model and --out" in run(capsys, index_command, videos)[2]
-    assert "goes with one index" in run(capsys, index_command, videos, "--info", "--out", "x")[2]
-    code, _, wrong = run(capsys, index_command, tmp_path / "absent", "--model", "m", "--out", tmp_path / "i")
+    assert "--model and --output" in run(capsys, index_command, videos)[2]
+    assert "goes with one index" in run(capsys, index_command, videos, "--info", "--output", "x")[2]
+    code, _, wrong = run(capsys, index_command, tmp_path / "absent", "--model", "m", "--output", tmp_path / "i")
     assert code == 2 and "no such folder" in wrong
 
 

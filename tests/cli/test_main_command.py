@@ -24,6 +24,11 @@ def test_help_lists_every_command_with_its_line(capsys):
     assert {command.group for command in COMMANDS.values()} <= set(GROUPS)
 
 
+def test_help_of_help_is_the_overview(capsys):
+    assert main(["help", "help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: mmpt COMMAND")
+
+
 def test_without_a_command_help_goes_to_stderr(capsys):
     assert main([]) == 2
     told = capsys.readouterr()
@@ -69,3 +74,16 @@ def test_a_closed_pipe_ends_quietly():
 
 def test_the_page_of_commands_is_up_to_date():
     assert (REPOSITORY / "docs/command_line.md").read_text(encoding="utf-8") == command_page()
+
+
+def test_nothing_evaluated_is_a_document_too(capsys):
+    from mmpt.evaluators.base import NothingEvaluated
+    from mmpt_cli.run_folders import exit_code
+
+    def command():
+        raise NothingEvaluated("no test has run")
+
+    for as_json, printed in ((True, '{"error": "no test has run", "exit_code": 1}\n'), (False, "")):
+        assert exit_code(command, as_json=as_json) == 1
+        told = capsys.readouterr()
+        assert (told.out, told.err) == (printed, "error: no test has run\n")

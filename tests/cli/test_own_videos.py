@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmpt.api.outputs import Answer, Label, Timeline, VideoClip
-from mmpt.utils.errors import DataError
-from mmpt_cli import answer, caption, classify, models, segment
+from mmpt.utils.errors import ConfigError, DataError, VideoError
+from mmpt_cli import answer, caption, classify, models, own_videos, segment
 
 
 class Pipeline:
@@ -21,7 +21,7 @@ class Pipeline:
     def _ask(self, video, *rest):
         self.asked.append((video, *rest))
         if "broken" in str(video):
-            raise DataError(f"{video}: not a video")
+            raise VideoError(f"{video}: not a video")
 
     def classify(self, video, labels, *, templates, top):
         self._ask(video, labels, templates, top)
@@ -107,7 +107,7 @@ def test_answers(pipeline, folder, capsys):
     assert answer.main([str(folder / "c.mp4"), "who?", "--options", "cat", "dog", "--json", *MODEL]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["question"] == "who?" and result["answers"][0]["text"] == "cat"
-    assert pipeline.asked == [(str(folder / "c.mp4"), "who?", ["cat", "dog"], None, 5)]
+    assert pipeline.asked == [(str(folder / "c.mp4"), "who?", ["cat", "dog"], None, None)]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,55 @@ def test_mistakes_are_told_before_the_model_is_loaded(monkeypatch, folder, capsy
     monkeypatch.setattr(classify, "load", lambda options: pytest.fail("loaded"))
     assert classify.main([str(folder), *more, *MODEL]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (VideoError("nothing to see"), 1),  # of the video, although it does not name it
+        (DataError("a label of broken.mp4 is wrong"), 2),  # of what is asked, although it names the video
+        (ConfigError("no such setting"), 2),
+        (OSError(28, "No space left"), 2),
+    ],
+)
+def test_the_kind_of_an_error_tells_whether_the_others_go_on(pipeline, folder, capsys, monkeypatch, error, code):
+    (folder / "a.mp4").unlink()
+
+    def classify_broken(video, *_, **__):
+        if "broken" in video:
+            raise error
+        return [Label("x", 1.5, 0.75)]
+
+    monkeypatch.setattr(pipeline, "classify", classify_broken)
+    assert classify.main([str(folder), "--labels", "x", "--json", *MODEL]) == code
+    document = json.loads(capsys.readouterr().out)
+    assert ("results" in document, document.get("exit_code", 1)) == (code == 1, code)
+
+
+def test_labels_are_needed_by_all_but_models_that_tell_classes(pipeline, folder, capsys):
+    with pytest.raises(SystemExit):
+        classify.main([str(folder / "a.mp4"), *MODEL])
+    pipeline.segment = lambda video, labels, **_: (
+        pipeline.asked.append(labels) or Timeline(["a"], np.array([0.0]), np.array([1.0]), np.ones((1, 1), np.float32))
+    )
+    assert segment.main([str(folder / "a.mp4"), *MODEL]) == 0
+    assert pipeline.asked == [None]
+
+
+def test_a_figure_goes_into_a_folder_that_is_there(monkeypatch, folder, capsys):
+    monkeypatch.setattr(segment, "load", lambda options: pytest.fail("loaded"))
+    given = [str(folder / "a.mp4"), "--labels", "x", "--figure", str(folder / "new" / "f.png"), *MODEL]
+    assert segment.main(given) == 2
+    assert "no such folder" in capsys.readouterr().err and not (folder / "new").exists()
+
+
+def test_a_single_video_shows_how_much_of_it_is_read(pipeline, folder, capsys, monkeypatch):
+    monkeypatch.setattr(own_videos, "progress_wanted", lambda options: not options.quiet)
+    for more, shown in (([], True), (["--quiet"], False)):
+        assert caption.main([str(folder / "a.mp4"), *more, *MODEL]) == 0
+        ((video,),) = pipeline.asked
+        assert getattr(video, "progress", False) is shown
+        pipeline.asked.clear()
 
 
 def test_the_model_arguments_reach_the_pipeline(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmpt.api.capability import SYSTEMS
-from mmpt.api.weights import published
+from mmpt.api.weights import MANIFEST, published
 from mmpt.api.weights_fetch import check_mirror
 from mmpt.utils.errors import MMPTError
 from mmpt_cli.weights import main
@@ -85,6 +85,30 @@ def test_the_list_has_every_system_and_invents_no_numbers(capsys):
     assert "ckpt_violet_pretrain.pt" in (shown := capsys.readouterr().out) and "merlot/" not in shown
     assert main(["list", "--system", "VIOLETT"]) == 2
     assert "Did you mean 'VIOLET'" in capsys.readouterr().err
+
+
+def test_what_nobody_published_is_called_unknown(capsys):
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.count("  size        unknown\n") == listed.count("  sha256      unknown\n") == len(published())
+    for command in (["--json"], ["--json", "list"], ["list", "--json"]):
+        assert main(command) == 0
+        entries = json.loads(capsys.readouterr().out)
+        assert len(entries) == len(published())
+
+
+def test_the_manifest_has_a_place_for_every_size_and_checksum():
+    import yaml
+
+    entries = yaml.safe_load(MANIFEST.read_text())["files"]
+    assert all({"size", "sha256"} <= set(entry) for entry in entries)
+
+
+def test_a_mirror_that_is_no_folder_is_named(tmp_path, capsys):
+    assert main(["fetch", "lavender", "--mirror", str(tmp_path / "nope"), "--root", str(tmp_path / "root")]) == 2
+    shown = capsys.readouterr().err
+    assert f"{tmp_path / 'nope'}: there is no such folder" in shown and "lavender.pt" in shown
+    assert not (tmp_path / "root").exists()
 
 
 def test_the_page_of_the_folder_has_the_places_of_the_manifest():

@@ -17,7 +17,7 @@ from mmpt.api.search.snapshot import Snapshot
 from mmpt.api.search.writer import unit_rows, writing_index
 from mmpt.store.images import decode_image
 from mmpt.store.video_list import VIDEO_SUFFIXES
-from mmpt.utils.errors import CheckpointError, DataError, UnsafePathError, shown
+from mmpt.utils.errors import CheckpointError, ConfigError, DataError, UnsafePathError, shown
 from mmpt.utils.safe_paths import path_below
 
 __all__ = ["ClipIndex"]
@@ -106,7 +106,7 @@ class ClipIndex:
         try:
             named = source or recorded_model(self.settings, self.folder)
             pipeline = VideoTextPipeline.from_pretrained(named, **options)
-        except CheckpointError as error:
+        except (CheckpointError, ConfigError) as error:
             if source is not None:
                 raise
             raise DataError(

@@ -92,7 +92,7 @@ def test_the_commands(tmp_path, videos, capsys):
         "--html", page,
     )  # fmt: skip
     document = json.loads(said)
-    assert (document["index"], document["model"]) == (str(out), "colours")
+    assert (document["index"], document["model"]) == (str(out), Colours.source)
     assert document["query"] == {"clip": f"{videos}/a.mp4@4.5-5"}
     best = document["results"][0]
     assert (best["rank"], best["video"], best["start"], best["end"]) == (1, str(videos / "a.mp4"), 4, 6)

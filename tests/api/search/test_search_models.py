@@ -129,7 +129,7 @@ def test_commands(folder, tmp_path, capsys, caplog, monkeypatch):
     page = tmp_path / "found.html"
     query = [str(out), "--clip", f"{videos}/a.mp4@2-6"]
     assert search_command.main([*query, "--json", "--html", str(page), "--thumbnails", str(tmp_path / "t")]) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)["results"]
     assert told[0]["rank"] == 1 and told[0]["video"] == str(videos / "a.mp4") and told[0]["start"] <= 2
     assert page.read_text().count("<img") == len(told) == len(list((tmp_path / "t").glob("*.jpg")))
     assert f"{(videos / 'a.mp4').as_uri()}#t={told[0]['start']:g}," in page.read_text()

@@ -192,3 +192,17 @@ def test_files_outside_are_refused(address: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{address}/{path}")
     assert caught.value.code in (403, 404)
+
+
+@pytest.mark.parametrize("name", ["mmpt-upload", "mmpt-picture"])
+def test_the_label_of_a_box_covers_nothing_and_its_text_has_room(page: Any, name: str) -> None:
+    open_tab(page, "Search")
+    page.locator(f"#{name} .icon-wrap").wait_for()
+    label, icon, box = (page.locator(f"#{name}{place}").first.bounding_box() for place in (" label", " .icon-wrap", ""))
+    end = page.locator(f"#{name} button .wrap").evaluate("""element => {
+        const range = document.createRange();
+        range.selectNodeContents(element);
+        return Math.max(...Array.from(range.getClientRects(), (each) => each.bottom));
+    }""")
+    assert label["y"] + label["height"] <= icon["y"]
+    assert end <= box["y"] + box["height"] - 8

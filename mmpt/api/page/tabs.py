@@ -48,7 +48,7 @@ def _chooser(gradio: Any, contents: Contents, copies: Path, player: list[Any]) -
     most = contents.limits
     demo = gradio.Dropdown(list(contents.demo), value=None, label="Pick a video", visible=bool(contents.demo))
     label = f"{'or upload' if contents.demo else 'Upload'} one (at most {most.upload_mb} MB, {most.seconds:.0f} s)"
-    upload = gradio.File(label=label, height=140, elem_id="mmpt-upload")
+    upload = gradio.File(label=label, height=160, elem_id="mmpt-upload")
 
     def uploaded(path: str) -> Any:
         for chosen in handlers.choose(contents, copies, path, Path(path).name, most.seconds):

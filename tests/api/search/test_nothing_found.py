@@ -34,4 +34,4 @@ def test_why_nothing_is_found_is_said_everywhere(tmp_path, content, words, why, 
         assert search_command.main(given) == 0
         said = capsys.readouterr()
         assert said.err.startswith("nothing found: ") and why in said.err and why in page.read_text()
-        assert not more or json.loads(said.out) == []
+        assert not more or json.loads(said.out)["results"] == []

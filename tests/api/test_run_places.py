@@ -19,11 +19,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("project")
     (project / "runs").mkdir()
     write_model(project / "runs", "MMFusionSeparate").rename(project / "runs" / "vtt")
-    shutil.copytree(Path(__file__).parents[1] / "data" / "tiny_bert", project / "data" / "demo" / "bert")
+    shutil.copytree(Path(__file__).parents[1] / "data" / "tiny_bert", project / "data" / "places" / "bert")
     shutil.move(project / "runs" / "feat", project / "data" / "feat")
     run = project / "runs" / "vtt"
     config = OmegaConf.load(run / "config.yaml")
-    config.dataset.bert_name, config.dataset.vfeat_dir = "data/demo/bert", "data/feat"
+    config.dataset.bert_name, config.dataset.vfeat_dir = "data/places/bert", "data/feat"
     config = OmegaConf.merge(config, {"fairseq": {"checkpoint": {"save_dir": "runs/vtt/"}}})
     OmegaConf.save(config, run / "config.yaml")
     tested = {"fairseq": {"common_eval": {"path": "runs/vtt/checkpoint_best.pt"}}, "eval": {"save_path": "runs/test"}}
@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_the_same_from_every_folder(
     project: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "data" / "demo" / "bert").mkdir(parents=True)  # another project's, not the run's
+    (tmp_path / "data" / "places" / "bert").mkdir(parents=True)  # another project's, not the run's
     monkeypatch.chdir(project)
     here = VideoTextPipeline.from_pretrained(source, device="cpu")
     monkeypatch.chdir(tmp_path)
@@ -53,7 +53,7 @@ def test_a_run_that_was_moved_says_where_it_was_looked_for(
 ) -> None:
     moved = shutil.copytree(project / "runs" / "vtt", tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"data/demo/bert is not in the working directory {tmp_path}\. Work in"):
+    with pytest.raises(ConfigError, match=rf"data/places/bert is not in the working directory {tmp_path}\. Work in"):
         VideoTextPipeline.from_pretrained(moved)
     again = shutil.copytree(project / "runs" / "vtt", tmp_path / "other" / "runs" / "vtt")
     with pytest.raises(ConfigError, match=rf"{tmp_path} nor in {tmp_path / 'other'}\..*-o dataset\.bert_name=FOLDER"):

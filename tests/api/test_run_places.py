@@ -58,5 +58,5 @@ def test_a_run_that_was_moved_says_where_it_was_looked_for(
     again = shutil.copytree(project / "runs" / "vtt", tmp_path / "other" / "runs" / "vtt")
     with pytest.raises(ConfigError, match=rf"{tmp_path} nor in {tmp_path / 'other'}\..*-o dataset\.bert_name=FOLDER"):
         VideoTextPipeline.from_pretrained(again)
-    given = [f"dataset.bert_name={project / 'data' / 'demo' / 'bert'}"]
+    given = [f"dataset.bert_name={project / 'data' / 'places' / 'bert'}"]
     assert VideoTextPipeline.from_pretrained(moved, overrides=given, device="cpu").dim is not None

@@ -1,6 +1,7 @@
 """Take the pictures of docs/page.md: the page with the models of ``make demo``, in headless Chromium.
 
-    python scripts/docs/screenshots.py --index my_index --videos data/demo/videos
+    mmpt index data/demo/videos --model runs/demo/vtt --output runs/demo_index
+    python scripts/docs/screenshots.py --index runs/demo_index
 
 Run it in the folder in which ``make demo`` was run. Needs playwright (the ``dev`` extra) and Chromium.
 """
@@ -49,7 +50,8 @@ def served(options: argparse.Namespace) -> Iterator[str]:
 
 def pick(page: Any, video: str) -> None:
     """Pick a demo video and wait until it can be played."""
-    page.get_by_label("Pick a video").click()
+    # of many videos the list shows only some, until a part of the name is typed
+    page.get_by_label("Pick a video").press_sequentially(video)
     page.get_by_role("option", name=video).click()
     page.wait_for_function("document.querySelector('#mmpt-player video')?.readyState >= 2")
 

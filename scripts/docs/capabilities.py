@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from mmpt.api.capability import CALLS, ROWS, SYSTEMS, rows_with
 from mmpt.utils.files import REPOSITORY, atomic_open
 

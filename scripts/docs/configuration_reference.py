@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from mmpt.utils.files import REPOSITORY, atomic_open
 from mmpt.utils.registry import known_names, resolve, resolve_class
 from mmpt.utils.registry_table import TABLE

@@ -19,6 +19,8 @@ from typing import Any
 
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from mmpt.utils.files import REPOSITORY
 
 SIZE = {"width": 1280, "height": 900}

@@ -23,12 +23,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "scripts" / "video_feature_extractor" / "extract.py"
 
 
-def load_script() -> ModuleType:
+def load_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("extract_for_faults", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.__dict__["build_encoder"] = lambda *_, **__: Levels()
+    monkeypatch.setattr("mmpt_cli.extract_features.build_encoder", lambda *_, **__: Levels())
     return module
 
 
@@ -201,7 +201,7 @@ def test_the_process_ends_although_a_decoder_still_hangs(tmp_path):
     assert "done 2, skipped 0, failed 1" in done.stdout and "failed: b: " in done.stdout
 
 
-def test_what_is_no_video(tmp_path, capsys):
+def test_what_is_no_video(tmp_path, capsys, monkeypatch):
     """Pipes, files of no bytes or other content, a broken link: named and counted, past the limit a failure."""
     videos = write_videos(tmp_path / "videos", "ab")
     os.mkfifo(videos / "pipe.mp4")
@@ -215,7 +215,7 @@ def test_what_is_no_video(tmp_path, capsys):
     )
     arguments = ["--videos", str(videos), str(tmp_path / "list.csv"), "--fdir", str(tmp_path / "out")]
     arguments += ["--quiet", "--workers", "1"]
-    main = load_script().main
+    main = load_script(monkeypatch).main
     assert main(arguments) == 1
     told = capsys.readouterr()
     assert "done 2, skipped 0, failed 7" in told.out and "78% of the videos failed" in told.err
@@ -234,9 +234,11 @@ def test_what_is_no_video(tmp_path, capsys):
     assert main([*arguments, "--max-failed", "0.8"]) == 0
 
 
-def test_an_impossible_time_out_is_refused(tmp_path, capsys):
+def test_an_impossible_time_out_is_refused(tmp_path, capsys, monkeypatch):
     for seconds in ("0", "-1", "nan"):
-        assert load_script().main(["--videos", ".", "--fdir", str(tmp_path), "--video-timeout", seconds]) == 2
+        assert (
+            load_script(monkeypatch).main(["--videos", ".", "--fdir", str(tmp_path), "--video-timeout", seconds]) == 2
+        )
         assert "--video-timeout" in capsys.readouterr().err
 
 

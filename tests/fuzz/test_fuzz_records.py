@@ -29,7 +29,7 @@ from mmpt.modules.vectorpool import VectorIndex
 from mmpt.processors.youcook_captioning import YoucookNLGMetaProcessor
 from mmpt.store.caption_files import deduplicate_file
 from mmpt.store.extraction import extract_features
-from mmpt.store.extraction_manifest import Manifest, read_provenance
+from mmpt.store.extraction_manifest import Manifest, read_entries, read_provenance
 from mmpt.store.feature_shards import shard_split, write_shard_map
 from mmpt.store.features import FeatureStore, ShardedFeatureStore
 from mmpt.store.video_list import VideoItem
@@ -58,6 +58,7 @@ class Never:
 def manifest(file: Path, _: Path) -> None:
     content = file.read_bytes()
     read_provenance(file.parent)
+    read_entries(file.parent)
     Manifest(file.parent, SETTINGS)
     for leftover in file.parent.glob("manifest.*"):
         leftover.unlink()
@@ -73,6 +74,7 @@ def manifest(file: Path, _: Path) -> None:
 def journal(file: Path, _: Path) -> None:
     (file.parent / "manifest.json").unlink(missing_ok=True)
     read_provenance(file.parent)
+    read_entries(file.parent)
     Manifest(file.parent, SETTINGS)
 
 

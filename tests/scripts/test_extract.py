@@ -343,7 +343,7 @@ def test_bad_lists_name_the_place(tmp_path, text, message):
 
 
 def test_missing_source_and_ignored_files(tmp_path, videos):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such video, folder"):
         find_videos([tmp_path / "absent"])
     (videos / "notes.txt").write_text("x")
     (videos / "._a.mp4").write_text("x")

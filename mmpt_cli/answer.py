@@ -33,7 +33,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt answer",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file")
     parser.add_argument("question", metavar="QUESTION", help="in quotes")

@@ -34,9 +34,7 @@ _OPEN = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = Parser(
-        prog="mmpt app", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt app", description=__doc__, epilog=_EXAMPLE)
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="[NAME=]SOURCE", help="a model; may be repeated")
     add("--index", action="append", default=[], metavar="[NAME=]DIR", help="an index of mmpt index; may be repeated")
@@ -49,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--demo-videos", metavar="DIR", help="folder of videos to pick from")
     add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
+    add("--s3d-weights", metavar="FILE", help="local copy of s3d_howto100m.pth, for models of S3D features")
     add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the models")
     server = parser.add_argument_group("server")
     add = server.add_argument
@@ -119,7 +118,7 @@ def _contents(options: argparse.Namespace, uploads: Path) -> "Contents":
     from mmpt.api.page.shelf import Shelf
     from mmpt.store.video_list import VIDEO_SUFFIXES
 
-    loading = {"device": options.device, "overrides": options.override}
+    loading = {"device": options.device, "s3d_weights": options.s3d_weights, "overrides": options.override}
     models, failures = load_models(named_sources(options.model), **loading)
     sources = named_sources(options.index, "--index")
     roots = named_roots(options.index_root, list(sources))

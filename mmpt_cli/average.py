@@ -32,9 +32,7 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt average", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt average", description=__doc__, epilog=_EXAMPLE)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--inputs", nargs="+", metavar="FILE", help="the checkpoints")
     which.add_argument("--last", type=int, metavar="N", help="the last N numbered checkpoints of --folder")

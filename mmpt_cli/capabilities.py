@@ -28,7 +28,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt capabilities",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("call", nargs="?", metavar="CALL", help="only this one, as answer or encode_text")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

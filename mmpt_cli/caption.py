@@ -27,7 +27,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt caption",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_videos(parser)
     add_model_arguments(parser)

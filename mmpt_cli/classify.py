@@ -40,7 +40,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt classify",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_videos(parser)
     add_label_arguments(parser)

@@ -31,9 +31,7 @@ Exit codes: 0 done, 2 the message says what is wrong, 130 interrupted.
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = Parser(
-        prog="mmpt convert", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt convert", description=__doc__, epilog=_EXAMPLE)
     parser.add_argument("source", metavar="SOURCE", help="the checkpoint; of TensorFlow's its prefix, as model.ckpt")
     parser.add_argument("output", metavar="OUT", help="the .safetensors file to write, or a folder")
     parser.add_argument("--model-config", metavar="YAML", help="check against, and write as, the model of this job")

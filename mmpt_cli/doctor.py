@@ -35,7 +35,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt doctor",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser

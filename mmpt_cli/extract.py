@@ -1,6 +1,5 @@
 """Extract features, frames or segments of many videos, for training and tests."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -34,7 +33,6 @@ def build_parser() -> Parser:
         prog="mmpt extract",
         description=f"{__doc__}\n\n{kinds}",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=list(KINDS), help="what to extract; mmpt extract KIND --help tells its options")
     return parser

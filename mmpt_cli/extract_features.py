@@ -23,9 +23,7 @@ __all__ = ["build_parser", "main"]
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; flags of the published script keep their names."""
-    parser = Parser(
-        prog="mmpt extract features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt extract features", description=__doc__)
     add_video_arguments(parser, "--vdir")
     add = parser.add_argument
     add("--fdir", required=True, help="folder for <id>.npy and manifest.json")

@@ -21,9 +21,7 @@ __all__ = ["build_parser", "main"]
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt extract frames", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt extract frames", description=__doc__)
     default = FrameExtractionOptions()
     add_video_arguments(parser, "--path")
     add = parser.add_argument

@@ -22,9 +22,7 @@ __all__ = ["build_parser", "main"]
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt extract segments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt extract segments", description=__doc__)
     default = SegmentExtractionOptions
     add_video_arguments(parser)
     add = parser.add_argument

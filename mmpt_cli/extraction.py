@@ -18,6 +18,7 @@ __all__ = [
     "add_videos_per_shard",
     "check_arguments",
     "exit_code",
+    "judged",
     "refuse_unused",
     "report",
     "videos_of",
@@ -140,13 +141,15 @@ def report(
         names = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
         names = names.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
         print(f"  left out: {len(left_out)} files that do not look like videos: {names}")
-    if summary.failed_fraction > max_failed:
-        print(
-            f"error: {summary.failed_fraction:.0%} of the {what} failed, --max-failed is {max_failed:.0%}",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return judged(summary.failed_fraction, max_failed, what)
+
+
+def judged(failed: float, max_failed: float, what: str = "videos") -> int:
+    """Return the exit code of a run of which the share ``failed`` failed: 1, with a line, for more than may; else 0."""
+    if failed <= max_failed:
+        return 0
+    print(f"error: {failed:.0%} of the {what} failed, --max-failed is {max_failed:.0%}", file=sys.stderr)
+    return 1
 
 
 def exit_code(command: Callable[[], int], as_json: bool = False) -> int:

@@ -33,7 +33,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt figures",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="figures", metavar="KIND", required=True)
     curves = _kind(kinds, "curves", _curves, "loss over updates, from the log.txt of trainings")

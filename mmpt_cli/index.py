@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.utils.errors import DataError, MMPTError
-from mmpt_cli.extraction import check_arguments, exit_code
+from mmpt_cli.extraction import check_arguments, exit_code, judged
+from mmpt_cli.models import add_model_arguments, load
 from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
@@ -30,12 +31,9 @@ _EXAMPLE = """examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        "mmpt index", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("mmpt index", description=__doc__, epilog=_EXAMPLE)
     add = parser.add_argument
     add("folders", nargs="+", metavar="FOLDER", help="folders of videos, all levels below; else one index")
-    add("--model", metavar="SOURCE", help="YAML of a job, run folder, folder of save_pretrained, or hub id")
     add("--output", metavar="DIR", help="the index: made, or brought up to date")
     add("--clip-seconds", metavar="SECONDS", type=float, default=4.0, help="length of a clip (4)")
     add(
@@ -51,7 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=120,
         help="shorter side of thumbnails; 0: none (120)",
     )
-    add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
     add(
         "--workers",
         metavar="N",
@@ -59,7 +56,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=2,
         help="videos under way at a time: the model has one while others are decoded (2)",
     )
-    add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
     add(
         "--max-failed",
         metavar="SHARE",
@@ -74,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--compact", action="store_true", help="free the room of videos that are gone")
     add("--json", action="store_true", help="print one JSON document")
     add("--quiet", action="store_true", help="no progress bar")
+    add_model_arguments(parser, required=False)
     return parser
 
 
@@ -100,10 +97,9 @@ def _index(options: argparse.Namespace) -> int:
     if not options.model or not options.output:
         raise MMPTError("--model and --output are needed: mmpt index FOLDER --model SOURCE --output DIR")
     check_arguments(options)
-    from mmpt.api.pipeline import VideoTextPipeline
     from mmpt.api.search import index_folder
 
-    pipeline = VideoTextPipeline.from_pretrained(options.model, device=options.device, overrides=options.override)
+    pipeline = load(options)
     with _progress(not options.quiet and sys.stderr.isatty()) as tell:
         summary = index_folder(
             pipeline,
@@ -117,13 +113,7 @@ def _index(options: argparse.Namespace) -> int:
             on_progress=tell,
         )
     print(json.dumps(summary.as_dict(), indent=2) if options.json else summary.describe())
-    if summary.failed_fraction > options.max_failed:
-        print(
-            f"error: {summary.failed_fraction:.0%} of the videos failed, --max-failed is {options.max_failed:.0%}",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return judged(summary.failed_fraction, options.max_failed)
 
 
 @contextmanager

@@ -34,9 +34,7 @@ interrupted (its process is gone without a word: the launcher's command goes on 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt jobs", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt jobs", description=__doc__, epilog=_EXAMPLE)
     parser.add_argument("project", help="project YAML, or the YAML of one job")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
     parser.add_argument("--only", nargs="+", default=[], metavar="JOB", help="names of jobs, with or without .yaml")

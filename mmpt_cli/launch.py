@@ -41,7 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt launch",
         description="Run the jobs of a project YAML, in the order of their dependencies, or one job's YAML.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("yamls", help="project or job YAML; several are separated by commas and run one after another")
     parser.add_argument(

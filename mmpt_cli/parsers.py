@@ -13,12 +13,15 @@ _WRONG_USAGE = 2
 class Parser(argparse.ArgumentParser):
     """A parser that takes no shortened options: one that is added later must not change what a script says.
 
+    Descriptions and examples are printed as they are written.
+
     Attributes:
         words: what was or is to be parsed, by this parser or one after it.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **{"allow_abbrev": False, **named})
+        ours = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*given, **{**ours, **named})
         self.words: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -39,9 +39,7 @@ Several processes share the test set where a launcher starts them, here two on t
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt predict", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt predict", description=__doc__, epilog=_EXAMPLE)
     parser.add_argument("config", help="YAML of a test")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key")
     parser.add_argument(

@@ -26,9 +26,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt report", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt report", description=__doc__, epilog=_EXAMPLE)
     add_folder_arguments(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="the page to write")
     parser.add_argument("--videos", metavar="DIR", help="folder of video files, for pictures of the examples")

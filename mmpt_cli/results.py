@@ -25,9 +25,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        prog="mmpt results", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt results", description=__doc__, epilog=_EXAMPLE)
     add_folder_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

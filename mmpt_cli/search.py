@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from mmpt.utils.errors import MMPTError
 from mmpt.utils.times import clocks
-from mmpt_cli.extraction import exit_code
+from mmpt_cli.models import add_model_arguments, loading_options
 from mmpt_cli.parsers import Parser
+from mmpt_cli.run_folders import exit_code
 
 if TYPE_CHECKING:
     from mmpt.api.search import SearchHit
@@ -34,9 +35,7 @@ With --json: index, model, query (of text, clip or image), results[] of rank and
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parser = Parser(
-        "mmpt search", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("mmpt search", description=__doc__, epilog=_EXAMPLE)
     add = parser.add_argument
     add("index", metavar="DIR", help="the index")
     add("text", nargs="?", help="what to look for")
@@ -46,14 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--per-video", metavar="N", type=int, help="at most so many of each video")
     add("--min-score", metavar="COSINE", type=float, help="cosine that a result must have, -1 to 1")
     add("--every-clip", action="store_true", help="do not merge overlapping clips of a video")
-    add("--model", metavar="SOURCE", help="the index's model, where it is now")
-    add("--device", help="cpu, cuda or cuda:N; by default a GPU if there is one")
-    add("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="set a config key of the model")
     add("--root", action="append", metavar="DIR", help="where an indexed folder is now; once for each, in order")
     add("--thumbnails", metavar="DIR", help="write the results' pictures here, 01.jpg and so on")
     add("--html", metavar="FILE", help="write a page of the results")
     add("--json", action="store_true", help="print one JSON document")
     add("--quiet", action="store_true", help="no warnings")
+    add_model_arguments(parser, required=False, what="the index's model, where it is now")
     return parser
 
 
@@ -70,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     from mmpt.api.search import ClipIndex
 
     index = ClipIndex.open(options.index, roots=options.root)
-    index.load_model(options.model, device=options.device, overrides=options.override)
+    index.load_model(options.model, **loading_options(options))
     for root in index.roots:
         if not root.is_dir():
             logger.warning("warning: %s is not there any more; say where its videos are now: --root DIR", root)

@@ -45,7 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mmpt segment",
         description=__doc__,
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_videos(parser)
     add_label_arguments(parser, "; a model that was trained to tell classes needs none")

@@ -26,9 +26,7 @@ Exit codes: 0 done, 1 a file that is there is not what it should be, 2 the messa
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = Parser(
-        prog="mmpt weights", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="mmpt weights", description=__doc__, epilog=_EXAMPLE)
     parser.set_defaults(run=_list, system=None)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     actions = parser.add_subparsers(title="actions", metavar="list | verify | fetch")

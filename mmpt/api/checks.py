@@ -94,7 +94,7 @@ def check_overrides(overrides: Any) -> list[str]:
         ConfigError: if they are no list of strings.
     """
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
-        raise ConfigError(f"overrides is a list of 'key.sub=value', such as ['model.bert_name=x'], not {overrides!r}")
+        raise ConfigError(f"overrides is a list of 'key.sub=value', such as ['dataset.bert_name=x'], not {overrides!r}")
     found = list(overrides)
     wrong = next((one for one in found if not isinstance(one, str)), None)
     if wrong is not None:

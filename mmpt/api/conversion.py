@@ -129,9 +129,8 @@ def convert_to_folder(
     layouts: list[str] = []
     # With its folder: a name alone would be looked up where the job writes its own.
     place = find_model(model_config, os.path.abspath(resolve_path(source)), overrides)
-    pipeline = VideoTextPipeline(
-        load_model(place, lambda state: layouts.append(_layout_of(state))), str(model_config), folder=place.folder
-    )
+    loaded = load_model(place, lambda state: layouts.append(_layout_of(state)))
+    pipeline = VideoTextPipeline(loaded, str(model_config))
     pipeline.save_pretrained(folder, licence=licence, metrics={})
     state = pipeline.model.state_dict()
     return _conversion(source, folder, layouts[0], state, type(pipeline.model).__name__, pipeline.load_report)

@@ -64,8 +64,7 @@ class Loaded:
     tokenizer: Any
     aligner: Any
     report: LoadReport
-    saved: bool = False
-    facts: CardFacts = field(default_factory=CardFacts)
+    place: Place
 
 
 def find_model(
@@ -134,7 +133,7 @@ def load_model(place: Place, seen: Callable[[Mapping[str, Tensor]], None] | None
     report = load_into(model, state, source=str(place.weights))
     frames = reads_frames(settings)
     aligner = build("aligner", str(settings.dataset.aligner), settings.dataset) if frames else Aligner(settings.dataset)
-    return Loaded(settings, model.eval(), _tokenizer_of(settings.dataset), aligner, report, place.saved, place.facts)
+    return Loaded(settings, model.eval(), _tokenizer_of(settings.dataset), aligner, report, place)
 
 
 def reads_frames(config: DictConfig) -> bool:

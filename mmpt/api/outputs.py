@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Answer", "ClipVectors", "Hit", "Label", "Span", "Timeline", "VideoClip"]
+__all__ = ["Answer", "ClipVectors", "Hit", "Label", "Plain", "Span", "Timeline", "VideoClip"]
 
 
 class VideoClip(NamedTuple):
@@ -21,56 +21,49 @@ class VideoClip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Label:
+class Plain:
+    """A record of plain values."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON takes them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Label(Plain):
     """A label of a video: its score as the model gives it, and its probability among the labels that were asked for."""
 
     label: str
     score: float
     probability: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Plain):
     """An answer to a question, with its score and its probability among those that were compared."""
 
     text: str
     score: float
     probability: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Hit:
+class Hit(Plain):
     """A video that a query found: its place in what was searched, what it is called, and its score."""
 
     index: int
     video: str
     score: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Span:
+class Span(Plain):
     """Seconds of a video that have one label; ``score`` is the label's mean score in them."""
 
     start: float
     end: float
     label: str
     score: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ Shapes: N videos, M texts, L labels, T parts of a video, H hidden.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -59,14 +58,12 @@ class VideoTextPipeline:
         dim: H, the width of its vectors; None where it has none.
     """
 
-    def __init__(
-        self, loaded: Loaded, source: str, *, encoder_weights: FilePath | None = None, folder: Path | None = None
-    ) -> None:
+    def __init__(self, loaded: Loaded, source: str, encoder_weights: FilePath | None = None) -> None:
         self.model: nn.Module = loaded.model
         self.config: DictConfig = loaded.config
         self.tokenizer, self.aligner = loaded.tokenizer, loaded.aligner
-        self.source, self.folder = source, folder
-        self.load_report, self.saved, self.facts = loaded.report, loaded.saved, loaded.facts
+        self.source, self.load_report = source, loaded.report
+        self.folder, self.saved, self.facts = loaded.place.folder, loaded.place.saved, loaded.place.facts
         self.system: str = system_of(self.model)
         self.calls: frozenset[str] = calls_of(self.model)
         self.dim: int | None = vector_width(self.model) if "encode_video" in self.calls else None
@@ -106,7 +103,7 @@ class VideoTextPipeline:
         """
         place = find_model(source, checkpoint, overrides, revision)
         weights = s3d_weights if s3d_weights is not None else saved_encoder(place)
-        pipeline = cls(load_model(place), str(source), encoder_weights=weights, folder=place.folder)
+        pipeline = cls(load_model(place), str(source), weights)
         return pipeline.to(pick_device(device))
 
     @property

@@ -6,10 +6,11 @@ are not made up: what is here is told by what it holds.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmpt.api.outputs import Plain
 from mmpt.modules.visual_tokenizer import load_visual_tokenizer
 from mmpt.utils.errors import CheckpointError, DataError, MMPTError, nearest
 from mmpt.utils.files import file_sha256, read_json
@@ -35,7 +36,7 @@ _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
-class WeightFile:
+class WeightFile(Plain):
     """A published file, or files that belong together.
 
     Attributes:
@@ -70,13 +71,9 @@ class WeightFile:
     sha256: list[str] | None = None
     licence: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(Plain):
     """A file that is here: what it is, and what is wrong with it, if anything (``fault``)."""
 
     name: str
@@ -87,10 +84,6 @@ class Checked:
     tensors: int | None = None
     parameters: int | None = None
     fault: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
-        return asdict(self)
 
 
 def published() -> list[WeightFile]:

@@ -64,7 +64,6 @@ def _fill(folder: Path, videos: range, dim: int, exact_up_to: int) -> dict[str, 
 def _add_until_killed(folder: Path, videos: range, dim: int) -> None:
     with writing_index(folder) as writer:
         for video in videos:
-            print(video, flush=True)
             _add(writer, range(video, video + 1), dim)
 
 
@@ -143,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         figures = _measure(Path(temporary, "index"), options)
+    for way in ("batched", "single"):
+        figures[f"{way}_ratio"] = figures[f"search_{way}_per_second"] / figures[f"exact_{way}_per_second"]
     print("\n".join(_rows(figures)))
     if options.json:
         write_json(options.json, figures)

@@ -212,6 +212,7 @@ def worker(rank: int, folder: Path, ports: list[int]) -> None:
 
         def joined(call: Callable[[int], None] = call, port: int = port) -> None:
             with run_of(rank, 3, port):
+                synchronize()  # torch cannot join another group after one that ended while this process was joining it
                 call(rank)
 
         found[name] = caught(joined)

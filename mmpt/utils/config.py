@@ -4,7 +4,10 @@ Merge order: included files, the file itself, the project's ``task_group`` secti
 (:mod:`mmpt.launch.project`), then ``-o key.sub=value`` of the command line.
 """
 
+import copy
+import functools
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -60,7 +63,7 @@ def read_yaml(path: str | os.PathLike[str], _seen: tuple[Path, ...] = ()) -> Dic
         raise ConfigError(f"{path}: a config is a mapping of keys to values, this file holds something else")
     config, parents = content, _includes(content, path)
     merged = OmegaConf.create()
-    for parent in parents:
+    for parent in parents:  # each is this call's own, and is merged without a copy
         found = resolve_path(parent)
         if not os.path.exists(found) and os.path.exists(file.parent / parent):
             found = file.parent / parent
@@ -74,10 +77,14 @@ def read_yaml(path: str | os.PathLike[str], _seen: tuple[Path, ...] = ()) -> Dic
 
 def _read_plain(file: Path) -> DictConfig | ListConfig:
     """Read one file; ConfigError, which does not name it, if its aliases unfold to more than any config holds."""
-    text = file.read_text(encoding="utf-8")
+    return copy.deepcopy(_parsed(file.read_text(encoding="utf-8")))
+
+
+@functools.lru_cache(maxsize=512)  # the jobs of a project include the same few files again and again
+def _parsed(text: str) -> DictConfig | ListConfig:
     if "*" in text and _unfolded(yaml.compose(text, yaml.SafeLoader), {}) > _MOST_VALUES:
         raise ConfigError(f"its aliases unfold to more than {_MOST_VALUES} values, or hold themselves; write them out")
-    return OmegaConf.load(file)
+    return OmegaConf.load(io.StringIO(text))
 
 
 def _unfolded(node: yaml.Node | None, known: dict[int, float]) -> float:
@@ -109,12 +116,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _merge(base: DictConfig, over: DictConfig, file: Path) -> DictConfig:
+    """Merge ``over`` into ``base``, which is changed, and return it."""
     try:
-        merged = OmegaConf.merge(base, over)
+        base.merge_with(over)
     except _NO_CONFIG as error:
         raise ConfigError(f"{file}: cannot be merged over what it includes: {error}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
+    return base
 
 
 def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:

@@ -7,7 +7,6 @@ from typing import Any
 
 from mmpt.api.saving import save_folder
 from mmpt.utils.errors import CheckpointError
-from mmpt.utils.extras import require
 
 __all__ = ["download", "push"]
 
@@ -21,9 +20,10 @@ def download(repo_id: str, revision: str | None = None) -> Path:
     Raises:
         CheckpointError: if it cannot be had; names what was looked for.
     """
-    hub = require("huggingface_hub", "app")
+    import huggingface_hub  # it comes with transformers
+
     try:
-        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES))
+        return Path(huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES))
     except Exception as error:  # the client raises many kinds, of its HTTP library too
         at = "" if revision is None else f" at revision {revision}"
         raise CheckpointError(
@@ -38,7 +38,9 @@ def push(pipeline: Any, repo_id: str, private: bool, token: str | None, saving: 
     Raises:
         CheckpointError: if the hub refuses.
     """
-    client = require("huggingface_hub", "app").HfApi(token=token)
+    import huggingface_hub
+
+    client = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / repo_id.rpartition("/")[2]
         save_folder(pipeline, saved, **saving, name=repo_id)

@@ -107,7 +107,8 @@ class ClipTextMetaProcessor(MetaProcessor):
                     skips.add("without frames" if self.options.frame_path else "without features", video)
                     continue
                 self.data.append((video, text))
-                slots.add(len(text.options) if isinstance(text, Choice) else 0)
+                if isinstance(text, Choice):
+                    slots.add(len(text.options))
             skips.close(listed)
         if len(slots) > 1:  # questions with fewer options than others are filled up
             self.data = [(video, choice._replace(slots=max(slots))) for video, choice in self.data]

@@ -160,7 +160,7 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
         return self.options.tfeat_dir
 
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
-        split, listed = shard_split(self.options), set(ids)
+        split, listed = shard_split(self.options), frozenset(ids)
         vfeat_dir = resolve_path(self.options.vfeat_dir or "")
         shards = read_shard_map(str(vfeat_dir), split)
         # A map may name a video twice, with the same features: the first place counts, which is added last.
@@ -219,9 +219,12 @@ class _VideoGroups(How2MetaProcessor):
         size = read_options(config, GroupOptions).num_video_per_batch
         if size < 1:
             raise ConfigError(f"dataset.num_video_per_batch: {size} is not at least 1")
-        self._known = frozenset(self.video_ids)
         with uncollected():
-            self.set_candidates([self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)])
+            self.data: list[Any] = [self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)]
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.video_ids)
 
     def set_candidates(self, candidates: Sequence[Sequence[str]]) -> None:
         """Replace the groups, as after each round of retrieval; their number may change.

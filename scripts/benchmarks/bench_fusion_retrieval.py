@@ -86,17 +86,17 @@ _ANEW = "video and text encoded again for every pair"
 WORKS = (
     *(
         Work(
-            f"fusion-{system.lower()}",
+            f"fusion-{system}",
             "pairs",
-            _test(f"{system}Retrieval"),
-            _anew(f"{system}Retrieval"),
+            _test(name),
+            _anew(name),
             _ANEW,
             **_SIZED,
             tolerance=1e-4,
             least_ratio=3,
             group="evaluation",
         )
-        for system in ("VIOLET", "LAVENDER")
+        for system, name in (("violet", "VIOLETRetrieval"), ("lavender", "LAVENDERTaskSpecificRetrieval"))
     ),
     Work(
         "fusion-rerank",

@@ -34,6 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dim", type=int, help="conv3d: width of a feature (512)")
     add("--fps", type=int, help="hf: frames per second given to an image model (1)")
     add("--pool", help="hf: auto, pooler, cls or mean")
+    add(
+        "--dtype",
+        choices=("fp32", "bf16"),
+        help="s3d: fp32 (default), or bf16: faster where the processor (AMX) or GPU computes in it, at other features: "
+        "compare on your weights first",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--batch_size", "--batch-size", type=int, default=8, help="seconds of video per forward pass (8)")
     add(
@@ -76,6 +82,7 @@ def _run(args: argparse.Namespace) -> int:
         fps=args.fps,
         pool=args.pool,
         device=args.device,
+        dtype=args.dtype,
         l2_normalize=None if args.l2_normalize is None else bool(args.l2_normalize),
     )
     options = ExtractionOptions(

@@ -19,6 +19,7 @@ from mmpt.api.provenance import S3D_WEIGHTS
 from mmpt.api.raw_frames import frame_input, prepare_frames
 from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.modules.s3d import load_s3d
+from mmpt.modules.s3d_inference import S3DInference
 from mmpt.processors.base import AlignerOptions
 from mmpt.utils.checkpoint import LoadReport
 from mmpt.utils.errors import CheckpointError, ConfigError, DataError
@@ -40,7 +41,7 @@ class MMPTModel(nn.Module):
     Args:
         config: the config of a job.
         model: the model that it names; attribute ``model``.
-        video_encoder: S3D, or None where features or frames are given; attribute ``video_encoder``.
+        video_encoder: S3D or S3DInference, or None where features or frames are given; attribute ``video_encoder``.
         l2_normalize: scale features to unit length, as extraction does for the features of training. The published
             snippet left that out, and gave the model inputs that it was not trained on; False computes its numbers.
     """
@@ -243,4 +244,4 @@ def _load_video_encoder(weights: str | os.PathLike[str]) -> nn.Module:
             f"{weights}: no such file. Frames need a local copy of S3D's weights (pretrained_models/README.md): name "
             "it with s3d_weights=FILE. Extracted features do not: s3d_weights=None"
         )
-    return load_s3d(weights)
+    return S3DInference(load_s3d(weights))

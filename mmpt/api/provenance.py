@@ -82,6 +82,7 @@ def build_feature_encoder(
     else:
         options["random_init"] = known.get("random_init")
         options |= {"dim": known.get("dim")} if name == "conv3d" else {}
+        options |= {"dtype": known.get("compute_dtype")} if name == "s3d" else {}
     encoder = build_encoder(name, **options)
     if provenance is not None and (differing := _differing(encoder.provenance(), provenance)):
         told = "; ".join(f"{key} {provenance.get(key)!r}, not {encoder.provenance().get(key)!r}" for key in differing)

@@ -10,7 +10,6 @@ import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +24,6 @@ from mmpt.utils.registry import resolve
 
 __all__ = [
     "FeatureEncoder",
-    "HuggingFaceEncoder",
     "S3DEncoder",
     "SmallConv3dEncoder",
     "build_encoder",
@@ -140,15 +138,22 @@ class FeatureEncoder(ABC):
         return features.cpu().numpy()
 
 
+#: What ``--dtype`` takes.
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
 class S3DEncoder(FeatureEncoder):
     """S3D of HowTo100M: 30 frames of 224 x 224 to 512 values, L2-normalised by default as published.
 
     Args:
         weights: a local ``s3d_howto100m.pth``.
         random_init: seed of random weights instead, for trying out a pipeline.
+        dtype: of the convolutions, ``fp32`` or ``bf16``. bf16 is faster where processor (AMX) or GPU has units for it,
+            and slower elsewhere. Features then differ by far more than rounding from those of fp32, of random weights
+            by 0.5 to 22 % of their length (docs/data.md): compare on your own weights first.
 
     Raises:
-        ConfigError: unless exactly one of the two is given.
+        ConfigError: unless exactly one of weights and seed is given, or if the dtype is neither of the two.
         CheckpointError: if the file is not the weights of S3D.
     """
 
@@ -160,8 +165,10 @@ class S3DEncoder(FeatureEncoder):
         random_init: int | None = None,
         device: str = "cpu",
         l2_normalize: bool = True,
+        dtype: str = "fp32",
     ) -> None:
-        from mmpt.modules.s3d import fold_batch_norms, load_s3d, random_s3d
+        from mmpt.modules.s3d import load_s3d, random_s3d
+        from mmpt.modules.s3d_inference import S3DInference
 
         super().__init__(device, l2_normalize)
         if (weights is None) == (random_init is None):
@@ -169,19 +176,21 @@ class S3DEncoder(FeatureEncoder):
                 "s3d takes either --weights with a local s3d_howto100m.pth or --random-init SEED "
                 "(untrained features, for trying out a pipeline)"
             )
+        if dtype not in _DTYPES:
+            raise ConfigError(f"s3d: --dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
         if weights is not None:
             model = load_s3d(weights)
             self._settings: dict[str, Any] = {"weights_sha256": file_sha256(resolve_path(weights))}
         else:
             model = random_s3d(int(random_init or 0))
             self._settings = {"random_init": int(random_init or 0)}
+        if dtype != "fp32":  # features of fp32 have said nothing so far
+            self._settings["compute_dtype"] = dtype
         self.dim = model.fc.out_features
-        # both together take a second of video in about half the time on a CPU
-        self.model = fold_batch_norms(model).to(self.device)
-        self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.model = S3DInference(model, _DTYPES[dtype]).to(self.device)
 
     def settings(self) -> dict[str, Any]:
-        """Return the hash of the weights file or the seed."""
+        """Return the hash of the weights file or the seed, and the dtype if it is not fp32."""
         return dict(self._settings)
 
     def encode(self, video: Tensor) -> Tensor:
@@ -213,67 +222,6 @@ class SmallConv3dEncoder(FeatureEncoder):
         return self.model(video)
 
 
-class HuggingFaceEncoder(FeatureEncoder):
-    """Any Hugging Face image or video model, by local folder or hub id.
-
-    Image models see ``fps`` frames of each second (default 1), whose vectors are averaged; video models
-    see their own number of frames, spread over the second. CLIP-like models give their image
-    features. The model's own preprocessing file says mean, standard deviation and size; frames are
-    scaled by their shorter side and cut to the central square rather than squeezed.
-
-    Args:
-        model: folder or hub id.
-        fps: frames of each second.
-        pool: ``pooler``, ``cls`` or ``mean`` of the tokens; ``auto`` takes the first of them that the weights have, and
-            is the only choice for CLIP-like models.
-
-    Raises:
-        CheckpointError: if the model cannot be loaded or its weights are incomplete.
-        ConfigError: if the options do not fit the model.
-    """
-
-    name, pad = "hf", "repeat"
-
-    def __init__(
-        self,
-        model: str | None = None,
-        fps: int | None = None,
-        pool: str = "auto",
-        device: str = "cpu",
-        l2_normalize: bool = True,
-    ) -> None:
-        from mmpt.modules.hf_features import config_sha256, load_visual_model
-
-        super().__init__(device, l2_normalize)
-        if not model:
-            raise ConfigError("hf needs --model: a local folder or hub id of an image or video model")
-        if fps is not None and fps < 1:
-            raise ConfigError(f"hf: --fps {fps} is not at least 1 frame per second")
-        self.model = load_visual_model(model, pool).to(self.device)
-        self.fps = int(fps or self.model.clip_frames or 1)
-        if self.model.clip_frames and self.fps != self.model.clip_frames:
-            raise ConfigError(f"{model} takes {self.model.clip_frames} frames per clip; --fps {fps} does not fit")
-        self.size, self.resize = self.model.size, self.model.resize
-        blank = torch.zeros(1, 3, self.fps, self.size, self.size, device=self.device)
-        with torch.inference_mode():
-            self.dim = self.encode(blank).shape[1]
-        self._settings = {
-            **_model_files(model),
-            "revision": self.model.revision,
-            "config_sha256": config_sha256(model),
-            "pool": self.model.pooled_by,
-            **self.model.preprocessing,
-        }
-
-    def settings(self) -> dict[str, Any]:
-        """Return the hub's id and revision or the weights' hashes; those of the config, pooling and preprocessing."""
-        return dict(self._settings)
-
-    def encode(self, video: Tensor) -> Tensor:
-        """Return pooled vectors."""
-        return self.model(video)
-
-
 def build_encoder(name: str, **options: Any) -> FeatureEncoder:
     """Build an encoder of the registry; options that are None keep the encoder's default.
 
@@ -301,11 +249,3 @@ def _limited_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _model_files(model: str) -> dict[str, Any]:
-    """Return the hub id, or the hashes of a local folder's weights: the same whatever the folder is called."""
-    if not os.path.isdir(model):
-        return {"model": model}
-    files = sorted(file for kind in ("*.safetensors", "*.bin") for file in Path(model).glob(kind))
-    return {"weights_sha256": {file.name: file_sha256(file) for file in files}}

@@ -11,22 +11,20 @@ References:
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmpt.utils.errors import CheckpointError, nearest
 from mmpt.utils.files import resolve_path
 from mmpt.utils.weight_files import load_state_dict_file
 
-__all__ = ["S3D", "fold_batch_norms", "load_s3d", "random_s3d"]
+__all__ = ["BLOCKS", "S3D", "Convolution", "Gating", "check_video", "load_s3d", "random_s3d"]
 
 FEATURES = 1024
-# in, b0, (1a, 1b), (2a, 2b), 3b: the widths of each inception block's four branches
-_BLOCKS: dict[str, tuple[int, ...]] = {
+#: in, b0, (1a, 1b), (2a, 2b), 3b: the widths of each inception block's four branches
+BLOCKS: dict[str, tuple[int, ...]] = {
     "mixed_3b": (192, 64, 96, 128, 16, 32, 32),
     "mixed_3c": (256, 128, 128, 192, 32, 96, 64),
     "mixed_4b": (480, 192, 96, 208, 16, 48, 64),
@@ -40,7 +38,7 @@ _BLOCKS: dict[str, tuple[int, ...]] = {
 _WORDS, _WORD_WIDTH, _TEXT_HIDDEN = 66250, 300, 2048
 
 
-class _Convolution(nn.Module):
+class Convolution(nn.Module):
     """Convolution without bias, batch norm, ReLU; a separable one is spatial, then temporal."""
 
     def __init__(
@@ -51,10 +49,10 @@ class _Convolution(nn.Module):
         if self.separable:
             self.conv1 = nn.Conv3d(channels, width, (1, 3, 3), padding=(0, 1, 1), bias=False)
             self.conv2 = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
-            self.bn2: Any = nn.BatchNorm3d(width)
+            self.bn2 = nn.BatchNorm3d(width)
         else:
             self.conv1 = nn.Conv3d(channels, width, kernel, padding=padding, bias=False)
-        self.bn1: Any = nn.BatchNorm3d(width)
+        self.bn1 = nn.BatchNorm3d(width)
 
     def forward(self, video: Tensor) -> Tensor:
         """Convolve, normalise and rectify, spatially and then, if separable, in time."""
@@ -62,7 +60,7 @@ class _Convolution(nn.Module):
         return F.relu(self.bn2(self.conv2(video))) if self.separable else video
 
 
-class _Gating(nn.Module):
+class Gating(nn.Module):
     """Scale each channel by a sigmoid of a linear map of all channels' means (Xie et al., section 4.4)."""
 
     def __init__(self, width: int) -> None:
@@ -81,16 +79,16 @@ class _Inception(nn.Module):
     def __init__(self, widths: tuple[int, ...], gating: bool) -> None:
         super().__init__()
         channels, b0, b1_a, b1_b, b2_a, b2_b, b3_b = widths
-        self.conv_b0 = _Convolution(channels, b0, (1, 1, 1))
-        self.conv_b1_a = _Convolution(channels, b1_a, (1, 1, 1))
-        self.conv_b1_b = _Convolution(b1_a, b1_b, (3, 3, 3))
-        self.conv_b2_a = _Convolution(channels, b2_a, (1, 1, 1))
-        self.conv_b2_b = _Convolution(b2_a, b2_b, (3, 3, 3))
-        self.conv_b3_b = _Convolution(channels, b3_b, (1, 1, 1))
-        self.gating_b0 = _Gating(b0) if gating else nn.Identity()
-        self.gating_b1 = _Gating(b1_b) if gating else nn.Identity()
-        self.gating_b2 = _Gating(b2_b) if gating else nn.Identity()
-        self.gating_b3 = _Gating(b3_b) if gating else nn.Identity()
+        self.conv_b0 = Convolution(channels, b0, (1, 1, 1))
+        self.conv_b1_a = Convolution(channels, b1_a, (1, 1, 1))
+        self.conv_b1_b = Convolution(b1_a, b1_b, (3, 3, 3))
+        self.conv_b2_a = Convolution(channels, b2_a, (1, 1, 1))
+        self.conv_b2_b = Convolution(b2_a, b2_b, (3, 3, 3))
+        self.conv_b3_b = Convolution(channels, b3_b, (1, 1, 1))
+        self.gating_b0 = Gating(b0) if gating else nn.Identity()
+        self.gating_b1 = Gating(b1_b) if gating else nn.Identity()
+        self.gating_b2 = Gating(b2_b) if gating else nn.Identity()
+        self.gating_b3 = Gating(b3_b) if gating else nn.Identity()
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the gated, concatenated branches: (batch, channels, frames, height, width)."""
@@ -136,14 +134,14 @@ class S3D(nn.Module):
         super().__init__()
         self.space_to_depth = space_to_depth
         if space_to_depth:
-            self.conv1 = _Convolution(24, 64, (2, 4, 4), padding=(1, 2, 2))
+            self.conv1 = Convolution(24, 64, (2, 4, 4), padding=(1, 2, 2))
         else:
-            self.conv1 = _Convolution(3, 64, (3, 7, 7), padding=(1, 3, 3))
+            self.conv1 = Convolution(3, 64, (3, 7, 7), padding=(1, 3, 3))
             self.conv1.conv1.stride = (2, 2, 2)
-        self.conv_2b = _Convolution(64, 64, (1, 1, 1))
-        self.conv_2c = _Convolution(64, 192, (3, 3, 3))
-        self.gating: nn.Module = _Gating(192) if gating else nn.Identity()
-        for name, widths in _BLOCKS.items():
+        self.conv_2b = Convolution(64, 64, (1, 1, 1))
+        self.conv_2c = Convolution(64, 192, (3, 3, 3))
+        self.gating: nn.Module = Gating(192) if gating else nn.Identity()
+        for name, widths in BLOCKS.items():
             self.add_module(name, _Inception(widths, gating))
         self.fc = nn.Linear(FEATURES, num_classes)
         self.text_module = _TextModule(num_classes)
@@ -167,10 +165,7 @@ class S3D(nn.Module):
 
     def feature_map(self, video: Tensor) -> Tensor:
         """Return the last feature map, (batch, 1024, frames / 8, height / 32, width / 32), rounded up."""
-        if video.ndim != 5 or video.shape[1] != 3 or any(size % 2 for size in video.shape[2:]):
-            raise ValueError(f"S3D takes (batch, 3, frames, height, width) of even sizes, not {tuple(video.shape)}")
-        if not video.is_floating_point():
-            raise ValueError(f"S3D takes float frames in [0, 1], not {video.dtype}; divide uint8 frames by 255")
+        check_video(video)
         if self.space_to_depth:
             # an even kernel with padding gives one output too many on each axis
             video = self.conv1(_space_to_depth(video))[:, :, 1:, 1:, 1:]
@@ -179,13 +174,21 @@ class S3D(nn.Module):
         video = _max_pool(video, (1, 3, 3), (1, 2, 2))
         video = self.gating(self.conv_2c(self.conv_2b(video)))
         video = _max_pool(video, (1, 3, 3), (1, 2, 2))
-        for name in _BLOCKS:
+        for name in BLOCKS:
             if name == "mixed_4b":
                 video = _max_pool(video, (3, 3, 3), (2, 2, 2))
             elif name == "mixed_5b":
                 video = _max_pool(video, (2, 2, 2), (2, 2, 2))
             video = getattr(self, name)(video)
         return video
+
+
+def check_video(video: Tensor) -> None:
+    """Raise ValueError unless a tensor can be given to S3D: (batch, 3, frames, height, width), float, of even sizes."""
+    if video.ndim != 5 or video.shape[1] != 3 or any(size % 2 for size in video.shape[2:]):
+        raise ValueError(f"S3D takes (batch, 3, frames, height, width) of even sizes, not {tuple(video.shape)}")
+    if not video.is_floating_point():
+        raise ValueError(f"S3D takes float frames in [0, 1], not {video.dtype}; divide uint8 frames by 255")
 
 
 def load_s3d(path: str | os.PathLike[str]) -> S3D:
@@ -215,21 +218,6 @@ def random_s3d(seed: int, num_classes: int = 512) -> S3D:
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{key}".encode()))
             value.normal_(0.0, (2.0 / value[0].numel()) ** 0.5, generator=generator)
     return model.eval().requires_grad_(False)
-
-
-def fold_batch_norms(model: S3D) -> S3D:
-    """Fold each batch norm into the convolution before it, in place; for inference only.
-
-    Outputs differ by rounding alone (about 1e-5 of the largest); the state dict no longer has ``bn`` keys.
-    """
-    for module in model.modules():
-        if isinstance(module, _Convolution):
-            module.conv1 = fuse_conv_bn_eval(module.conv1, module.bn1)
-            module.bn1 = nn.Identity()
-            if module.separable:
-                module.conv2 = fuse_conv_bn_eval(module.conv2, module.bn2)
-                module.bn2 = nn.Identity()
-    return model.requires_grad_(False)
 
 
 def _fresh(num_classes: int) -> S3D:

@@ -231,6 +231,6 @@ TABLE: dict[str, dict[str, Entry]] = {
     "feature_encoder": {
         "s3d": Entry("mmpt.modules.feature_encoders:S3DEncoder"),
         "conv3d": Entry("mmpt.modules.feature_encoders:SmallConv3dEncoder"),
-        "hf": Entry("mmpt.modules.feature_encoders:HuggingFaceEncoder"),
+        "hf": Entry("mmpt.modules.hf_encoder:HuggingFaceEncoder"),
     },
 }

@@ -12,7 +12,7 @@ pre-training              ``{video: [caption, ..]}``
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmpt.processors.annotations import missing_field
 from mmpt.processors.msrvtt_qa import Choice
@@ -26,8 +26,19 @@ _SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)
 #: More answers than any vocabulary holds: a label beyond is damage, not a class.
 _MOST_LABELS = 1_000_000
 
+class Where(NamedTuple):
+    """Where a record stands: the file and its split, and the record; put into words when a message needs them."""
+
+    file: str
+    name: str | int
+
+    def __str__(self) -> str:
+        record = f"record {self.name}" if isinstance(self.name, int) else shown(self.name)
+        return f"{self.file}, {record}" if self.file else record
+
+
 #: Where a record stands, for messages, and the record.
-Record = tuple[str, Mapping[str, Any]]
+Record = tuple[Where, Mapping[str, Any]]
 
 
 class UnusableRecordError(Exception):
@@ -70,14 +81,14 @@ class ClipTextFile:
         records = self.content if key is None else self.content[key]
         if isinstance(records, dict):
             for name, captions in records.items():
-                yield f"{where}, {shown(name)}", {"video": name, "captions": captions}
+                yield Where(where, name), {"video": name, "captions": captions}
             return
         if not isinstance(records, list):
             raise DataError(f"{where}: expected a list of records, found {shown(records)}")
         for number, record in enumerate(records):
             if not isinstance(record, dict):
                 raise DataError(f"{where}, record {number}: expected an object, found {shown(record)}")
-            yield f"{where}, record {number}", record
+            yield Where(where, number), record
 
 
 class Labels:
@@ -123,11 +134,12 @@ def video_of(record: Record) -> str:
     place, fields = record
     if "video" not in fields:
         raise missing_field(place, "key", "video", fields)
-    video = _text(fields["video"], f"{place}: video")
-    try:
-        video.encode()
-    except UnicodeEncodeError as error:  # half of a pair of surrogates
-        raise DataError(f"{place}: video: {shown(video)} is not the id of a video") from error
+    video = _text(fields["video"], place, "video")
+    if not video.isascii():
+        try:
+            video.encode()
+        except UnicodeEncodeError as error:  # half of a pair of surrogates
+            raise DataError(f"{place}: video: {shown(video)} is not the id of a video") from error
     if not video:
         raise DataError(f"{place}: video: is empty")
     return video
@@ -140,8 +152,8 @@ def _retrieval(record: Record, labels: Labels) -> str | list[str]:
         raise missing_field(place, "key", "caption", fields)
     caption = fields["caption"]
     if not isinstance(caption, list):
-        return _needed(_text(caption, f"{place}: caption"), "without a caption")
-    sentences = [_text(sentence, f"{place}: caption {number}") for number, sentence in enumerate(caption)]
+        return _needed(_text(caption, place, "caption"), "without a caption")
+    sentences = [_text(sentence, place, f"caption {number}") for number, sentence in enumerate(caption)]
     sentences = [sentence for sentence in sentences if sentence]
     if not sentences:
         raise UnusableRecordError("without a caption")
@@ -156,7 +168,7 @@ def _pretraining(record: Record, labels: Labels) -> str:
         captions = captions[0] if captions else ""
     if captions is None:
         raise missing_field(place, "key", "caption", fields)
-    return _needed(_text(captions, f"{place}: caption"), "without a caption")
+    return _needed(_text(captions, place, "caption"), "without a caption")
 
 
 def _multiple_choice(record: Record, labels: Labels) -> Choice:
@@ -167,13 +179,13 @@ def _multiple_choice(record: Record, labels: Labels) -> Choice:
     for name in ("answer", "option_0", "option_1"):
         if name not in fields:
             raise missing_field(place, "key", name, fields)
-    options = tuple(_text(fields[name], f"{place}: {name}") for name in names)
+    options = tuple(_text(fields[name], place, name) for name in names)
     answer = fields["answer"]
     if not _is_whole(answer) or not 0 <= answer < len(options):
         raise DataError(f"{place}: answer: {shown(answer)} is not the index of an option, 0 to {len(options) - 1}")
     if not all(options):
         raise UnusableRecordError("with an empty option")
-    return Choice(answer, options, _text(fields.get("question") or "", f"{place}: question"))
+    return Choice(answer, options, _text(fields.get("question") or "", place, "question"))
 
 
 def _open_ended(record: Record, labels: Labels) -> OpenQuestion:
@@ -181,9 +193,9 @@ def _open_ended(record: Record, labels: Labels) -> OpenQuestion:
     for name in ("question", *(() if "answer_text" in fields else ("answer",))):
         if name not in fields:
             raise missing_field(place, "key", name, fields)
-    question = _needed(_text(fields["question"], f"{place}: question"), "without a question")
+    question = _needed(_text(fields["question"], place, "question"), "without a question")
     answer: Any = fields.get("answer")
-    text = _text(fields.get("answer_text") or "", f"{place}: answer_text")
+    text = _text(fields.get("answer_text") or "", place, "answer_text")
     label = -1
     if _is_whole(answer):
         label = answer
@@ -193,7 +205,7 @@ def _open_ended(record: Record, labels: Labels) -> OpenQuestion:
         if label >= 0 and not text and labels.names is not None:
             text = labels.names[label]
     elif answer is not None:
-        text = text or _text(answer, f"{place}: answer")
+        text = text or _text(answer, place, "answer")
     if label < 0:
         label = labels.classes.get(text, -1)
     if label < 0 and not text:
@@ -214,13 +226,13 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _text(value: Any, where: str) -> str:
+def _text(value: Any, place: Where, name: str) -> str:
     """Return text without space around it; a number counts as its digits (answers such as 2)."""
+    if isinstance(value, str):
+        return value.strip()
     if _is_whole(value):
         return str(value)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: expected text, found {shown(value)}")
-    return value.strip()
+    raise DataError(f"{place}: {name}: expected text, found {shown(value)}")
 
 
 def _needed(text: str, otherwise: str) -> str:

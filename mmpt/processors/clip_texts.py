@@ -10,6 +10,7 @@ from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_
 from mmpt.processors.base import PATH_KEYS, MetaProcessor, SplitOptions
 from mmpt.processors.clip_text_files import READERS, ClipTextFile, Labels, Record, UnusableRecordError, video_of
 from mmpt.processors.msrvtt_qa import Choice
+from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.options import read_options
 from mmpt.utils.seeds import DEFAULT_SEED
@@ -76,7 +77,8 @@ class ClipTextMetaProcessor(MetaProcessor):
         if items not in ("retrieval", "pretraining") and len(paths[self.path_key]) > 1:
             raise ConfigError(f"dataset.{self.path_key}: names several files; {items} reads one")
         self.labels: list[str] | None = None
-        self._read(paths, features_of(config))
+        with uncollected():
+            self._read(paths, features_of(config))
         if self.split == "train" and options.data_ratio != 1:
             self.data = few_videos(self.data, options.data_ratio, options.data_ratio_seed)
 
@@ -99,13 +101,14 @@ class ClipTextMetaProcessor(MetaProcessor):
                 try:
                     text = read(record, labels)
                 except UnusableRecordError as reason:
-                    skips.add(str(reason), record[0].removeprefix(f"{path}: "))
+                    skips.add(str(reason), str(record[0]).removeprefix(f"{path}: "))
                     continue
                 if store is not None and video not in store:
                     skips.add("without frames" if self.options.frame_path else "without features", video)
                     continue
                 self.data.append((video, text))
-                slots.add(len(text.options) if isinstance(text, Choice) else 0)
+                if isinstance(text, Choice):
+                    slots.add(len(text.options))
             skips.close(listed)
         if len(slots) > 1:  # questions with fewer options than others are filled up
             self.data = [(video, choice._replace(slots=max(slots))) for video, choice in self.data]
@@ -115,6 +118,14 @@ class ClipTextMetaProcessor(MetaProcessor):
         another = paths["train_path"] and paths["val_path"] and paths["train_path"] != paths["val_path"]
         self.val_holdout = 0.0 if another or file.has("valid") else self.options.val_holdout
         split = "train" if self.split == "valid" and self.val_holdout else self.split
+        if not self.val_holdout:
+            empty = True
+            for record in file.records(split):
+                empty = False
+                yield record
+            if empty:
+                self.in_split([])  # says so
+            return
         keep = self.in_split([video_of(record) for record in file.records(split)])
         yield from (record for record, used in zip(file.records(split), keep, strict=True) if used)
 

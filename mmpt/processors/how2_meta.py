@@ -1,6 +1,7 @@
 """The usable videos of a HowTo100M-style corpus, one by one or in groups (files: :mod:`mmpt.processors.how2`)."""
 
 import functools
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.sampling import usable_clips
 from mmpt.store.features import FeatureStore, read_shard_map
 from mmpt.store.transcripts import TranscriptFile, parse_transcript
+from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
@@ -36,6 +38,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3
+#: A place is one number, which takes little memory: that of the shard times this, and the index in the shard.
+_SHARD = 2**32
 _NO_FEATURES = "without features"
 _NO_CAPTIONS = "without captions"
 _MALFORMED = "with malformed captions"
@@ -77,11 +81,14 @@ class How2MetaProcessor(MetaProcessor):
         self.options = read_options(config, How2Options)
         if not self.options.vfeat_dir:
             raise ConfigError("dataset.vfeat_dir: not set; it names the folder of video features")
-        listed = read_id_list(self.path, self.path_key)
+        with uncollected():
+            self._list(read_id_list(self.path, self.path_key))
+
+    def _list(self, listed: Sequence[str]) -> None:
         ids = list(dict.fromkeys(listed))
         if len(ids) < len(listed):
             logger.warning("%s: %d ids are listed more than once", self.path, len(listed) - len(ids))
-        ids = [name for name, keep in zip(ids, self.in_split(ids), strict=True) if keep]
+        ids = list(itertools.compress(ids, self.in_split(ids)))
         videos = SkipReport(self.path, self.options.max_missing, what="videos")
         captions = SkipReport(self._caption_source or self.path, what="captions")
         self._captions_met = 0
@@ -92,8 +99,8 @@ class How2MetaProcessor(MetaProcessor):
         videos.close(len(ids))
         self.skipped: Counter[str] = videos.counts
         self.dropped: Counter[str] = captions.counts
-        self.video_ids: list[str] = [name for name in ids if name not in faults]
-        self.data = [(item, item) for item in map(self._item, range(len(self.video_ids)), self.video_ids)]
+        self.video_ids: list[str] = [name for name in ids if name not in faults] if faults else ids
+        self.data = self.video_ids
 
     @property
     def _caption_source(self) -> str | None:
@@ -132,6 +139,10 @@ class How2MetaProcessor(MetaProcessor):
                 report.add(reason, name, number)
         return "" if usable else _NONE_INSIDE if len(transcript) else _NO_CAPTIONS
 
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        item = self._item(range(len(self.video_ids))[index], self.video_ids[index])
+        return item, item
+
     def _item(self, index: int, name: str) -> Any:
         return name
 
@@ -149,28 +160,33 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
         return self.options.tfeat_dir
 
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
-        split, listed = shard_split(self.options), set(ids)
+        split, listed = shard_split(self.options), frozenset(ids)
         vfeat_dir = resolve_path(self.options.vfeat_dir or "")
-        self._places: dict[str, tuple[int, int]] = {}
+        shards = read_shard_map(str(vfeat_dir), split)
+        # A map may name a video twice, with the same features: the first place counts, which is added last.
+        self._places: dict[str, int] = {}
+        for shard, names in reversed(shards.items()):
+            last = shard * _SHARD + len(names) - 1
+            self._places.update(zip(reversed(names), range(last, last - len(names), -1), strict=True))
         faults = {}
-        for shard, names in read_shard_map(str(vfeat_dir), split).items():
-            here = [(index, name) for index, name in enumerate(names) if name in listed]
-            # A map may name a video twice, with the same features.
-            here = [(index, name) for index, name in here if self._places.setdefault(name, (shard, index))[0] == shard]
-            if not here:
+        for shard, names in shards.items():
+            numbers = np.fromiter(map(self._places.__getitem__, names), np.int64, len(names)) - shard * _SHARD
+            here = numbers == np.arange(len(names))
+            here &= np.fromiter(map(listed.__contains__, names), bool, len(names))
+            if not here.any():
                 continue
             reasons, clips, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
-            for index, name in here:
+            self._captions_met += int(clips[here].sum())
+            for index in np.flatnonzero(here & ((reasons != "") | (dropped > 0))):
                 if reasons[index]:
-                    faults[name] = reasons[index]
-                self._captions_met += int(clips[index])
+                    faults[names[index]] = reasons[index]
                 if dropped[index]:
-                    report.add(_OUTSIDE, name, int(dropped[index]))
-        return faults | {name: _NO_FEATURES for name in ids if name not in self._places}
+                    report.add(_OUTSIDE, names[index], int(dropped[index]))
+        return faults | dict.fromkeys(itertools.filterfalse(self._places.__contains__, ids), _NO_FEATURES)
 
     def _shard_faults(
         self, video_path: Path, shard_name: str, names: Sequence[str]
-    ) -> tuple[list[str], np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return why each video of a shard cannot be used, or an empty string; its captions and the unusable ones."""
         seconds = _aligned(video_path, names).lengths()
         reasons = np.where(seconds > 0, "", _NO_FEATURES).astype(object)
@@ -186,10 +202,10 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
             reasons[(clips == 0) & (seconds > 0)] = _NO_CAPTIONS
             clips = np.where(seconds > 0, clips, 0)
             dropped = np.where(seconds > 0, clips - count, 0)
-        return reasons.tolist(), clips, dropped
+        return reasons, clips, dropped
 
     def _item(self, index: int, name: str) -> Any:
-        return (name, index, *self._places[name])
+        return (name, index, *divmod(self._places[name], _SHARD))
 
 
 class _VideoGroups(How2MetaProcessor):
@@ -203,8 +219,12 @@ class _VideoGroups(How2MetaProcessor):
         size = read_options(config, GroupOptions).num_video_per_batch
         if size < 1:
             raise ConfigError(f"dataset.num_video_per_batch: {size} is not at least 1")
-        self._items = dict(zip(self.video_ids, (item for item, _ in self.data), strict=True))
-        self.set_candidates([self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)])
+        with uncollected():
+            self.data: list[Any] = [self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)]
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.video_ids)
 
     def set_candidates(self, candidates: Sequence[Sequence[str]]) -> None:
         """Replace the groups, as after each round of retrieval; their number may change.
@@ -215,13 +235,12 @@ class _VideoGroups(How2MetaProcessor):
         groups = [list(group) for group in candidates]
         if not groups or not all(groups):
             raise DataError(f"{self.path}: retrieval gave {'an empty group' if groups else 'no groups'} of videos")
-        unknown = sorted({name for group in groups for name in group if name not in self._items})
-        if unknown:
+        if unknown := sorted(set(itertools.chain.from_iterable(groups)) - self._known):
             raise DataError(f"{self.path}: groups name videos that are not listed: {', '.join(unknown[:_EXAMPLES])}")
         self.data = groups
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        group = [self._items[name] for name in self.data[index]]
+        group = [self._item(-1, name) for name in self.data[index]]
         return group, group
 
 
@@ -235,9 +254,6 @@ class ShardedHow2VideoRetriMetaProcessor(_VideoGroups, ShardedHow2MetaProcessor)
     """Groups of ``(id, -1, shard, index in the shard)``."""
 
     config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
-
-    def _item(self, index: int, name: str) -> Any:
-        return (name, -1, *self._places[name])
 
 
 def shard_split(options: SplitOptions) -> str:

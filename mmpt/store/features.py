@@ -62,7 +62,7 @@ def read_id_list(path: str | os.PathLike[str], key: str, what: str = "video") ->
         raise DataError(f"{key}: cannot read {path} ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{key}: {path} is not a text file in UTF-8 ({error})") from error
-    if ids := [line.strip() for line in lines if line.strip()]:
+    if ids := list(filter(None, map(str.strip, lines))):
         return ids
     raise DataError(f"{key}: {path} lists no {what}s. Write one {what} per line.")
 
@@ -152,7 +152,7 @@ def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, l
         raise DataError(f"{path}: holds a {type(found).__name__}, expected a map of shard number to video ids")
     shards = {_shard_number(key, path): ids for key, ids in found.items()}
     for shard_id, ids in shards.items():
-        if not isinstance(ids, (list, tuple)) or not all(isinstance(video_id, str) for video_id in ids):
+        if not isinstance(ids, (list, tuple)) or not set(map(type, ids)) <= {str}:
             raise DataError(f"{path}: shard {shard_id} is not a list of video ids")
     return {shard_id: list(shards[shard_id]) for shard_id in sorted(shards)}
 

@@ -192,7 +192,7 @@ def check_against_index(
         ids = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{paths.ids}: not a JSON file ({error}). {again}") from error
-    if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+    if not isinstance(ids, list) or not set(map(type, ids)) <= {str}:
         raise DataError(f"{paths.ids}: not a list of names. {again}")
     return ids
 

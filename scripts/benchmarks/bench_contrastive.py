@@ -1,18 +1,16 @@
-"""Measure the peak memory of contrastive learning: of the loss across workers, and of GradCache.
+"""Contrastive learning over many workers, and GradCache: time, and the memory that torch's allocator holds at most.
 
-python scripts/benchmarks/bench_contrastive.py                  # two minutes
-python scripts/benchmarks/bench_contrastive.py --json FILE
+    python scripts/benchmarks/bench_contrastive.py
+    python scripts/benchmarks/bench_contrastive.py grad-cache -o rows=32
 
-Counted are the bytes that torch's CPU allocator holds at most between the vectors and their gradients (torch.profiler
-with profile_memory): exact, and the same in each run. "naive" is the usual other way: gather the vectors with their
-gradients, and compute the whole global x global loss on every worker.
+The reference of the loss gathers the vectors with their gradients and computes all global x global scores on every
+worker; more workers than one are pretended (:class:`PretendedWorkers`). The reference of GradCache is the step of the
+whole batch. The bytes below the table are counted (torch.profiler with profile_memory): exact, the same in each run.
 """
 
-import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,12 +26,12 @@ from torch.profiler import ProfilerActivity, profile
 
 import mmpt.utils.distributed
 from mmpt.losses.contrastive import MMContraLoss
-from mmpt.models.videoclip import MMFusionSeparate
 from mmpt.utils.distributed import gather_rows, world
-from mmpt.utils.files import write_json
+from scripts.benchmarks.run import run_module
 from scripts.benchmarks.videoclip_step import random_pairs, videoclip
+from scripts.benchmarks.work import Run, Work
 
-__all__ = ["main", "peak_bytes"]
+__all__ = ["WORKS", "PretendedWorkers", "loss_memory", "peak_bytes"]
 
 MIB = 2**20
 
@@ -116,65 +114,87 @@ def real_workers(workers: int, sizes: list[int], width: int) -> list[dict[str, i
         return torch.load(f"{folder}/{workers}.pt", weights_only=True)
 
 
-def grad_cache(pairs: int, rows: list[int]) -> Iterator[dict[str, Any]]:
-    """Yield peak and seconds of one training step of ``pairs`` pairs, whole and with ``model.grad_cache_rows``."""
-    for limit in (None, *rows):
-        model: MMFusionSeparate = videoclip(grad_cache_rows=limit)
+def _global_loss(kind: str) -> Callable[..., Run]:
+    def make(folder: Path, workers: int, local: int, width: int) -> Run:
+        generator = torch.Generator().manual_seed(0)
+        video, text = (torch.randn(local, width, generator=generator).requires_grad_() for _ in range(2))
+
+        def call() -> None:
+            video.grad = text.grad = None
+            with PretendedWorkers(workers):
+                LOSSES[kind](pooled_video=video, pooled_text=text).backward()
+
+        def figures() -> dict[str, Any]:
+            with PretendedWorkers(workers):
+                peaks = loss_memory(local, width)
+            return {f"{name}, MiB": peak / MIB for name, peak in peaks.items()}
+
+        return Run(call, local, flop=2 * 3 * 2.0 * local * workers * width, figures=figures)
+
+    return make
+
+
+def _real_workers(folder: Path, workers: int, local: int, width: int) -> Run:
+    found: dict[str, Any] = {}
+
+    def call() -> None:
+        peaks = real_workers(workers, [local], width)[0]
+        found.update({f"{name}, MiB": peak / MIB for name, peak in peaks.items()})
+
+    return Run(call, local, figures=lambda: found)
+
+
+def _grad_cache(cached: bool) -> Callable[..., Run]:
+    def make(folder: Path, pairs: int, rows: int, layers: int) -> Run:
+        model = videoclip(max(1, layers // 2), num_hidden_layers=layers, grad_cache_rows=rows if cached else None)
         batch = random_pairs(pairs)
-
-        def step(model: MMFusionSeparate = model, batch: dict[str, Tensor] = batch) -> None:
-            MMContraLoss()(**model(**batch)).backward()
-
         for parameter in model.parameters():  # the gradients of the parameters are there whatever the way
             parameter.grad = torch.zeros_like(parameter)
-        peak = peak_bytes(step)
-        begin = time.perf_counter()
-        step()
-        yield {"pairs": pairs, "rows": limit, "peak": peak, "seconds": time.perf_counter() - begin}
+
+        def step() -> None:
+            MMContraLoss()(**model(**batch)).backward()
+
+        return Run(step, pairs, figures=lambda: {"the step, MiB": peak_bytes(step) / MIB}, counted=True)
+
+    return make
 
 
-def _print_losses(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'workers':<22}{'pairs each':>11}{'all pairs':>11}" + "".join(f"{name + ', MiB':>22}" for name in LOSSES))
-    for row in rows:
-        where = f"{row['workers']} {'processes' if row['real'] else 'pretended'}"
-        peaks = "".join(f"{row['peaks'][name] / MIB:>22.1f}" for name in LOSSES)
-        print(f"{where:<22}{row['local']:>11}{row['workers'] * row['local']:>11}{peaks}")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; return 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=768, help="width of the vectors (default 768)")
-    parser.add_argument("--local", type=int, nargs="+", default=[256, 512], help="pairs of a worker (256 512)")
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4], help="gloo processes (1 2 4)")
-    parser.add_argument("--pretended", type=int, nargs="*", default=[2, 4, 8, 16, 32], help="workers (2 4 8 16 32)")
-    parser.add_argument("--pairs", type=int, default=128, help="pairs of the GradCache step (default 128; 0: none)")
-    parser.add_argument("--rows", type=int, nargs="+", default=[32, 8], help="model.grad_cache_rows (32 8)")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for workers in options.workers:
-        measured = real_workers(workers, options.local, options.width)
-        rows += [
-            {"workers": workers, "real": True, "local": local, "peaks": peaks}
-            for local, peaks in zip(options.local, measured, strict=True)
-        ]
-    for workers in options.pretended:
-        with PretendedWorkers(workers):
-            peaks = loss_memory(options.local[0], options.width)
-        rows.append({"workers": workers, "real": False, "local": options.local[0], "peaks": peaks})
-    _print_losses(rows)
-    cached: list[dict[str, Any]] = []
-    print(f"\n{'model.grad_cache_rows':<24}{'peak, MiB':>12}{'ratio':>8}{'seconds':>10}   ({options.pairs} pairs)")
-    for row in grad_cache(options.pairs, options.rows) if options.pairs else ():
-        cached.append(row)
-        ratio = row["peak"] / cached[0]["peak"]
-        print(f"{row['rows'] or 'null':<24}{row['peak'] / MIB:>12.1f}{ratio:>8.2f}{row['seconds']:>10.2f}", flush=True)
-    if options.json:
-        write_json(options.json, {"width": options.width, "losses": rows, "grad_cache": cached})
-    return 0
-
+WORKS = (
+    Work(
+        "global-loss",
+        "pairs",
+        _global_loss("local x global"),
+        _global_loss("naive"),
+        "all scores of all workers on each",
+        sizes={"workers": 16, "local": 256, "width": 768},
+        quick={"workers": 8, "local": 128},
+        tiny={"workers": 2, "local": 8, "width": 8},
+        tolerance=None,
+        group="training",
+    ),
+    Work(
+        "global-loss-processes",
+        "pairs",
+        _real_workers,
+        sizes={"workers": 4, "local": 256, "width": 768},
+        quick={"workers": 2, "local": 128},
+        tiny={"workers": 1, "local": 8, "width": 8},
+        group="more",
+    ),
+    Work(
+        "grad-cache",
+        "pairs",
+        _grad_cache(True),
+        _grad_cache(False),
+        "the whole batch at once",
+        sizes={"pairs": 128, "rows": 8, "layers": 6},
+        quick={"pairs": 32},
+        tiny={"pairs": 4, "rows": 2, "layers": 2},
+        threads=2,
+        tolerance=None,
+        group="more",
+    ),
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_module(__file__, __doc__))

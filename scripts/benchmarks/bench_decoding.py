@@ -1,27 +1,26 @@
-"""Time caption generation: keys and values kept, against encoding video and words anew for every word.
+"""Caption generation by beam search: keys and values kept, against encoding video and words anew for every word.
 
-python scripts/benchmarks/bench_decoding.py                     # 16 videos of 32 s, 5 beams, 21 words; about a minute
-python scripts/benchmarks/bench_decoding.py --videos 4 --beams 1 --hidden 64 --layers 2
+python scripts/benchmarks/bench_decoding.py
+python scripts/benchmarks/bench_decoding.py -o beams=1 -o hidden=64
 """
 
-import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.modules.attention_masks import joint_token_types, text_generation_mask
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode
 from mmpt.modules.mmbert_heads import MMBertForNLG
-from mmpt.utils.files import write_json
+from scripts.benchmarks.run import run_module
+from scripts.benchmarks.work import Run, Work
 
-__all__ = ["main"]
+__all__ = ["WORKS"]
 
 # Any two ids serve: nothing is decoded to text.
 CLS, SEP = 2, 3
@@ -48,52 +47,53 @@ class AllTokens:
         return state.model.next_words(states[:, -1])
 
 
-def _timed(what: str, call: Callable[[], list[Hypothesis]], repeats: int) -> tuple[float, list[Hypothesis]]:
-    best, texts = float("inf"), []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        texts = call()
-        best = min(best, time.perf_counter() - begin)
-    print(f"{what:<46} {best:8.3f} s  {sum(len(text.ids) for text in texts) / best:8.1f} words/s")
-    return best, texts
+def _run(kept: bool) -> Callable[..., Run]:
+    def make(folder: Path, videos: int, beams: int, words: int, hidden: int, layers: int) -> Run:
+        torch.manual_seed(0)
+        sizes = {"num_attention_heads": 4, "intermediate_size": 4 * hidden, "vocab_size": 8000}
+        model = MMBertForNLG(BertConfig(hidden_size=hidden, num_hidden_layers=layers, **sizes)).eval()
+        # Random weights of BERT's size write the same word over and over; larger ones write texts.
+        with torch.no_grad():
+            for parameter in model.bert.parameters():
+                parameter.mul_(3)
+        vmasks = torch.arange(32) < torch.linspace(8, 32, videos).long()[:, None]
+        vfeats = torch.randn(videos, 32, 512) * vmasks[..., None]
+        start = torch.full((videos,), CLS)
+        options = DecodingOptions(num_beams=beams, min_length=words)
+        specials, seen = (
+            start[:, None] + torch.tensor([0, SEP - CLS]),
+            torch.nn.functional.pad(vmasks, (1, 1), value=True),
+        )
+
+        def texts() -> list[Hypothesis]:
+            way = (model.next_word, model.begin(specials, vfeats, seen)) if kept else (
+                AllTokens.step, AllTokens(model, vfeats, vmasks))  # fmt: skip
+            return decode(*way, start, options, end=SEP, max_tokens=words, prompt=3)
+
+        def call() -> list[list[int]]:
+            with torch.inference_mode():
+                return [list(text.ids) for text in texts()]
+
+        return Run(call, videos * words, counted=True)
+
+    return make
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; return 0, or 1 if the ways write different texts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("videos", 16), ("beams", 5), ("words", 21), ("hidden", 256), ("layers", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
-    given = parser.parse_args(arguments)
-    torch.manual_seed(0)
-    sizes = {"num_attention_heads": 4, "intermediate_size": 4 * given.hidden, "vocab_size": 8000}
-    model = MMBertForNLG(BertConfig(hidden_size=given.hidden, num_hidden_layers=given.layers, **sizes)).eval()
-    # Random weights of BERT's size write the same word over and over; larger ones write texts.
-    with torch.no_grad():
-        for parameter in model.bert.parameters():
-            parameter.mul_(3)
-    vmasks = torch.arange(32) < torch.linspace(8, 32, given.videos).long()[:, None]
-    vfeats = torch.randn(given.videos, 32, 512) * vmasks[..., None]
-    start = torch.full((given.videos,), CLS)
-    options = DecodingOptions(num_beams=given.beams, min_length=given.words)
-    specials, seen = start[:, None] + torch.tensor([0, SEP - CLS]), torch.nn.functional.pad(vmasks, (1, 1), value=True)
-
-    def kept() -> list[Hypothesis]:
-        state = model.begin(specials, vfeats, seen)
-        return decode(model.next_word, state, start, options, end=SEP, max_tokens=given.words, prompt=3)
-
-    def anew() -> list[Hypothesis]:
-        state = AllTokens(model, vfeats, vmasks)
-        return decode(AllTokens.step, state, start, options, end=SEP, max_tokens=given.words, prompt=3)
-
-    with torch.inference_mode():
-        slow, expected = _timed("everything anew for every word", anew, 1)
-        fast, texts = _timed("keys and values kept", kept, 3)
-    print(f"{'anew / kept':<46} {slow / fast:8.1f} x")
-    if given.json:
-        write_json(given.json, {**vars(given), "anew_seconds": slow, "kept_seconds": fast, "ratio": slow / fast})
-    return 0 if [text.ids for text in texts] == [text.ids for text in expected] else 1
-
+WORKS = (
+    Work(
+        "captions",
+        "words",
+        _run(kept=True),
+        _run(kept=False),
+        "the whole sequence encoded again for every word",
+        sizes={"videos": 16, "beams": 5, "words": 21, "hidden": 256, "layers": 4},
+        quick={"videos": 4, "words": 12},
+        tiny={"videos": 2, "beams": 2, "words": 4, "hidden": 32, "layers": 1},
+        threads=2,
+        least_ratio=5,
+        group="evaluation",
+    ),
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_module(__file__, __doc__))

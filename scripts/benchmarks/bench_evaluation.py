@@ -1,15 +1,15 @@
-"""Time a retrieval test in one process and shared by two, one thread each, and compare what they write.
+"""A retrieval test shared by two processes of one thread each, against one process; what they write is compared.
 
-python scripts/benchmarks/bench_evaluation.py                 # half a minute on two idle cores
-python scripts/benchmarks/bench_evaluation.py --pairs 4096
+python scripts/benchmarks/bench_evaluation.py
+python scripts/benchmarks/bench_evaluation.py -o pairs=4096
 """
 
-import argparse
 import os
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from mmpt.evaluators import Evaluator
 from mmpt.utils.distributed import is_main_process, synchronize
 from mmpt.utils.files import write_json
 from mmpt.utils.process_group import process_group
+from scripts.benchmarks.run import run_module
+from scripts.benchmarks.work import Run, Work
 
-__all__ = ["main"]
+__all__ = ["WORKS"]
 
 _WIDTH, _WORDS, _SECONDS, _BATCH = 192, 24, 32, 32
 
@@ -76,31 +78,37 @@ def _process(rank: int, size: int, port: int, pairs: int, folder: str) -> None:
             write_json(f"{folder}/seconds.json", time.perf_counter() - begin)
 
 
-def _run(size: int, pairs: int, folder: Path) -> tuple[float, dict[str, np.ndarray]]:
-    """Return the seconds of a test and the arrays that it wrote."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (size, port, pairs, str(folder)), nprocs=size)
-    seconds = float((folder / "seconds.json").read_text())
-    print(f"{size} process{'es' * (size > 1):<3} {seconds:8.2f} s {pairs / seconds:10.1f} pairs/s")
-    with np.load(folder / "embeddings.npz", allow_pickle=False) as stored:
-        return seconds, dict(stored)
+def _shared_by(processes: int) -> Callable[..., Run]:
+    def make(folder: Path, pairs: int) -> Run:
+        written: dict[str, np.ndarray] = {}
+
+        def call() -> float:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                torch.multiprocessing.spawn(_process, (processes, port, pairs, place), nprocs=processes)
+                with np.load(f"{place}/embeddings.npz", allow_pickle=False) as stored:
+                    written.update(stored)
+                return float(Path(place, "seconds.json").read_text())
+
+        return Run(call, pairs, own_clock=True, check=lambda: written)
+
+    return make
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; return 0, or 1 if what the two ways write differs in any bit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=1000, help="pairs of a video and a text (default 1,000)")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        (one, alone), (two, shared) = (_run(size, options.pairs, Path(folder) / str(size)) for size in (1, 2))
-    print(f"{'1 / 2':<13} {one / two:8.2f} x")
-    if options.json:
-        write_json(options.json, {"pairs": options.pairs, "one_seconds": one, "two_seconds": two, "ratio": one / two})
-    same = alone.keys() == shared.keys() and all(np.array_equal(alone[name], shared[name]) for name in alone)
-    return 0 if same else 1
-
+WORKS = (
+    Work(
+        "evaluation-shared",
+        "pairs",
+        _shared_by(2),
+        _shared_by(1),
+        "one process",
+        sizes={"pairs": 1000},
+        quick={"pairs": 256},
+        tiny={"pairs": 4},
+        group="evaluation",
+    ),
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_module(__file__, __doc__))

@@ -1,19 +1,16 @@
-"""Time the expansion of every shipped project, imports left out.
+"""The expansion of every shipped project, imports left out: keys checked, and the command of every job.
 
     python scripts/benchmarks/bench_launcher.py
 
-Prints, per project, its jobs and the median seconds of expanding it, checking every key against the schema and
-building every job's command. The goal is under a second for the largest.
+The goal is a second for the largest project; its jobs and seconds are the figures below the table.
 """
 
-import argparse
-import json
 import logging
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -21,36 +18,12 @@ from mmpt.launch.graph import stages
 from mmpt.launch.local import Runner
 from mmpt.launch.project import expand_project, is_project
 from mmpt.utils.config import read_yaml
+from scripts.benchmarks.run import run_module
+from scripts.benchmarks.work import Run, Work
 
-__all__ = ["main"]
+__all__ = ["WORKS", "shipped_projects"]
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="timed expansions of each project (default 5)")
-    parser.add_argument("--json", type=Path, help="append the result to this file, one JSON object per line")
-    arguments = parser.parse_args(argv)
-    logging.getLogger("mmpt").setLevel(logging.WARNING)  # the corrections of every expansion are no result
-    runner = Runner()
-    expand_and_command("projects/retri/videoclip.yaml", runner)  # imports what the classes and flags need
-    results = {}
-    for name, path in shipped_projects().items():
-        seconds, jobs = [], 0
-        for _ in range(arguments.repeat):
-            begin = time.perf_counter()
-            jobs = expand_and_command(path, runner)
-            seconds.append(time.perf_counter() - begin)
-        results[name] = {"jobs": jobs, "seconds": statistics.median(seconds)}
-        print(f"{name:20} {jobs:3} jobs  {results[name]['seconds']:.3f} s")
-    largest = max(results.values(), key=lambda result: result["jobs"])
-    print(f"largest project: {largest['jobs']} jobs in {largest['seconds']:.3f} s (goal: under 1 s)")
-    if arguments.json:
-        with arguments.json.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"benchmark": "launcher", **results}) + "\n")
-    return 0
 
 
 def shipped_projects() -> dict[str, str]:
@@ -60,7 +33,7 @@ def shipped_projects() -> dict[str, str]:
     return {str(path.relative_to(folder).with_suffix("")): str(path.relative_to(ROOT)) for path in files}
 
 
-def expand_and_command(path: str, runner: Runner) -> int:
+def _jobs(path: str, runner: Runner) -> int:
     """Expand a project, order its jobs and build their commands; return how many jobs it has."""
     project = expand_project(path)
     for stage in stages(project):
@@ -69,5 +42,36 @@ def expand_and_command(path: str, runner: Runner) -> int:
     return len(project.jobs)
 
 
+def _expanding(folder: Path, projects: int) -> Run:
+    logging.getLogger("mmpt").setLevel(logging.WARNING)  # the corrections of every expansion are no result
+    runner, paths = Runner(), list(shipped_projects().values())[: projects or None]
+    taken: dict[str, list[float]] = {path: [] for path in paths}
+    jobs = {path: _jobs(path, runner) for path in paths}  # imports what the classes and flags need
+
+    def call() -> None:
+        for path in paths:
+            begin = time.perf_counter()
+            _jobs(path, runner)
+            taken[path].append(time.perf_counter() - begin)
+
+    def figures() -> dict[str, Any]:
+        largest = max(jobs, key=lambda path: jobs[path])
+        return {"largest": largest, "its jobs": jobs[largest], "its seconds": statistics.median(taken[largest])}
+
+    return Run(call, sum(jobs.values()), figures=figures)
+
+
+WORKS = (
+    Work(
+        "project-expansion",
+        "jobs",
+        _expanding,
+        sizes={"projects": 0},
+        quick={"projects": 4},
+        tiny={"projects": 1},
+        group="alone",
+    ),
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_module(__file__, __doc__))

@@ -75,7 +75,7 @@ def test_unusable_videos_are_counted_by_reason(config: dict[str, Any], caplog: p
     Path(config["train_path"]).write_text("\n".join("abcdefx"))
     with caplog.at_level(logging.WARNING):
         meta = ShardedHow2MetaProcessor(config)
-    assert [item for item, _ in meta.data] == [("a", 0, 0, 0), ("f", 1, 1, 2)]
+    assert [meta[index][0] for index in range(len(meta))] == [("a", 0, 0, 0), ("f", 1, 1, 2)]
     assert meta[1] == (("f", 1, 1, 2), ("f", 1, 1, 2)) and len(meta) == 2
     assert meta.skipped == {
         "without features": 2,

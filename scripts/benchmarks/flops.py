@@ -1,0 +1,29 @@
+"""Counting the operations of a call of a model: matrix products, convolutions and attention, forward and backward."""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["count"]
+
+
+def count(call: Callable[[], Any]) -> float:
+    """Return the floating-point operations of a call; a multiplication with its addition is two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+    aten = torch.ops.aten
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return sdpa_backward_flop_count(grad, query, key, value)
+
+    # torch has no formula for the kernels of the CPU
+    own = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=own) as counter:
+        call()
+    return float(counter.get_total_flops())

@@ -1,15 +1,17 @@
-"""Write, from a file of rows (docs/own_corpus.md), what VideoCLIP and VLM read of a pre-training corpus.
+"""Write, from a file of rows (docs/own_corpus.md), what the systems read of it in pre-training.
 
     python scripts/comparison/narration_files.py --rows data/compare/corpus.jsonl --output data/compare
 
 The rows of training and validation are what is said from when to when. Writes, below the output folder:
 
     raw_caption.json             their sentences as HowTo100M has them, {video: {"start", "end", "text"}}
+    pretraining.jsonl            the rows themselves, for VIOLET and LAVENDER
     train.lst, val.lst           ids of their videos
     bert/config.json, vocab.txt  a small BERT, to be trained from scratch, whose vocabulary are the words of training
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +55,10 @@ def write_narration(rows_file: Path, output: Path, words: Sequence[str], sizes: 
         DataError: if the rows are wrong, none is of training or of validation, or one of them has no times.
     """
     rows = read_corpus(rows_file, "retrieval", max_missing=0.0)
+    fields = ("video", "start", "end", "text", "split")
+    with atomic_open(output / "pretraining.jsonl") as file:
+        told = [row for row in rows if row.split in _LISTS]
+        file.writelines(json.dumps({name: getattr(row, name) for name in fields}) + "\n" for row in told)
     for split, name in _LISTS.items():
         videos = dict.fromkeys(row.video for row in rows if row.split == split)
         if not videos:
@@ -60,7 +66,7 @@ def write_narration(rows_file: Path, output: Path, words: Sequence[str], sizes: 
         with atomic_open(output / name) as file:
             file.writelines(f"{video}\n" for video in videos)
     spoken: dict[str, dict[str, list[object]]] = {}
-    for row in (row for row in rows if row.split in _LISTS):
+    for row in told:
         for key, value in _timed(row).items():
             spoken.setdefault(row.video, {"start": [], "end": [], "text": []})[key].append(value)
     write_json(output / "raw_caption.json", spoken, indent=None)

@@ -8,11 +8,12 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmpt.launch.corrections import SHARED_MODEL, Correction, correct, correct_checkpoint, correct_model
+from mmpt.launch.job import Job, move_runs
+from mmpt.launch.seeds import SEED_KEY, of_its_seed, read_seeds, repeat_for_seeds
 from mmpt.utils.config import apply_overrides, read_yaml, save_config
 from mmpt.utils.errors import ConfigError, nearest
 from mmpt.utils.files import resolve_path
 from mmpt.utils.schema import PROJECT_KEYS, SHARED_KEYS, validate
-from mmpt.utils.weight_files import checkpoint_file
 
 __all__ = ["Job", "Project", "expand_project", "is_project", "job_from_yaml", "jobs_of", "write_jobs"]
 
@@ -21,33 +22,6 @@ logger = logging.getLogger(__name__)
 #: Keys of a script job: what runs with which flags; ``inputs`` names the flags whose files, when they change, make
 #: it run again; ``force_flag`` is added under --force.
 SCRIPT_KEYS = ("task_type", "script", "args", "run_dir", "inputs", "force_flag", "slurm")
-
-
-@dataclass
-class Job:
-    """One concrete piece of work: a training, a test, or a script of data preparation.
-
-    ``path`` is the job's own YAML, ``run_dir`` the folder of its log and state.
-    """
-
-    name: str
-    path: Path
-    config: DictConfig
-    kind: str
-    run_dir: Path
-    group: str = ""
-
-    @property
-    def writes(self) -> Path | None:
-        """The folder that a training job writes checkpoints to."""
-        return self.run_dir if self.kind == "train" else None
-
-    @property
-    def reads(self) -> Path | None:
-        """The checkpoint file that the job starts from, if any."""
-        key = "fairseq.checkpoint.restore_file" if self.kind == "train" else "fairseq.common_eval.path"
-        value = OmegaConf.select(self.config, key)
-        return checkpoint_file(value) if value else None
 
 
 @dataclass
@@ -86,8 +60,11 @@ def expand_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
         if words[0] == "task_group" and (len(words) < 2 or words[1] not in groups):
             raise ConfigError(f"-o {item}: {path} has no such group.{nearest(words[-1], groups)}")
     project = apply_overrides(project, to_project)
+    if project.get("seeds") and any(item.partition("=")[0].strip().endswith(SEED_KEY) for item in overrides):
+        raise ConfigError(f"-o {SEED_KEY}: {path} has seeds of its own; override those, -o 'seeds=[1]'")
     jobs, corrections = _expand_groups(project, Path(path))
-    _finish(jobs, [item for item in overrides if item not in to_project], str(path), _of_groups(project, to_project))
+    others, runs = [item for item in overrides if item not in to_project], f"runs/{project.project_dir}"
+    _finish(jobs, others, str(path), _of_groups(project, to_project), runs)
     _refuse_shared_folders(jobs, path)
     return Project(Path(path), jobs, corrections, _stages_of(project, jobs, path))
 
@@ -97,7 +74,7 @@ def _of_groups(project: DictConfig, overrides: Sequence[str]) -> dict[str, DictC
     groups = apply_overrides(OmegaConf.create(), overrides).get("task_group") or {}
     for settings in groups.values():
         settings.pop("task_list", None)
-        _move_runs(settings, f"runs/{project.base_dir}", f"runs/{project.project_dir}")
+        move_runs(settings, f"runs/{project.base_dir}", f"runs/{project.project_dir}")
     return {str(name): settings for name, settings in groups.items()}
 
 
@@ -115,6 +92,7 @@ def _expand_groups(project: DictConfig, path: Path) -> tuple[list[Job], list[Cor
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{path}: {name} is listed twice in task_group; every job needs a file name of its own")
+    jobs = repeat_for_seeds(jobs, read_seeds(project.get("seeds"), path), f"runs/{project.project_dir}")
     test_paths = {job.config.dataset.test_path for job in jobs if OmegaConf.select(job.config, "dataset.test_path")}
     corrections = [found for job in jobs for found in correct(job.name, job.config, test_paths)]
     chosen = {str(job.run_dir) for job in jobs if OmegaConf.select(job.config, "dataset.val_holdout")}
@@ -143,22 +121,12 @@ def _expand_task(group_name: str, group: DictConfig, task: str, project: DictCon
     settings = OmegaConf.create({key: value for key, value in group.items() if key != "task_list"})
     config = OmegaConf.merge(read_yaml(template), shared, settings)
     assert isinstance(config, DictConfig)
-    _move_runs(config, f"runs/{project.base_dir}", f"runs/{project.project_dir}")
+    move_runs(config, f"runs/{project.base_dir}", f"runs/{project.project_dir}")
     output = Path("projects") / str(project.project_dir) / task
     kind = _kind_of(config, str(template))
     if kind == "script" and not config.get("run_dir"):
         config.run_dir = f"runs/{project.project_dir}/{Path(task).stem}"
     return Job(task, output, config, kind, _run_dir(task, config, kind), group_name)
-
-
-def _move_runs(config: DictConfig, old: str, new: str) -> None:
-    """Rewrite every string below ``old`` to lie below ``new``, through mappings but not lists."""
-    for key in list(config):
-        value = config[key]
-        if isinstance(value, DictConfig):
-            _move_runs(value, old, new)
-        elif isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
-            config[key] = new + value[len(old) :]
 
 
 def job_from_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Job:
@@ -181,17 +149,20 @@ def jobs_of(path: str | Path, overrides: Sequence[str] = (), only: Sequence[str]
         ConfigError: if the file is wrong, or has no job of a name.
     """
     jobs = expand_project(path, overrides).jobs if is_project(read_yaml(path)) else [job_from_yaml(path, overrides)]
-    names = [Path(job.name).stem for job in jobs]
-    for name in only:
-        if Path(name).stem not in names:
-            raise ConfigError(f"{path}: has no job {name!r}.{nearest(name, names)}")
-    return [
-        job for job, name in zip(jobs, names, strict=True) if not only or name in {Path(item).stem for item in only}
-    ]
+    known = [{Path(job.name).stem, Path(job.task).stem} for job in jobs]
+    wanted = {Path(name).stem for name in only}
+    for name in wanted:
+        if not any(name in names for names in known):
+            raise ConfigError(f"{path}: has no job {name!r}.{nearest(name, sorted(set().union(*known)))}")
+    return [job for job, names in zip(jobs, known, strict=True) if not only or names & wanted]
 
 
 def _finish(
-    jobs: Sequence[Job], overrides: Sequence[str], project: str, of_groups: Mapping[str, DictConfig] | None = None
+    jobs: Sequence[Job],
+    overrides: Sequence[str],
+    project: str,
+    of_groups: Mapping[str, DictConfig] | None = None,
+    runs: str = "",
 ) -> None:
     """Apply overrides to the jobs they mean something to, check every job, and set what depends on its settings.
 
@@ -207,7 +178,7 @@ def _finish(
         source = f"{project}: {job.name}" if project else str(job.path)
         job.config = apply_overrides(job.config, of_all + (of_scripts if job.kind == "script" else others))
         if of_groups and job.group in of_groups:
-            job.config.merge_with(of_groups[job.group])
+            job.config.merge_with(of_its_seed(of_groups[job.group], job, runs))
         if job.kind == "script":
             _check_script(job.config, source)
         else:
@@ -267,14 +238,14 @@ def _stages_of(project: DictConfig, jobs: Sequence[Job], path: str | Path) -> li
         return None
     if not isinstance(stages, ListConfig):
         raise ConfigError(f"{path}: run_task must be a list of stages, each a YAML or a list of YAMLs")
-    names = {job.name for job in jobs}
+    names = {name for job in jobs for name in (job.name, job.task)}
     result = []
     for stage in stages:
         listed = [str(stage)] if isinstance(stage, str) else [str(name) for name in stage]
         for name in listed:
             if name not in names:
                 logger.warning("%s: run_task lists %s, which no task_group expands to: left out", path, name)
-        result.append([name for name in listed if name in names])
+        result.append([job.name for name in listed for job in jobs if name in (job.name, job.task)])
     return [stage for stage in result if stage]
 
 

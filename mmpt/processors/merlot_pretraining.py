@@ -20,7 +20,7 @@ from mmpt.processors.segment_images import MERLOT_SCALE, MERLOTTransform, image_
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 
-__all__ = ["MERLOTPretrainingAligner", "MERLOTPretrainingAlignerOptions", "scramble", "shuffle_order"]
+__all__ = ["MERLOTPretrainingAligner", "MERLOTPretrainingAlignerOptions", "lay_out_chunk", "scramble", "shuffle_order"]
 
 # How often training takes the second transcript, as recognised, where there is one.
 _RAW = 0.5
@@ -148,10 +148,7 @@ class MERLOTPretrainingAligner:
         Returns:
             ``START w1..wn PADDING..`` int64 (X,), cut at its end, and bool (X,), true for all but the padding.
         """
-        words = flat_ids(text_feature)[: self.options.max_text_len - 1]
-        tokens = np.full(self.options.max_text_len, PADDING, np.int64)
-        tokens[0], tokens[1 : 1 + len(words)] = START, words
-        return torch.from_numpy(tokens), torch.arange(len(tokens)) <= len(words)
+        return lay_out_chunk(text_feature, self.options.max_text_len)
 
     def _texts(self, record: Record, stored: RecordSegments, rng: np.random.Generator | None) -> np.ndarray:
         """Return the words of all chunks, int64 (N, X)."""
@@ -211,3 +208,15 @@ def shuffle_order(rng: np.random.Generator, sources: np.ndarray, group: int) -> 
 def _renumbered(sources: np.ndarray) -> np.ndarray:
     """Number videos anew in the order in which they come."""
     return np.concatenate([[0], np.cumsum(np.diff(sources) != 0)]).astype(np.int64)
+
+
+def lay_out_chunk(text_feature: Any, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay out ids as the text of a chunk, ``START w1..wn PADDING..``, cut at their end.
+
+    Returns:
+        Ids int64 (length,), and bool (length,), true for all but the padding.
+    """
+    words = flat_ids(text_feature)[: length - 1]
+    tokens = np.full(length, PADDING, np.int64)
+    tokens[0], tokens[1 : 1 + len(words)] = START, words
+    return torch.from_numpy(tokens), torch.arange(len(tokens)) <= len(words)

@@ -37,7 +37,7 @@ from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_options
 from mmpt.utils.subwords import load_subwords
 
-__all__ = ["ReservePretrainingAligner", "ReservePretrainingAlignerOptions"]
+__all__ = ["ReservePretrainingAligner", "ReservePretrainingAlignerOptions", "lay_out_span"]
 
 #: How often all of a record is matched by its words rather than by its sound.
 _MATCHED_BY_TEXT = 0.5
@@ -179,9 +179,7 @@ class ReservePretrainingAligner:
         Returns:
             Ids int64 (15,), cut at their end and padded, and bool (15,), true for all but the padding.
         """
-        words = flat_ids(text_feature)
-        [span] = fill_spans([words], self.options.text_span_length)
-        return torch.from_numpy(span), torch.arange(len(span)) < len(words)
+        return lay_out_span(text_feature, self.options.text_span_length)
 
     def _masked(
         self, name: str, words: Words, rng: np.random.Generator
@@ -257,3 +255,14 @@ def _stacked(kind: str, layouts: list[Layout]) -> dict[str, torch.Tensor]:
     names = (kind, f"{kind}_audio_ptr", f"{kind}_text_ptr")
     arrays = (np.stack(column) for column in zip(*layouts, strict=True))
     return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+
+
+def lay_out_span(text_feature: Any, length: int = SPAN_LENGTH) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay out ids as a span, cut at their end and padded.
+
+    Returns:
+        Ids int64 (length,), and bool (length,), true for all but the padding.
+    """
+    words = flat_ids(text_feature)
+    [span] = fill_spans([words], length)
+    return torch.from_numpy(span), torch.arange(len(span)) < len(words)

@@ -186,6 +186,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "VIOLETPretrainingAligner": Entry("mmpt.processors.violet_pretraining:VIOLETPretrainingAligner"),
         "MERLOTPretrainingAligner": Entry("mmpt.processors.merlot_pretraining:MERLOTPretrainingAligner"),
         "ReservePretrainingAligner": Entry("mmpt.processors.reserve_pretraining:ReservePretrainingAligner"),
+        "MERLOTPairAligner": Entry("mmpt.processors.segment_pairs:MERLOTPairAligner"),
+        "ReservePairAligner": Entry("mmpt.processors.segment_pairs:ReservePairAligner"),
         "StoryAligner": Entry("mmpt.processors.vist:StoryAligner"),
         "MERLOTChoiceAligner": Entry("mmpt.processors.merlot_questions:MERLOTChoiceAligner"),
         "MERLOTOpenEndedAligner": Entry("mmpt.processors.merlot_questions:MERLOTOpenEndedAligner"),

@@ -107,7 +107,7 @@ CORE_KEYS: dict[str, dict[str, str]] = {
 #: Sections of every job whose keys one class declares, whatever the job names.
 CORE_SECTIONS = {"optim": "mmpt.optim.options:OptimOptions"}
 FREE_SECTIONS = ("fairseq",)
-PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "task_group")
+PROJECT_KEYS = ("project_dir", "base_dir", "run_task", "seeds", "task_group")
 #: What a project file may say for all of its jobs.
 SHARED_KEYS = ("slurm",)
 

@@ -9,6 +9,9 @@ Writes, below the output folder:
     train.lst, val.lst, test.lst ids of the videos with stories; asked.lst: the files of the single stages
     stories/, stories.jsonl      the stories of the test as VIST has them: five images and five captions
     txt_asked-mc.json            questions about single stages, five options each, as TGIF-Action's
+    corpus.jsonl                 a row for each stage of a story and what is said about it, as docs/own_corpus.md has them;
+                                 of the test, of each triple of colour, shape and size the first alone
+    corpus_questions.jsonl       which of five sentences belongs to a stage of the test
     text.txt                     all that is ever said or asked, to train a tokenizer with
     manifest.json                what was done
 
@@ -85,6 +88,10 @@ def write_texts(plans: Sequence[StoryPlan], output: Path, seed: int) -> None:
     said = [" ".join(word.text for word in plan.words) for plan in plans]
     _write_lines(output / "text.txt", [*said, *dict.fromkeys(asked)])
     _write_stories([plan for plan in plans if plan.split == "story_test"], output)
+    rows = _rows(plans)
+    _write_lines(output / "corpus.jsonl", map(json.dumps, rows))
+    questions_of_rows = _which_sentence(rows, plans, np.random.default_rng([seed, 14]))
+    _write_lines(output / "corpus_questions.jsonl", map(json.dumps, questions_of_rows))
 
 
 def _words(plan: StoryPlan) -> list[dict[str, Any]]:
@@ -109,6 +116,48 @@ def _questions(plans: Sequence[StoryPlan], rng: np.random.Generator) -> dict[str
                 asked = question.format(shape=stage.shape, colour=stage.colour)
                 right = int(np.flatnonzero(order == 0)[0])
                 found[split].append({"video": plan.name, "question": asked, **options, "answer": right})
+    return found
+
+
+def _stage_of(row: dict[str, Any], plans: dict[str, StoryPlan]) -> Stage:
+    return plans[row["video"]].stages[round(row["start"] / STAGE_SECONDS)]
+
+
+def _rows(plans: Sequence[StoryPlan]) -> list[dict[str, Any]]:
+    """Return a row for each stage of the stories; a query of the test has a single right clip."""
+    rows, asked = [], set()
+    for plan in (plan for plan in plans if plan.split.startswith("story")):
+        split = {"story_train": "train", "story_val": "valid", "story_test": "test"}[plan.split]
+        for number, (stage, sentence) in enumerate(zip(plan.stages, _sentences(plan), strict=True)):
+            triple = (stage.colour, stage.shape, stage.number)
+            if split == "test" and triple in asked:
+                continue
+            asked |= {triple} if split == "test" else set()
+            start = number * STAGE_SECONDS
+            times = {"start": start, "end": start + STAGE_SECONDS}
+            rows.append({"video": plan.name, **times, "text": sentence.rstrip("."), "split": split})
+    return rows
+
+
+def _which_sentence(
+    rows: Sequence[dict[str, Any]], plans: Sequence[StoryPlan], rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Return the rows of the test with five sentences; the others are of stages that are alike in something."""
+    by_name = {plan.name: plan for plan in plans}
+    tested = [row for row in rows if row["split"] == "test"]
+    seen = [_stage_of(row, by_name) for row in tested]
+    found = []
+    for row, stage in zip(tested, seen, strict=True):
+        alike = [
+            other["text"]
+            for other, shown in zip(tested, seen, strict=True)
+            if other is not row and (shown.colour, shown.shape, shown.number) != (stage.colour, stage.shape, stage.number)
+            and (shown.colour == stage.colour or shown.shape == stage.shape or shown.number == stage.number)
+        ]
+        chosen = [row["text"], *(alike[place] for place in rng.permutation(len(alike))[: CHOICES - 1])]
+        order = rng.permutation(len(chosen)).tolist()
+        options = [chosen[place] for place in order]
+        found.append({**row, "question": "", "options": options, "answer": order.index(0)})
     return found
 
 

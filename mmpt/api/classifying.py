@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mmpt.api.checks import as_array, check_count
+from mmpt.api.capability import require_call
+from mmpt.api.checks import as_array, check_count, check_names
 from mmpt.api.outputs import Hit, Label
 from mmpt.api.video_sources import as_list, source_of
 from mmpt.utils.errors import DataError
 
-__all__ = ["best_hits", "found_videos", "ranked", "temperature_of"]
+__all__ = ["best_hits", "classify", "found_videos", "ranked", "temperature_of"]
 
 
 def temperature_of(config: DictConfig) -> float:
@@ -31,6 +32,32 @@ def ranked(scores: np.ndarray, labels: Sequence[str], temperature: float, top: i
     chances = F.softmax(torch.from_numpy(scores).double() / temperature, dim=0).tolist()
     order = np.argsort(-scores, kind="stable")[:top]
     return [Label(labels[number], float(scores[number]), chances[number]) for number in order]
+
+
+def classify(
+    pipeline: Any,
+    videos: Any,
+    labels: Sequence[str],
+    templates: Sequence[str],
+    top: int | None,
+    fps: float | None,
+    *,
+    batch_size: int,
+    progress: bool,
+) -> Any:
+    """Rank labels for each video, see :meth:`~mmpt.api.VideoTextPipeline.classify`."""
+    require_call(pipeline, "classify")
+    check_count(batch_size, "batch_size")
+    check_count(1 if top is None else top, "top")
+    names = check_names(labels, "label")
+    given, single = as_list(videos)
+    if not given:
+        return []
+    rows = pipeline.reader.each(given, fps, progress)
+    scores = pipeline.comparer.label_scores(rows, names, templates, batch_size)
+    temperature = temperature_of(pipeline.config)
+    found = [ranked(row, names, temperature, top) for row in scores]
+    return found[0] if single else found
 
 
 def found_videos(

@@ -22,8 +22,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from mmpt.api.capability import calls_of, require_call, system_of
-from mmpt.api.checks import as_pictures, check_count, check_names, check_texts
-from mmpt.api.classifying import found_videos, ranked, temperature_of
+from mmpt.api.checks import check_texts
+from mmpt.api.classifying import classify, found_videos
+from mmpt.api.encoding import encode_clips, encode_images, encode_texts, encode_videos, similarity
 from mmpt.api.hub import push
 from mmpt.api.loading import Loaded, find_model, load_model
 from mmpt.api.outputs import Answer, ClipVectors, Hit, Timeline
@@ -33,8 +34,8 @@ from mmpt.api.saving import fingerprint_of, save_folder
 from mmpt.api.scoring import Comparer
 from mmpt.api.segmenting import timeline_of
 from mmpt.api.text_input import TextReader
-from mmpt.api.video_input import FeatureReader, spans_of
-from mmpt.api.video_sources import Video, as_list, source_of
+from mmpt.api.video_input import FeatureReader
+from mmpt.api.video_sources import Video, source_of
 from mmpt.utils.devices import pick_device
 
 __all__ = ["Video", "VideoTextPipeline"]
@@ -149,13 +150,7 @@ class VideoTextPipeline:
             MissingCapabilityError: if the model has no vectors.
             DataError: if a video cannot be read; names it.
         """
-        require_call(self, "encode_video")
-        check_count(batch_size, "batch_size")
-        given, single = as_list(videos)
-        if not given:
-            return np.zeros((0, self.dim or 0), np.float32)
-        vectors = self.comparer.video_vectors(self.reader.each(given, fps, progress), batch_size)
-        return vectors[0] if single else vectors
+        return encode_videos(self, videos, fps, batch_size, progress)
 
     def encode_clips(
         self,
@@ -170,13 +165,7 @@ class VideoTextPipeline:
 
         Models of features have parts of whole seconds. Times are from the start of the video or clip.
         """
-        require_call(self, "encode_video")
-        check_count(batch_size, "batch_size")
-        opened, duration = self.reader.opened(source_of(video, fps))
-        spans = spans_of(duration, clip_seconds, stride_seconds, self.reader.grain)
-        vectors = self.comparer.video_vectors(self.reader.parts(opened, spans), batch_size)
-        starts, ends = (np.array(side, np.float64) for side in zip(*spans, strict=True))
-        return ClipVectors(starts, ends, vectors)
+        return encode_clips(self, video, clip_seconds, stride_seconds, fps, batch_size)
 
     def encode_image(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Encode pictures (height, width, 3) uint8 as videos of a second that stand still: float32 (N, H); (H,) of one.
@@ -184,11 +173,7 @@ class VideoTextPipeline:
         Raises:
             DataError: if a picture is of another shape; names its place.
         """
-        require_call(self, "encode_video")
-        given, single = as_pictures(images)
-        wanted = self.reader.encoder.fps if isinstance(self.reader, FeatureReader) else self.reader.wanted.frames
-        vectors = self.encode_video([np.repeat(image[None], wanted, 0) for image in given], fps=float(wanted))
-        return vectors[0] if single else vectors
+        return encode_images(self, images)
 
     def encode_text(self, texts: Texts, *, batch_size: int = 64) -> np.ndarray:
         """Encode texts: float32 (M, H); (H,) for a single text.
@@ -197,11 +182,7 @@ class VideoTextPipeline:
             MissingCapabilityError: if the model has no vectors.
             DataError: if a text is empty; names its place.
         """
-        require_call(self, "encode_text")
-        check_count(batch_size, "batch_size")
-        given, single = check_texts(texts)
-        vectors = self.comparer.text_vectors(given, batch_size)
-        return vectors[0] if single else vectors
+        return encode_texts(self, texts, batch_size)
 
     def similarity(
         self, texts: Texts, videos: Videos, *, fps: float | None = None, batch_size: int = 8, progress: bool = False
@@ -210,12 +191,7 @@ class VideoTextPipeline:
 
         Dot products of vectors, as tests of retrieval compare them (MERLOT's: cosines); VIOLET and LAVENDER fuse pairs.
         """
-        require_call(self, "similarity")
-        check_count(batch_size, "batch_size")
-        asked, given = check_texts(texts)[0], as_list(videos)[0]
-        if not given:
-            return np.zeros((len(asked), 0), np.float32)
-        return self.comparer.scores(asked, self.reader.each(given, fps, progress), batch_size)
+        return similarity(self, texts, videos, fps, batch_size, progress)
 
     def classify(
         self,
@@ -233,17 +209,7 @@ class VideoTextPipeline:
         A label is put into every template; the vectors of its texts are averaged, or where there are none its scores.
         Probabilities are the softmax of scores over ``loss.temperature`` of the job (1 where it has none).
         """
-        require_call(self, "classify")
-        check_count(batch_size, "batch_size")
-        check_count(1 if top is None else top, "top")
-        names = check_names(labels, "label")
-        given, single = as_list(videos)
-        if not given:
-            return []
-        scores = self.comparer.label_scores(self.reader.each(given, fps, progress), names, templates, batch_size)
-        temperature = temperature_of(self.config)
-        found = [ranked(row, names, temperature, top) for row in scores]
-        return found[0] if single else found
+        return classify(self, videos, labels, templates, top, fps, batch_size=batch_size, progress=progress)
 
     def retrieve(
         self,

@@ -1,6 +1,7 @@
 """Whether a loader with one worker keeps the training of two cores fed: samples/s of both, and their ratio.
 
     python scripts/benchmarks/bench_feeding.py
+    python scripts/benchmarks/bench_feeding.py -o workers=2
 
 "Ours" is the loader, handing over batches of collated samples from a store on disk; the "reference" is the training
 step of the same system on two threads (``bench_training.py``), on data that is in memory. A ratio above 1 means that
@@ -81,12 +82,12 @@ _DATA: dict[str, tuple[Callable[..., None], Callable[[Path], MMDataset], int, in
 
 
 def _loading(system: str) -> Callable[..., Run]:
-    def make(folder: Path, videos: int, **_: Any) -> Run:
+    def make(folder: Path, videos: int, workers: int, **_: Any) -> Run:
         _write, opened, each, items = _DATA[system]
         data = opened(folder)
         if system == "videoclip":
             each = min(8, videos) * 16
-        loader = DataLoader(_Round(data), batch_size=items, num_workers=1, collate_fn=data.collater)
+        loader = DataLoader(_Round(data), batch_size=items, num_workers=workers, collate_fn=data.collater)
         batches: Iterator[Any] = iter(loader)
         for _number in range(2):
             next(batches)
@@ -116,7 +117,7 @@ WORKS = tuple(
         _training(system),
         "the training step that takes them",
         write,
-        {"videos": 32, "samples": SYSTEMS[system].samples, "size": "tiny"},
+        {"videos": 32, "samples": SYSTEMS[system].samples, "size": "tiny", "workers": 1},
         quick={"videos": 8, "samples": max(2, SYSTEMS[system].samples // 8)},
         tiny={"videos": 2, "samples": 2, "size": "least" if system == "videoclip" else "tiny"},
         threads=2,

@@ -41,7 +41,15 @@ BERT_FOLDER, TOKENIZER_FOLDER = "bert", "tokenizer"
 _MARK = "saved_by"
 #: Keys that begin or speed up a training, or name what this machine has.
 _DROPPED = {
-    "model": ("init", "swin_weights", "gradient_checkpointing", "compile", "grad_cache_rows", "length_groups"),
+    "model": (
+        "init",
+        "swin_weights",
+        "gradient_checkpointing",
+        "compile",
+        "grad_cache_rows",
+        "length_groups",
+        "packed",
+    ),
     "dataset": ("split", "random_text_path", "image_scale"),
 }
 _PLACES = ("bert_name", "tokenizer")

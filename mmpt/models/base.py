@@ -134,7 +134,8 @@ def encode_by_length(
 
     Args:
         mask: bool (B, L), true where an element is real.
-        groups: how many parts; fewer where they would have fewer than 8 rows.
+        groups: how many parts; fewer where they would have fewer than 8 rows. 0 is for what computes nothing for
+            padding anyway: the batch stays whole, at its full length.
         encode: called with the rows of a part (an index) and its greatest length; returns (rows, H).
         max_rows: the most rows of a part. A batch of more is encoded in more parts, whose activations are not kept but
             computed again in the backward pass (:mod:`mmpt.models.grad_cache`).
@@ -143,6 +144,8 @@ def encode_by_length(
         (B, H) in the order of the batch, equal to encoding it whole up to rounding.
     """
     too_many = max_rows is not None and len(mask) > max_rows
+    if not groups and not too_many:
+        return encode(slice(None), mask.shape[1])
     groups = max(min(groups, len(mask) // MIN_ROWS), math.ceil(len(mask) / max_rows) if max_rows and too_many else 1)
     if groups <= 1:
         return encode(slice(None), longest(mask))

@@ -31,6 +31,7 @@ __all__ = [
     "EncoderOptions",
     "FusionModel",
     "SequenceOptions",
+    "all_pack",
     "fusion_bert_config",
     "load_pretrained_encoders",
     "tiny_fusion_config",
@@ -54,9 +55,10 @@ class EncoderOptions:
 
     ``input_dim`` is the width of the video features; a task fills it in from the data where it is not set.
     ``init`` is ``pretrained`` (BERT weights from ``dataset.bert_name``) or ``random``.
-    ``length_groups`` splits a batch into that many parts of similar length, so that short rows are not computed at the
-    length of the longest: the same numbers up to rounding, and about 1.6 times the training speed for lengths spread
-    as in the published recipe.
+    ``packed`` computes nothing for padding: the valid positions of all rows are one long row to everything but
+    attention. The same numbers up to rounding; states of padding are zeros.
+    ``length_groups`` is for encoders and masks that are not packed. It splits a batch into that many parts of similar
+    length, so that short rows are not computed at the length of the longest.
     ``gradient_checkpointing`` trades about a third more time for the memory of the activations. ``compile`` lets
     torch.compile have the transformer layers in training: true, or the name of its mode.
     ``grad_cache_rows`` encodes at most that many videos, or texts, at a time and computes them again in the backward
@@ -66,6 +68,7 @@ class EncoderOptions:
     mm_encoder_cls: str | None = None
     input_dim: int | None = None
     init: str = "pretrained"
+    packed: bool = True
     length_groups: int = 4
     gradient_checkpointing: bool = False
     compile: bool | str = False
@@ -87,6 +90,7 @@ class FusionModel(VideoTextModel):
         self.sequence: Any = read_section(config, "dataset", self.config_options["dataset"])
         self.options: Any = read_section(config, "model", self.config_options["model"])
         self.length_groups: int = self.options.length_groups
+        self.packed: bool = self.options.packed
         self.grad_cache_rows: int | None = self.options.grad_cache_rows
 
     @abc.abstractmethod
@@ -115,7 +119,7 @@ class FusionModel(VideoTextModel):
 
         ``caps[:, :2]`` gives the ids of ``[CLS]`` and ``[SEP]``, ``cmasks[:, :2]`` whether they take part; where
         there are not as many texts as videos, the first text's stand for all.
-        States of padded seconds are what the encoder computes there; mask them.
+        States of padded seconds are zeros or, where the encoder does not pack, what it computes there; mask them.
 
         Raises:
             DataError: if the features' width is not ``model.input_dim``, or there are more seconds than
@@ -134,7 +138,7 @@ class FusionModel(VideoTextModel):
 
         if output_hidden_states:
             return encode(slice(None), vfeats.shape[1])
-        return encode_by_length(vmasks, self.length_groups, encode, self.grad_cache_rows)
+        return encode_by_length(vmasks, self.groups(), encode, self.grad_cache_rows)
 
     def forward_text(self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False) -> Tensor:
         """Pool a text, (B, H), or return all states of ``[CLS] w.. [SEP] pad..``, (B, L - 1, H)."""
@@ -149,7 +153,11 @@ class FusionModel(VideoTextModel):
 
         if output_hidden_states:
             return encode(slice(None), ids.shape[1])
-        return encode_by_length(mask, self.length_groups, encode, self.grad_cache_rows)
+        return encode_by_length(mask, self.groups(), encode, self.grad_cache_rows)
+
+    def groups(self) -> int:
+        """Return in how many parts of similar length a batch is encoded; 0 where the encoders pack it."""
+        return 0 if self.packed else self.length_groups
 
     def encode_video(
         self, vfeats: Tensor, vmasks: Tensor, caps: Tensor | None = None, cmasks: Tensor | None = None
@@ -229,6 +237,11 @@ def fusion_bert_config(sequence: SequenceOptions, options: EncoderOptions, joint
             f"{bert.max_position_embeddings}"
         )
     return bert
+
+
+def all_pack(encoders: Iterable[nn.Module]) -> bool:
+    """Say whether all encoders leave padding out; a user's own may not."""
+    return all(getattr(getattr(encoder, "config", None), "packed", False) for encoder in encoders)
 
 
 def load_pretrained_encoders(

@@ -17,12 +17,13 @@ from mmpt.models.fusion import (
     EncoderOptions,
     FusionModel,
     SequenceOptions,
+    all_pack,
     fusion_bert_config,
     load_pretrained_encoders,
     tiny_fusion_config,
 )
-from mmpt.modules.attention_masks import isolated_mask, joint_mask, joint_token_types
-from mmpt.modules.bert import BertModel
+from mmpt.modules.attention_masks import isolated_mask, isolated_segments, joint_mask, joint_token_types
+from mmpt.modules.bert import BertModel, Mask
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.registry import build
 
@@ -75,6 +76,7 @@ class SingleEncoderModel(FusionModel):
                 f"{self.num_layers} layers: must be 1 to {self.num_layers}. Configs written for BERT-base say 12"
             )
         self.mm_encoder: nn.Module = build("encoder", self.encoder_name(options.mm_encoder_cls), bert)
+        self.packed = all_pack((self.mm_encoder,))
         load_pretrained_encoders(config, sequence, options, (self.mm_encoder,))
 
     def encoder_name(self, named: str | None) -> str:
@@ -109,7 +111,7 @@ class SingleEncoderModel(FusionModel):
 
         Returns:
             (B, S, H): ``[CLS]``, the video, and the text block from its first ``[SEP]`` on. States of padding are
-            arbitrary, but finite.
+            zeros where the encoder packs, else arbitrary, but finite.
 
         Raises:
             DataError: if there are not as many videos as texts, or as :meth:`FusionModel.forward_video`.
@@ -119,6 +121,9 @@ class SingleEncoderModel(FusionModel):
         vfeats, vmasks = self.clean_video(vfeats, vmasks)
         cmasks = cmasks.bool()
         seconds, words = vmasks.shape[1], caps.shape[1]
+        if self.packed and attention_mask is None and self.grad_cache_rows is None:
+            types = joint_token_types(seconds, words, caps.device)
+            return self.mm_encoder(caps, vfeats, self.packed_masks(vmasks, cmasks), types).last_hidden_state
         position = torch.arange(seconds + words, device=caps.device)
         filled = position < (valid_lengths(vmasks) + valid_lengths(cmasks))[:, None]
 
@@ -136,6 +141,14 @@ class SingleEncoderModel(FusionModel):
             return states.new_zeros(len(states), seconds + words, states.shape[2]).index_copy(1, kept, states)
 
         return encode_by_length(filled, self.length_groups, encode, self.grad_cache_rows)
+
+    def packed_masks(self, vmasks: Tensor, cmasks: Tensor) -> Mask | list[Mask]:
+        """Return what :meth:`layer_masks` does, for an encoder that packs: no row per query."""
+        joint = joint_mask(vmasks, cmasks)
+        if self.num_iso_layer is None:
+            return joint
+        isolated = isolated_segments(vmasks, cmasks)
+        return [isolated] * self.num_iso_layer + [joint] * (self.num_layers - self.num_iso_layer)
 
     def layer_masks(self, vmasks: Tensor, cmasks: Tensor) -> Tensor | list[Tensor]:
         """Return the mask of the joint sequence, (B, S), or one per layer; layers share the two tensors there are."""

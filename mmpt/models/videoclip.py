@@ -10,6 +10,7 @@ from mmpt.models.fusion import (
     EncoderOptions,
     FusionModel,
     SequenceOptions,
+    all_pack,
     fusion_bert_config,
     load_pretrained_encoders,
     tiny_fusion_config,
@@ -54,6 +55,7 @@ class MMFusionSeparate(FusionModel):
         video = dataclasses.replace(bert, num_hidden_layers=options.num_hidden_video_layers)
         self.video_encoder: nn.Module = build("encoder", options.video_encoder_cls, video)
         self.text_encoder: nn.Module = build("encoder", options.text_encoder_cls, bert)
+        self.packed = all_pack((self.video_encoder, self.text_encoder))
         load_pretrained_encoders(config, self.sequence, options, (self.video_encoder, self.text_encoder))
 
     @classmethod

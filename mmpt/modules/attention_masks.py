@@ -9,7 +9,16 @@ the same mask are given the same tensor.
 import torch
 from torch import Tensor
 
-__all__ = ["isolated_mask", "joint_mask", "joint_token_types", "text_generation_mask", "video_generation_mask"]
+from mmpt.modules.packing import Segments
+
+__all__ = [
+    "isolated_mask",
+    "isolated_segments",
+    "joint_mask",
+    "joint_token_types",
+    "text_generation_mask",
+    "video_generation_mask",
+]
 
 
 def joint_mask(vmasks: Tensor, cmasks: Tensor) -> Tensor:
@@ -34,6 +43,13 @@ def isolated_mask(vmasks: Tensor, cmasks: Tensor) -> Tensor:
     half = joint_token_types(vmasks.shape[1], cmasks.shape[1], vmasks.device)[0] + 1
     half[0] = 0
     return (half[:, None] == half[None]) & joint_mask(vmasks, cmasks)[:, None]
+
+
+def isolated_segments(vmasks: Tensor, cmasks: Tensor) -> Segments:
+    """Say the same of valid positions without a mask: of which part each is, int64 (B, S); 0 is padding."""
+    part = joint_token_types(vmasks.shape[1], cmasks.shape[1], vmasks.device) + 2
+    part[:, 0] = 1
+    return Segments(part * joint_mask(vmasks, cmasks))
 
 
 def text_generation_mask(vmasks: Tensor, cmasks: Tensor) -> Tensor:

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt.modules.packing import Packing, Segments, packing_of
 from mmpt.modules.transformer import EncoderOutput, KeyValueCache, TransformerEncoder, TransformerOptions, initialise
 from mmpt.utils.checkpoint import load_into
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.weight_files import load_state_dict_file
 
-__all__ = ["BertConfig", "BertEmbeddings", "BertModel", "read_bert_config", "read_bert_weights"]
+__all__ = ["BertConfig", "BertEmbeddings", "BertModel", "Mask", "pack_ids", "read_bert_config", "read_bert_weights"]
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Heads of the pre-training and sentence models that published files carry beside the encoder.
@@ -27,6 +28,9 @@ HEADS = ("cls.", "classifier.", "qa_outputs.")
 # The one that models of MMPT have too: encoders with a language-model head begin with it.
 LM_HEAD = "cls.predictions."
 
+
+#: What hides positions: (B, L), or (B, L, L) with a row per query; or segments of rows.
+Mask = Tensor | Packing | Segments
 
 #: Width of the features that the published models read, which their configs do not say.
 S3D_WIDTH = 512
@@ -38,7 +42,7 @@ class BertConfig:
 
     ``input_dim`` is the width of the video features, ``max_video_len`` the number of seconds that the position
     table keeps for the video, ``use_seg_emb`` adds VLM's table of segment embeddings, ``num_labels`` is the number of
-    classes of a token classifier.
+    classes of a token classifier. ``packed`` computes nothing for padding, whose states are then zeros.
     """
 
     hidden_size: int = 768
@@ -59,6 +63,7 @@ class BertConfig:
     max_video_len: int = 32
     use_seg_emb: bool = False
     num_labels: int = 2
+    packed: bool = False
 
     def transformer(self) -> TransformerOptions:
         """Return the encoder's options."""
@@ -88,20 +93,40 @@ class BertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, *, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        *,
+        position_ids: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
-        """Embed token ids (B, L); positions (L,) or (B, L) default to 0 .. L-1, types to 0. Returns (B, L, H)."""
+        """Embed token ids (B, L); positions (L,) or (B, L) default to 0 .. L-1, types to 0.
+
+        Returns:
+            (B, L, H), or with a packing of (B, L) its (N, H).
+        """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+        if packing is not None:
+            input_ids, position_ids, token_type_ids = pack_ids(packing, input_ids, position_ids, token_type_ids)
         return self.combine(self.word_embeddings(input_ids), position_ids, token_type_ids)
 
     def combine(self, embedded: Tensor, positions: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Add position, (L,) or (B, L), and type embeddings to (B, L, H), then normalise."""
+        """Add position, (L,) or (B, L), and type embeddings to (B, L, H), then normalise. Packed: (N,), (N, H)."""
         if token_type_ids is None:
             types = self.token_type_embeddings.weight[0]
         else:
             types = self.token_type_embeddings(token_type_ids)
         return self.dropout(self.LayerNorm(embedded + self.position_embeddings(positions) + types))
+
+
+def pack_ids(
+    packing: Packing, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pack token ids (B, L), their positions (L,) or (B, L), and their types (B or 1, L) to (N,) each."""
+    positions = position_ids if position_ids.dim() == 2 else position_ids[None]
+    types = None if token_type_ids is None else packing.pack(token_type_ids)
+    return packing.pack(input_ids), packing.pack(positions), types
 
 
 class BertPooler(nn.Module):
@@ -137,7 +162,7 @@ class BertModel(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | Sequence[Tensor] | None = None,
+        attention_mask: Mask | Sequence[Mask] | None = None,
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
@@ -147,8 +172,16 @@ class BertModel(nn.Module):
     ) -> EncoderOutput:
         """Encode token ids (B, L), int64; masks, layers and cache are those of :meth:`TransformerEncoder.forward`.
 
+        With ``config.packed`` nothing is computed for what a mask (B, L) hides, and its states are zeros. Attention
+        maps, hidden states, caches and masks with a row per query are computed with the padding.
         ``embedding_inputs`` (``position_ids``) go to the embeddings, beside the ids.
         """
+        attention_mask = self.pack(attention_mask, output_hidden_states or need_attention or cache is not None)
+        packing = packing_of(attention_mask)
+        if packing is not None:
+            hidden = self.embeddings(input_ids, token_type_ids, packing=packing, **embedding_inputs)
+            output = self.encoder(hidden, attention_mask, num_layers=num_layers)
+            return EncoderOutput(packing.unpack(output.last_hidden_state))
         return self.encoder(
             self.embeddings(input_ids, token_type_ids, **embedding_inputs),
             attention_mask,
@@ -157,6 +190,28 @@ class BertModel(nn.Module):
             num_layers=num_layers,
             cache=cache,
         )
+
+    def pack(
+        self, masks: Mask | Sequence[Mask] | None, whole: bool = False
+    ) -> Tensor | Packing | Sequence[Tensor | Packing] | None:
+        """Return packings in place of masks (B, L) and :class:`~mmpt.modules.packing.Segments`.
+
+        Masks come back as they are where the config does not pack, one of them has a row per query, or the ``whole`` is
+        wanted. Equal masks must be one tensor, which is packed once.
+
+        Raises:
+            ValueError: if segments are given where they cannot be packed.
+        """
+        given: Sequence[Any] = [masks] if masks is None or isinstance(masks, Tensor | Packing | Segments) else masks
+        if any(isinstance(mask, Packing) for mask in given):
+            return masks  # type: ignore[return-value]  # packed already
+        flat = [isinstance(mask, Segments) or (mask is not None and mask.dim() == 2) for mask in given]
+        if not given or not self.config.packed or whole or not all(flat):
+            if any(isinstance(mask, Segments) for mask in given):
+                raise ValueError("segments are for packed states alone: give a mask with a row per query")
+            return masks  # type: ignore[return-value]
+        made = {key: Packing(one) for key, one in {id(one): one for one in given}.items()}
+        return made[id(given[0])] if given[0] is masks else [made[id(one)] for one in given]
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
         """Load a BERT's weights (:func:`read_bert_weights`); layers beyond this model's depth are left out.

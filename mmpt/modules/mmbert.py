@@ -4,11 +4,13 @@ Sequence: ``[CLS] v1 .. vV [SEP] w1 ..``; one video token is one second of featu
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmpt.modules.bert import BertConfig, BertEmbeddings, BertModel
+from mmpt.modules.bert import BertConfig, BertEmbeddings, BertModel, Mask, pack_ids
+from mmpt.modules.packing import Packing, packing_of
 from mmpt.modules.transformer import EncoderOutput, KeyValueCache, activation, initialise
 from mmpt.utils.errors import DataError
 
@@ -63,19 +65,47 @@ class MMBertEmbeddings(BertEmbeddings):
         video_embeddings: Tensor | None = None,
         *,
         position_ids: Tensor | None = None,
+        packing: Packing | None = None,
+        video_length: int | None = None,
     ) -> Tensor:
         """Embed ``input_ids`` (B, L) and projected video tokens (B, V, H), where given. Returns (B, V + L, H).
 
         With video the positions are 0..V, then max_video_len+1 .. max_video_len+L-1; without, they are
         0, then max_video_len+2 .. max_video_len+L; ``position_ids``, (V + L,) or (B, V + L), replaces them.
         ``token_type_ids`` is (B, V + L).
+        With a packing of (B, V + L) the result is its (N, H), and video tokens are the valid ones alone, in its order,
+        of ``video_length`` V.
         """
+        if packing is not None:
+            return self._packed(packing, input_ids, token_type_ids, video_embeddings, position_ids, video_length)
         words = self.word_embeddings(input_ids)
         if video_embeddings is not None:
             words = torch.cat([words[:, :1], video_embeddings.to(words.dtype), words[:, 1:]], dim=1)
         if position_ids is None:
             position_ids = self._positions(input_ids, None if video_embeddings is None else video_embeddings.shape[1])
         return self.combine(words, position_ids, token_type_ids)
+
+    def _packed(
+        self,
+        packing: Packing,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        video_embeddings: Tensor | None,
+        position_ids: Tensor | None,
+        video_length: int | None,
+    ) -> Tensor:
+        if position_ids is None:
+            position_ids = self._positions(input_ids, video_length)
+        if video_length:
+            # The video's places hold padding until its tokens come there.
+            places = input_ids.new_zeros(len(input_ids), video_length)
+            input_ids = torch.cat([input_ids[:, :1], places, input_ids[:, 1:]], dim=1)
+        ids, positions, types = pack_ids(packing, input_ids, position_ids, token_type_ids)
+        words = self.word_embeddings(ids)
+        if video_embeddings is not None and video_length:
+            numbers, _ = packing.between(1, 1 + video_length)
+            words = words.index_copy(0, numbers, video_embeddings.to(words.dtype))
+        return self.combine(words, positions, types)
 
     def _positions(self, input_ids: Tensor, seconds: int | None) -> Tensor:
         if seconds is None:
@@ -113,7 +143,7 @@ class MMBertForEncoder(nn.Module):
         self,
         input_ids: Tensor,
         video_features: Tensor | None,
-        attention_mask: Tensor | Sequence[Tensor] | None = None,
+        attention_mask: Mask | Sequence[Mask] | None = None,
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
@@ -123,8 +153,18 @@ class MMBertForEncoder(nn.Module):
     ) -> EncoderOutput:
         """Encode token ids (B, L) and video features (B, V, D), or None, as one sequence of V + L.
 
-        The rest are those of :meth:`BertModel.forward` and :meth:`MMBertEmbeddings.forward`.
+        The rest are those of :meth:`BertModel.forward` and :meth:`MMBertEmbeddings.forward`. Packed, seconds that the
+        mask hides are not projected either.
         """
+        attention_mask = self.bert.pack(attention_mask, output_hidden_states or need_attention or cache is not None)
+        packing = packing_of(attention_mask)
+        video: dict[str, Any] = {}
+        if video_features is not None and packing is not None:
+            seconds = video_features.shape[1]
+            _, places = packing.between(1, 1 + seconds)
+            video = {"video_length": seconds, "video_embeddings": self.videomlp(video_features.flatten(0, 1)[places])}
+        elif video_features is not None:
+            video = {"video_embeddings": self.videomlp(video_features)}
         return self.bert(
             input_ids,
             attention_mask,
@@ -133,8 +173,8 @@ class MMBertForEncoder(nn.Module):
             need_attention,
             num_layers,
             cache,
-            video_embeddings=None if video_features is None else self.videomlp(video_features),
             position_ids=position_ids,
+            **video,
         )
 
     def load_pretrained(self, state: dict[str, Tensor], source: str) -> None:

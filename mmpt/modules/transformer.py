@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmpt.modules.activations import ACTIVATIONS, activation
 from mmpt.modules.kv_cache import KeyValueCache, LayerCache
+from mmpt.modules.packing import Packing, packed_attention, reordered
 from mmpt.utils.errors import ConfigError
 
 __all__ = [
@@ -100,12 +101,16 @@ def additive_mask(mask: Tensor, dtype: torch.dtype, score: float = MASKED_SCORE)
 
 
 class AttentionInputs(NamedTuple):
-    """What a layer's attention takes beside the hidden states: an additive mask, and the arguments of the encoder."""
+    """What a layer's attention takes beside the hidden states: an additive mask, and the arguments of the encoder.
+
+    For packed states (N, H) the packing stands in place of the mask, and nothing else is there.
+    """
 
     mask: Tensor | None = None
     rotary: Rotary | None = None
     need_attention: bool = False
     cache: LayerCache | None = None
+    packing: Packing | None = None
 
 
 class SelfAttention(nn.Module):
@@ -123,9 +128,12 @@ class SelfAttention(nn.Module):
     def forward(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         """Return the context (B, L, H) and, when asked for, the probabilities (B, A, L, L) before dropout."""
         query, key, value = (
-            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.query, self.key, self.value)
+            projection(hidden).unflatten(-1, (self.num_heads, -1)) for projection in (self.query, self.key, self.value)
         )
+        dropout = self.dropout.p if self.training else 0.0
+        if inputs.packing is not None:
+            return packed_attention(query, key, value, inputs.packing, dropout).flatten(1), None
+        query, key, value = (projected.transpose(1, 2) for projected in (query, key, value))
         if inputs.rotary is not None:
             query, key = inputs.rotary(query, key)
         if inputs.cache is not None:
@@ -141,7 +149,6 @@ class SelfAttention(nn.Module):
             context = self.dropout(probabilities) @ value
         else:
             probabilities = None
-            dropout = self.dropout.p if self.training else 0.0
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return context.transpose(1, 2).flatten(2), probabilities
 
@@ -225,7 +232,7 @@ class TransformerEncoder(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        attention_mask: Tensor | Sequence[Tensor] | None = None,
+        attention_mask: Tensor | Packing | Sequence[Tensor | Packing] | None = None,
         rotary: Rotary | None = None,
         output_hidden_states: bool = False,
         need_attention: bool = False,
@@ -238,6 +245,8 @@ class TransformerEncoder(nn.Module):
             attention_mask: true where a key may be seen: (B, L), (B, L, L), or a sequence with one of these per
                 layer. Layers that share a mask share the tensor: nothing of size (B, layers, L, L) is ever built.
                 With a cache that holds C positions the keys are C + L: (B, C + L) or (B, L, C + L).
+                Where it is a packing, or one per layer of the same positions, ``hidden`` is packed by the first of
+                them, (N, H), and so is what is returned; rotary, attention maps and caches are for padded states.
             rotary: hook that turns queries and keys by position.
             need_attention: compute and return attention maps, on an explicit path that keeps (B, A, L, L) per layer.
             num_layers: run only the first so many layers.
@@ -250,10 +259,19 @@ class TransformerEncoder(nn.Module):
         """
         layers = self._first(num_layers)
         masks = self._masks(attention_mask, hidden.dtype, len(layers))
+        packing: Packing | None = None
+        first = next((mask for mask in masks if isinstance(mask, Packing)), None)
+        if first is not None and (rotary is not None or need_attention or cache is not None):
+            raise ValueError("packed states have neither rotary positions, attention maps nor a cache")
         states, attentions = [hidden], []
         for number, (layer, mask) in enumerate(zip(layers, masks, strict=True)):
             stored = None if cache is None else cache.layer(number)
-            inputs = AttentionInputs(mask, rotary, need_attention, stored)
+            if isinstance(mask, Packing):
+                hidden = reordered(hidden, packing or mask, mask)
+                packing = mask
+                inputs = AttentionInputs(packing=packing)
+            else:
+                inputs = AttentionInputs(mask, rotary, need_attention, stored)
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
                 hidden, probabilities = checkpoint(layer, hidden, inputs, use_reentrant=False)
             else:
@@ -262,6 +280,8 @@ class TransformerEncoder(nn.Module):
                 states.append(hidden)
             if need_attention:
                 attentions.append(probabilities)
+        if packing is not None and first is not None:
+            hidden = reordered(hidden, packing, first)
         return EncoderOutput(
             hidden,
             tuple(states) if output_hidden_states else None,
@@ -275,16 +295,21 @@ class TransformerEncoder(nn.Module):
             raise ValueError(f"num_layers {num_layers}: the encoder has {len(self.layer)} layers")
         return list(self.layer)[:num_layers]
 
-    def _masks(self, mask: Tensor | Sequence[Tensor] | None, dtype: torch.dtype, count: int) -> Sequence[Tensor | None]:
-        if mask is None:
-            return [None] * count
+    def _masks(
+        self, mask: Tensor | Packing | Sequence[Tensor | Packing] | None, dtype: torch.dtype, count: int
+    ) -> Sequence[Tensor | Packing | None]:
+        if mask is None or isinstance(mask, Packing):
+            return [mask] * count
         if isinstance(mask, Tensor):
             return [additive_mask(mask, dtype, self.masked_score)] * count
         if len(mask) not in (count, len(self.layer)):
             raise ValueError(f"{len(mask)} attention masks for {count} layers")
         used = list(mask)[:count]
         score = self.masked_score
-        made = {key: additive_mask(one, dtype, score) for key, one in {id(one): one for one in used}.items()}
+        made = {
+            key: one if isinstance(one, Packing) else additive_mask(one, dtype, score)
+            for key, one in {id(one): one for one in used}.items()
+        }
         return [made[id(one)] for one in used]
 
 

@@ -207,7 +207,7 @@ def test_layers_share_masks_and_no_mask_per_layer_is_ever_made(masked) -> None:
             self.seen |= {tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)}
             return result
 
-    built = mtm({"num_iso_layer": 2})
+    built = mtm({"num_iso_layer": 2}, packed=False)
     masks = built.layer_masks(masked["vmasks"], masked["cmasks"])
     assert len(masks) == 3 and masks[0] is masks[1] and masks[2] is not masks[0]
     assert masks[0].shape == (4, 24, 24) and masks[2].shape == (4, 24)

@@ -1,6 +1,7 @@
 """Time retrieval by fusion: states encoded once, against encoding each pair anew, and a first stage of cheap scores.
 
 python scripts/benchmarks/bench_fusion_retrieval.py              # 16 x 16 pairs of VIOLET-tiny; a minute or two
+python scripts/benchmarks/bench_fusion_retrieval.py --system lavender
 python scripts/benchmarks/bench_fusion_retrieval.py --size base --pairs 8
 
 "encode-once" and "rerank" are whole tests, reading, encoding and files included; "re-encode" encodes video and text of
@@ -28,17 +29,20 @@ from mmpt.evaluators.fusion_retrieval_predictor import FusionRetrievalPredictor
 from mmpt.models.cross_modal import CrossModalModel
 from mmpt.utils.files import write_json
 from scripts.benchmarks.frame_step import SIZES, random_clips, violet
+from scripts.benchmarks.systems import random_prompts
 
 __all__ = ["main"]
 
 _READ = 8
+_MODELS = {"violet": "VIOLETRetrieval", "lavender": "LAVENDER"}
 
 
 class Clips(Dataset[dict[str, Any]]):
     """Random clips, each with a text."""
 
-    def __init__(self, size: str, count: int) -> None:
-        self.batch = {key: random_clips(size, count)[key] for key in ("caps", "cmasks", "vfeats", "vmasks")}
+    def __init__(self, system: str, size: str, count: int) -> None:
+        batch = random_prompts(size, count) if system == "lavender" else random_clips(size, count)
+        self.batch = {key: batch[key] for key in ("caps", "cmasks", "vfeats", "vmasks")}
 
     def __len__(self) -> int:
         return len(self.batch["caps"])
@@ -74,7 +78,8 @@ def _test(model: CrossModalModel, clips: Clips, **options: Any) -> tuple[float, 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 if the ways score a pair differently."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="of VIOLET (default tiny)")
+    parser.add_argument("--system", choices=_MODELS, default="violet", help="violet (default) or lavender")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the system (default tiny)")
     parser.add_argument("--pairs", type=int, default=16, help="texts, and videos (default 16)")
     parser.add_argument("--pairs-per-batch", type=int, default=16, help="eval.pairs_per_batch (default 16)")
     parser.add_argument("--batches", type=int, default=4, help="batches that are encoded anew (default 4)")
@@ -83,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="also write the figures to this file")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    model, clips = violet(given.size, "VIOLETRetrieval").eval(), Clips(given.size, given.pairs)
+    model, clips = violet(given.size, _MODELS[given.system]).eval(), Clips(given.system, given.size, given.pairs)
     count, figures = given.pairs**2, {}
     settings = {"pairs_per_batch": given.pairs_per_batch}
     ways: dict[str, Callable[[], tuple[float, np.ndarray]]] = {

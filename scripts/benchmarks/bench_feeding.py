@@ -23,10 +23,10 @@ from mmpt.datasets.mmdataset import MMDataset
 from mmpt.store.frame_extraction import FrameExtractionOptions, extract_frames
 from mmpt.utils.registry import build
 from scripts.benchmarks.bench_sampling import dataset_of, write_corpus
-from scripts.benchmarks.bench_training import SYSTEMS
+from scripts.benchmarks.bench_training import SAMPLES, training
 from scripts.benchmarks.run import run_module
 from scripts.benchmarks.segment_items import make_data, open_data
-from scripts.benchmarks.training import Training, training_run
+from scripts.benchmarks.systems import SYSTEMS
 from scripts.benchmarks.videos import make_videos
 from scripts.benchmarks.work import Run, Work
 
@@ -101,25 +101,22 @@ def _loading(system: str) -> Callable[..., Run]:
     return make
 
 
-def _training(system: str) -> Callable[..., Run]:
-    def make(folder: Path, samples: int, size: str, **_: Any) -> Run:
-        known = SYSTEMS[system]
-        return training_run(Training(known.model(size), known.loss(), known.batch(size, samples)), samples)
-
-    return make
-
-
 WORKS = tuple(
     Work(
         f"feeding-{system}",
         SYSTEMS[system].unit,
         _loading(system),
-        _training(system),
+        training(system, "ours"),
         "the training step that takes them",
         write,
-        {"videos": 32, "samples": SYSTEMS[system].samples, "size": "tiny", "workers": 1},
-        quick={"videos": 8, "samples": max(2, SYSTEMS[system].samples // 8)},
-        tiny={"videos": 2, "samples": 2, "size": "least" if system == "videoclip" else "tiny"},
+        {
+            "videos": 32,
+            "samples": SAMPLES[system],
+            "size": "workload" if system == "videoclip" else "tiny",
+            "workers": 1,
+        },
+        quick={"videos": 8, "samples": max(2, SAMPLES[system] // 8)},
+        tiny={"videos": 2, "samples": 2, "size": "tiny"},
         threads=2,
         tolerance=None,
         least_ratio=1,

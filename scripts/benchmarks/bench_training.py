@@ -7,7 +7,8 @@
 A step is masking, all objectives, backward and AdamW in float32. VideoCLIP's is that of 128 pairs of 8 to 61 words and
 3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text layers; the others are small ("tiny") or, with
 ``-o size=base``, of the published sizes. The reference attends eagerly, computes what is padded and updates parameter
-after parameter. Compared are the losses of two steps without dropout. Of the works ``switch-...`` the reference is our plain step.
+after parameter. Compared are the losses of two steps without dropout. Of the works ``switch-...`` the reference is
+our plain step.
 """
 
 import sys

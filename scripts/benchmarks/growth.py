@@ -42,21 +42,24 @@ class Curve(NamedTuple):
 #: Figure -> its curves; each has a panel of time and one of memory.
 CURVES: dict[str, tuple[Curve, ...]] = {
     "batch": (
-        Curve(
-            "VideoCLIP's training step", "training-videoclip", "samples", (16, 32, 64, 128, 256), (4, 8), "pairs", "step"
-        ),
+        Curve("VideoCLIP's training step", "training-videoclip", "samples", (16, 32, 64, 128), (4, 8), "pairs", "step"),
     ),
     "length": (Curve("Captions of 16 videos", "captions", "words", (5, 10, 20, 40), (4, 8), "words each", "batch"),),
     "videos": (
         Curve(
-            "Start on a store", "first-batch-clips", "videos", (1000, 10_000, 100_000, 1_000_000), (100, 1000), "videos",
+            "Start on a store",
+            "first-batch-clips",
+            "videos",
+            (10**3, 10**4, 10**5, 10**6),
+            (100, 1000),
+            "videos",
             "start",
         ),
     ),
     "workers": (
         Curve("Random reads by each worker", "many-reads-clips", "workers", (1, 2, 4), (1, 2), "workers", "pass"),
     ),
-}  # fmt: skip
+}
 
 
 def points(curve: Curve, effort: Effort, session: Session | None = None) -> list[dict[str, Any]]:

@@ -107,7 +107,9 @@ class Session:
         if threads not in self.rates:
             self.say(f"the machine's rates, {threads} thread{'s' * (threads > 1)}")
             seconds = min(1.0, self.effort.seconds)
-            self.rates[threads] = call_in_child(measure_rates, threads, seconds, threads=threads)
+            self.rates[threads] = call_in_child(
+                measure_rates, threads, seconds, clock=self.effort.clock, threads=threads
+            )
         return self.rates[threads]
 
     def _result(self, entry: Entry, place: Path) -> Result:

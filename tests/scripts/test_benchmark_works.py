@@ -23,7 +23,7 @@ def _cases():
             yield pytest.param(entry, id=entry.work.name, marks=marks)
 
 
-@pytest.mark.parametrize("entry", _cases())
+@pytest.mark.parametrize("entry", list(_cases()))
 def test_a_work_runs_at_its_least_size(entry, tmp_path):
     work = entry.work
     sizes = work.sized(changes=work.tiny)

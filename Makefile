@@ -75,8 +75,8 @@ format: install  ## put the code into the project's format
 typecheck: install  ## check the types of mmpt/
 	$(BIN)/mypy
 
-bench: install  ## run every benchmark of scripts/benchmarks
-	@set -e; for script in scripts/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: install  ## our speed and memory against a naive way, in one table; BENCH="--quick" or names of works
+	@$(BIN)/python scripts/benchmarks/run.py $(BENCH)
 
 docs: install  ## the site of the documentation, in docs/_build/html
 	@$(BIN)/python -m sphinx -W --keep-going -q -j 2 -b html -c docs . docs/_build/html

@@ -217,6 +217,7 @@ def _by_batch(pictures: Tensor, batch: int) -> Tensor:
 
 
 def _folded(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None, "eval mode has been checked"
     weight, bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

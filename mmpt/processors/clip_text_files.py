@@ -26,6 +26,7 @@ _SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)
 #: More answers than any vocabulary holds: a label beyond is damage, not a class.
 _MOST_LABELS = 1_000_000
 
+
 class Where(NamedTuple):
     """Where a record stands: the file and its split, and the record; put into words when a message needs them."""
 

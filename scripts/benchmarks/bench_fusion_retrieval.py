@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmpt.evaluators.fusion_retrieval_predictor import FusionRetrievalPredictor
 from scripts.benchmarks.frame_step import random_clips, violet
 from scripts.benchmarks.run import run_module
+from scripts.benchmarks.systems import random_prompts
 from scripts.benchmarks.work import Run, Work
 
 __all__ = ["WORKS"]
@@ -32,8 +33,9 @@ _READ = 8
 class Clips(Dataset[dict[str, Any]]):
     """Random clips, each with a text."""
 
-    def __init__(self, size: str, count: int) -> None:
-        self.batch = {key: random_clips(size, count)[key] for key in ("caps", "cmasks", "vfeats", "vmasks")}
+    def __init__(self, name: str, size: str, count: int) -> None:
+        batch = random_prompts(size, count) if name.startswith("LAVENDER") else random_clips(size, count)
+        self.batch = {key: batch[key] for key in ("caps", "cmasks", "vfeats", "vmasks")}
 
     def __len__(self) -> int:
         return len(self.batch["caps"])
@@ -44,7 +46,7 @@ class Clips(Dataset[dict[str, Any]]):
 
 def _anew(name: str) -> Callable[..., Run]:
     def make(folder: Path, size: str, pairs: int, batch: int, **_: Any) -> Run:
-        model, data = violet(size, name).eval(), Clips(size, pairs).batch
+        model, data = violet(size, name).eval(), Clips(name, size, pairs).batch
         texts, videos = torch.cartesian_prod(torch.arange(pairs), torch.arange(pairs)).T
 
         def call() -> np.ndarray:
@@ -63,7 +65,7 @@ def _anew(name: str) -> Callable[..., Run]:
 
 def _test(name: str, rerank: bool = False) -> Callable[..., Run]:
     def make(folder: Path, size: str, pairs: int, batch: int, top_k: int = 0) -> Run:
-        model, clips = violet(size, name).eval(), Clips(size, pairs)
+        model, clips = violet(size, name).eval(), Clips(name, size, pairs)
         options: dict[str, Any] = {"pairs_per_batch": batch} | ({"rerank_top_k": top_k} if rerank else {})
 
         def call() -> np.ndarray:
@@ -96,7 +98,7 @@ WORKS = (
             least_ratio=3,
             group="evaluation",
         )
-        for system, name in (("violet", "VIOLETRetrieval"), ("lavender", "LAVENDERTaskSpecificRetrieval"))
+        for system, name in (("violet", "VIOLETRetrieval"), ("lavender", "LAVENDER"))
     ),
     Work(
         "fusion-rerank",

@@ -109,7 +109,13 @@ class _Side:
 
             flop = count(self.run.call) / self.run.units
         figures = dict(self.run.figures()) if self.run.figures else {}
-        return {"flop": flop, "bytes": self.run.bytes, "bound": self.run.bound, "figures": figures}
+        return {
+            "units": self.run.units,
+            "flop": flop,
+            "bytes": self.run.bytes,
+            "bound": self.run.bound,
+            "figures": figures,
+        }
 
 
 def limit_threads(threads: int) -> None:

@@ -1,4 +1,4 @@
-"""VIOLET of chosen size and random frames for it: what the benchmarks of raw frames run."""
+"""VIOLET or LAVENDER of chosen size and random frames for them: what the benchmarks of raw frames run."""
 
 import json
 import tempfile
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmpt.models.cross_modal import CrossModalModel
 from mmpt.utils.registry import resolve_class
+from mmpt.utils.tokenizers import load_tokenizer
 
 __all__ = ["SIZES", "random_clips", "violet"]
 
@@ -30,7 +31,7 @@ SIZES: dict[str, tuple[str, dict[str, int], int, int]] = {
 
 
 def violet(size: str, name: str = "VIOLETPretraining", **model: Any) -> CrossModalModel:
-    """Return a randomly initialised VIOLET of a size of :data:`SIZES`; ``model`` are keys of that section."""
+    """Return a randomly initialised model of a size of :data:`SIZES`; ``model`` are keys of that section."""
     swin, bert, pixels, frames = SIZES[size]
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -38,8 +39,10 @@ def violet(size: str, name: str = "VIOLETPretraining", **model: Any) -> CrossMod
         (Path(folder) / "config.json").write_text(json.dumps(sizes))
         words = [f"w{number}" for number in range(VOCABULARY)]
         words[0], words[100:104] = "[PAD]", ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        words[104:106] = "true", "false"  # LAVENDER's verdicts on a pair
         (Path(folder) / "vocab.txt").write_text("\n".join(words))
         dataset = {"bert_name": folder, "num_frames": frames, "image_size": pixels, "max_text_len": WORDS}
+        load_tokenizer(folder)  # kept by the process: LAVENDER looks for words while it trains
         config = {"dataset": dataset, "model": {"init": "random", "swin": swin, **model}}
         return resolve_class("model", name)(config)
 

@@ -40,9 +40,9 @@ class Effort:
 class Result:
     """What was measured of a work; rates are units per second, memory is in bytes.
 
-    ``ratio`` is the median of the rounds' ratios, in which both ways ran one right after the other. ``peak`` is the
-    most that the process held while it worked, ``own`` what of that is beyond interpreter and imports. ``failed``
-    says why there are no figures, ``broken`` which promises were not kept.
+    A pass does ``units``. ``ratio`` is the median of the rounds' ratios, in which both ways ran one right after the
+    other. ``peak`` is the most that the process held while it worked, ``own`` what of that is beyond interpreter and
+    imports. ``failed`` says why there are no figures, ``broken`` which promises were not kept.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Result:
     own: int | None = None
     reference_peak: int | None = None
     reference_own: int | None = None
+    units: float = 0.0
     flop: float = 0.0
     bytes: float = 0.0
     bound: float | None = None
@@ -106,7 +107,9 @@ class Session:
         if threads not in self.rates:
             self.say(f"the machine's rates, {threads} thread{'s' * (threads > 1)}")
             seconds = min(1.0, self.effort.seconds)
-            self.rates[threads] = call_in_child(measure_rates, threads, seconds, threads=threads)
+            self.rates[threads] = call_in_child(
+                measure_rates, threads, seconds, clock=self.effort.clock, threads=threads
+            )
         return self.rates[threads]
 
     def _result(self, entry: Entry, place: Path) -> Result:
@@ -166,7 +169,7 @@ class Session:
         self._compare_with_physics(work, cost, result)
 
     def _compare_with_physics(self, work: Work, cost: dict[str, Any], result: Result) -> None:
-        result.flop, result.bytes = cost["flop"], cost["bytes"]
+        result.units, result.flop, result.bytes = cost["units"], cost["flop"], cost["bytes"]
         if not (result.flop or result.bytes):
             return
         rates = self.machine(work.threads)

@@ -48,7 +48,7 @@ def entries_of(modules: Sequence[str]) -> list[Entry]:
     entries: list[Entry] = []
     for module in modules:
         try:
-            entries += [Entry(module, work) for work in importlib.import_module(module).WORKS]
+            entries += [Entry(module, work) for work in getattr(importlib.import_module(module), "WORKS", ())]
         except ImportError as error:
             print(f"{module}: left out, {error}", file=sys.stderr)
     names = [entry.work.name for entry in entries]

@@ -17,7 +17,7 @@ from mmpt.modules.s3d import S3D, load_s3d, random_s3d
 from mmpt.store.decode import stream_frames
 from mmpt.store.extraction import ExtractionOptions, extract_features, whole_seconds
 from mmpt.store.video_list import find_videos
-from scripts.benchmarks.bench_extract import make_videos
+from scripts.benchmarks.videos import make_videos
 
 __all__ = [
     "calibrated_s3d", "clips", "naive_extraction", "naive_network", "our_extraction", "our_network", "prepare",

@@ -76,23 +76,16 @@ class Training:
             how = {"foreach": False}
         self.optimizer = torch.optim.AdamW(self.masters, lr=2e-5, betas=(0.9, 0.98), weight_decay=1e-3, **how)
 
-    def value(self) -> float:
-        """Return the loss without dropout, which is the same whatever the way."""
-        self.model.eval()
-        with torch.no_grad():
-            found = float(self._loss())
-        self.model.train()
-        return found
-
     def _loss(self) -> Tensor:
         eager = eager_attention() if self.way == "naive" else contextlib.nullcontext()
         with eager, torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.way == "bf16_autocast"):
             outputs = self.model(**self.batch)
         return self.loss(**self.batch, **outputs)
 
-    def step(self) -> None:
-        """Do one update."""
-        self._loss().backward()
+    def step(self, *_: Any) -> Tensor:
+        """Do one update; return the loss before it."""
+        loss = self._loss()
+        loss.backward()
         if self.masters is not self.weights:
             for master, weight in zip(self.masters, self.weights, strict=True):
                 master.grad = None if weight.grad is None else weight.grad.float()
@@ -104,9 +97,12 @@ class Training:
             with torch.no_grad():
                 for master, weight in zip(self.masters, self.weights, strict=True):
                     weight.copy_(master)
+        return loss.detach()
 
 
-def training_run(training: Training, samples: int) -> Run:
-    """Return the run of a training's steps; its loss before the first is compared."""
-    before = training.value()
-    return Run(training.step, samples, counted=True, check=lambda: {"loss": before})
+def training_run(model: nn.Module, step: Callable[[Any], Tensor], batch: Mapping[str, Tensor], samples: int) -> Run:
+    """Return the run of a training's steps on a batch; compared are the losses of two steps without dropout."""
+    model.eval()
+    losses = [float(step(batch)) for _ in range(2)]
+    model.train()
+    return Run(lambda: step(batch), samples, counted=True, check=lambda: losses)

@@ -238,6 +238,7 @@ def test_s3d_from_a_file_equals_the_network(s3d):
         expected = torch.nn.functional.normalize(random_s3d(1)(video)["video_embedding"])
     assert np.allclose(encoder(frames), expected.numpy(), atol=1e-4)
     assert encoder.provenance()["weights_sha256"] == file_sha256(path)
+    assert "compute_dtype" not in encoder.provenance()  # as in the manifests that there are
 
 
 def test_s3d_needs_weights_or_an_explicit_seed(s3d):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmpt.modules.activations import ACTIVATIONS, activation
+from mmpt.modules.dropout import Dropout
 from mmpt.modules.kv_cache import KeyValueCache, LayerCache
 from mmpt.modules.packing import Packing, packed_attention, reordered
 from mmpt.utils.errors import ConfigError
@@ -162,7 +163,7 @@ class ResidualOutput(nn.Module):
         self.dense = nn.Linear(input_size, options.hidden_size, bias=bias)
         if options.norm == "post":
             self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
-        self.dropout = nn.Dropout(options.hidden_dropout)
+        self.dropout = Dropout(options.hidden_dropout)
         self.post_norm = options.norm == "post"
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:

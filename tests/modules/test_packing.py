@@ -90,13 +90,13 @@ def test_attention_in_padded_form_is_the_same(lengths: list[int]) -> None:
 
 
 def test_with_dropout_the_mean_is_that_without_and_the_backward_pass_draws_nothing() -> None:
-    hidden, mask = batch([7, 3, 3, 1])
+    hidden, mask = batch([7, 6, 3, 3, 1])
     packing = Packing(mask)
     q, k, v = (packing.pack(hidden * scale).unflatten(1, (2, 4)).requires_grad_() for scale in (1, -1, 2))
     with torch.no_grad():
         torch.manual_seed(0)
         mean = torch.stack([packed_attention(q, k, v, packing, 0.3) for _ in range(3000)]).mean(0)
-    torch.testing.assert_close(mean, packed_attention(q, k, v, packing), atol=0.15, rtol=0)
+    torch.testing.assert_close(mean, packed_attention(q, k, v, packing), atol=0.45, rtol=0)
 
     def seeded(*inputs: Tensor) -> Tensor:
         torch.manual_seed(1)

@@ -36,7 +36,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 def gelu_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return ``linear(gelu(values), weight, bias)`` of values (.., I), and keep of it the values alone.
 
-    The activation, the widest thing a layer makes, is computed again in the backward pass, for 3 % of a step's time.
+    The activation, the widest thing a layer makes, is computed again in the backward pass.
     There is no second derivative.
     """
     return _GeluLinear.apply(values, weight, bias)

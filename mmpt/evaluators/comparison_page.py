@@ -102,10 +102,10 @@ def _terms(terms: Sequence[Term], systems: Sequence[str]) -> str:
         "On what terms",
         "Read from the settings of every training and test, the lists that they name, and their logs.",
         f"<h3>To be held equal</h3><p class=note>{html.escape(verdict)}</p>",
-        _table(terms_table(held, systems), left=2),
+        _table(terms_table(held, systems), left=3),
         "<h3>Not equal, and why</h3>",
         f"<ul>{reasons}</ul>",
-        _table(terms_table(others, systems), left=2),
+        _table(terms_table(others, systems), left=3),
     )
 
 

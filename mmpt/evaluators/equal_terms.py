@@ -170,6 +170,15 @@ def _optimizer(training: Training) -> str:
     return ", ".join(f"{name} {_plain(section[name])}" for name in names if section.get(name) is not None)
 
 
+def _apart(training: Training) -> str:
+    """Return which weights the section ``optim`` sets apart; factors of a weight decay of 0 do not count."""
+    keys = ["freeze", "lr_multipliers", "layer_decay"]
+    if _optional(training, "fairseq.optimization.weight_decay", 0.0):
+        keys.append("weight_decay_multipliers")
+    given = {key: _optional(training, f"optim.{key}") for key in keys}
+    return ", ".join(f"{key} {_plain(value)}" for key, value in given.items() if value) or "none"
+
+
 def _precision(training: Training) -> str:
     common = _optional(training, "fairseq.common", OmegaConf.create())
     return next((name for name in ("fp16", "bf16") if common.get(name)), "fp32")
@@ -182,6 +191,7 @@ QUANTITIES = (
     Quantity("hours allowed", _at("fairseq.optimization.stop_time_hours")),
     Quantity("pairs of clip and text per update", _pairs),
     Quantity("optimizer", _optimizer),
+    Quantity("not trained, or at another rate", _apart),
     Quantity("precision", _precision),
     Quantity("width", _size("hidden_size", "hidden_size")),
     Quantity("layers of the (joint) transformer", _layers),
@@ -238,10 +248,14 @@ def _joined(values: Any) -> str:
 
 def terms_table(terms: Sequence[Term], systems: Sequence[str]) -> list[list[str]]:
     """Return rows of text, headings first: quantity, verdict, and the value of all or of each system."""
-    rows = [["quantity", "held equal", *systems]]
+    rows = [["quantity", "equal", "value"]]
     for term in terms:
         verdict = "yes" if term.equal else "NO, AND SHOULD BE" if term.broken else "no"
-        rows.append([term.name, verdict, *(term.values.get(system, "-") for system in systems)])
+        by_value: dict[str, list[str]] = {}
+        for system in systems:
+            by_value.setdefault(term.values.get(system, "-"), []).append(system)
+        each = "; ".join(f"{', '.join(names)}: {value}" for value, names in by_value.items())
+        rows.append([term.name, verdict, next(iter(by_value)) if term.equal else each])
     return rows
 
 

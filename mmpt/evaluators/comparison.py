@@ -23,7 +23,7 @@ from mmpt.evaluators.retrieval_files import read_scored, scores_of
 from mmpt.evaluators.training_log import TrainingLog, read_training_log
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, resolve_path
-from mmpt.utils.weight_files import load_state_dict_file
+from mmpt.utils.weight_files import read_training_checkpoint
 
 __all__ = [
     "Cell",
@@ -174,7 +174,7 @@ def _parameters(checkpoint: Path) -> int | None:
     """Count the weights of a checkpoint; what is shared counts once."""
     if not checkpoint.is_file():
         return None
-    state = load_state_dict_file(checkpoint)
+    state = read_training_checkpoint(checkpoint)["model"]
     places = {(tensor.untyped_storage().data_ptr(), tensor.storage_offset()): tensor.numel() for tensor in state.values()}
     return sum(places.values())
 

@@ -175,7 +175,9 @@ def _parameters(checkpoint: Path) -> int | None:
     if not checkpoint.is_file():
         return None
     state = read_training_checkpoint(checkpoint)["model"]
-    places = {(tensor.untyped_storage().data_ptr(), tensor.storage_offset()): tensor.numel() for tensor in state.values()}
+    places = {
+        (tensor.untyped_storage().data_ptr(), tensor.storage_offset()): tensor.numel() for tensor in state.values()
+    }
     return sum(places.values())
 
 

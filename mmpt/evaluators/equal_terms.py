@@ -231,7 +231,9 @@ def _of_tests(comparison: Comparison) -> list[Term]:
                 ]
                 values[system] = _joined(said)
             terms.append(Term(f"test {test}: {title}", values, True))
-        settings = {system: _joined(one.setting for one in own.get(test, [])) for system, own in comparison.tests.items()}
+        settings = {
+            system: _joined(one.setting for one in own.get(test, [])) for system, own in comparison.tests.items()
+        }
         terms.append(Term(f"test {test}: setting", settings, True))
     return [term for term in terms if set(term.values.values()) != {"-"}]
 

@@ -64,7 +64,10 @@ def _write_run(root: Path, system: str, seed: int, **settings: Any) -> None:
     folder.mkdir(parents=True)
     optimization = {"max_update": 300, "lr": [0.001], "optimizer": "mmadamw", **settings}
     config = {
-        "dataset": {"train_path": str(root / ("train.lst" if system == "one" else "rows.jsonl")), "aligner": "DSAligner"},
+        "dataset": {
+            "train_path": str(root / ("train.lst" if system == "one" else "rows.jsonl")),
+            "aligner": "DSAligner",
+        },
         "model": {"model_cls": system.upper(), "hidden_size": 8, "num_layers": 2},
         "fairseq": {"common": {"seed": seed}, "dataset": {"batch_size": 60}, "optimization": optimization},
     }
@@ -108,7 +111,10 @@ def _write_test(folder: Path, record: dict[str, Any]) -> None:
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     (tmp_path / "train.lst").write_text("b\na\n")
-    rows = [{"video": name, "split": split} for name, split in (("a", "train"), ("a", "train"), ("b", "train"), ("c", "valid"))]
+    rows = [
+        {"video": name, "split": split}
+        for name, split in (("a", "train"), ("a", "train"), ("b", "train"), ("c", "valid"))
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for system, seed in RIGHT:
         _write_run(tmp_path, system, seed)

@@ -68,7 +68,8 @@ def test_only_the_seed_and_the_folders_of_runs_differ(project: Project) -> None:
 def test_a_test_waits_for_the_training_of_its_own_seed_alone(project: Project) -> None:
     kinds = {job.name: job.kind for job in project.jobs}
     needs = {
-        name: {other for other in before if kinds[other] != "script"} for name, before in dependencies(project.jobs).items()
+        name: {other for other in before if kinds[other] != "script"}
+        for name, before in dependencies(project.jobs).items()
     }
     assert needs["how2_seed3.yaml"] == set()
     assert needs["test_vtt_zs_seed3.yaml"] == {"how2_seed3.yaml"}

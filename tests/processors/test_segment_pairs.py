@@ -51,7 +51,9 @@ def system(request: pytest.FixtureRequest, store: Path) -> tuple[Any, Any, Any]:
 
 def _batch(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        key: torch.stack([item[key] for item in items]) if torch.is_tensor(items[0][key]) else [item[key] for item in items]
+        key: torch.stack([item[key] for item in items])
+        if torch.is_tensor(items[0][key])
+        else [item[key] for item in items]
         for key in items[0]
     }
 

@@ -41,7 +41,10 @@ def test_nothing_of_the_test_is_in_what_pre_training_reads(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [(ROWS[:2], "no row is of split 'valid'"), (({**ROWS[0], "start": None, "end": None}, ROWS[2]), "no start and end")],
+    [
+        (ROWS[:2], "no row is of split 'valid'"),
+        (({**ROWS[0], "start": None, "end": None}, ROWS[2]), "no start and end"),
+    ],
 )
 def test_rows_that_do_not_serve_are_refused(
     tmp_path: Path, rows: tuple[dict[str, object], ...], said: str, capsys: pytest.CaptureFixture[str]

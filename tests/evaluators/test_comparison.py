@@ -16,6 +16,8 @@ from mmpt.evaluators.equal_terms import terms_of, terms_table
 from mmpt.evaluators.intervals import bootstrap_interval, student_quantile, t_interval
 from mmpt.evaluators.results import collect_results
 from mmpt.utils.errors import DataError
+from mmpt_cli.report import main as report_main
+from mmpt_cli.results import main as results_main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,3 +237,17 @@ def test_the_page_has_numbers_terms_and_the_verdict(runs: Path) -> None:
     comparison = _compare(runs)
     assert "NOT EQUAL, though it should be: updates allowed" in "".join(comparison_sections(comparison))
     assert list(comparison_figures(comparison)) == ["leaderboard"]
+
+
+def test_the_command_prints_the_leaderboard_and_writes_the_page(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results_main(["--runs", str(runs), "--compare"]) == 0
+    printed = capsys.readouterr().out
+    assert "95% over seeds (t)" in printed and "training videos" in printed
+    assert results_main(["--runs", str(runs), "--compare", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document["systems"]) == ["one", "two"]
+    assert {term["name"] for term in document["terms"] if term["to_be_equal"] and not term["equal"]} == set()
+    assert report_main(["--runs", str(runs), "--compare", "--output", str(tmp_path / "page.html")]) == 0
+    assert "On what terms" in (tmp_path / "page.html").read_text()

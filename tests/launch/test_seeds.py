@@ -142,3 +142,16 @@ def test_an_ablation_runs_and_changes_the_same_systems_and_no_others(path: Path,
     assert set(systems) <= changed <= {*systems, *(f"test_{system}" for system in systems)}
     assert ablation.seeds == [1, 2]
     assert ablation.project_dir == f"ablations/{path.stem}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_every_ablation_expands(path: Path) -> None:
+    project = expand_project(path, ["seeds=[1]"])
+    run = [job for stage in stages(project) for job in stage]
+    trained = [job for job in run if job.kind == "train"]
+    assert len(run) == 3 * len(trained)
+    assert {job.reads for job in run if job.kind == "predict"} == {
+        job.run_dir / "checkpoint_last.pt" for job in trained
+    }
+    assert not project.corrections

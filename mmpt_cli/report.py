@@ -18,6 +18,7 @@ __all__ = ["build_parser", "main"]
 _EXAMPLE = f"""\
 examples:
   mmpt report projects/demo.yaml --output runs/demo/report.html --videos data/demo/videos
+  mmpt report projects/compare.yaml --compare --output runs/compare/report.html
   mmpt report --runs runs/retri/videoclip --output report.html
 
 {EXIT_CODES}
@@ -31,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="FILE", help="the page to write")
     parser.add_argument("--videos", metavar="DIR", help="folder of video files, for pictures of the examples")
     parser.add_argument("--figures", metavar="DIR", help="write the figures as PNG files too")
+    parser.add_argument(
+        "--compare", action="store_true", help="begin with a leaderboard of systems and seeds, and on what terms"
+    )
     parser.add_argument("--title", help="heading of the page; default: name of the project or of the folder")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     return parser
@@ -50,7 +54,7 @@ def _write(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
     folders = folders_of(parser, options)
     title = options.title or Path(options.project or options.runs[0]).resolve().stem
-    report = build_report(title, folders.tests, folders.trainings, folders.names, options.videos)
+    report = build_report(title, folders.tests, folders.trainings, folders.names, options.videos, options.compare)
     write_report(report, options.output)
     figures = write_figures(report, options.figures) if options.figures else []
     if options.json:

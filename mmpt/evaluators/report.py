@@ -18,6 +18,8 @@ from typing import Any
 import mmpt
 from mmpt.evaluators import page
 from mmpt.evaluators.base import NothingEvaluated
+from mmpt.evaluators.comparison import Comparison, build_comparison
+from mmpt.evaluators.comparison_page import comparison_figures, comparison_sections
 from mmpt.evaluators.figure_style import to_bytes
 from mmpt.evaluators.figures import loss_curves
 from mmpt.evaluators.gallery import Thumbnails
@@ -56,6 +58,7 @@ class Report:
     task_views: list[TaskView] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     pictures: bool = False
+    comparison: Comparison | None = None
 
 
 def build_report(
@@ -64,6 +67,7 @@ def build_report(
     trainings: Sequence[str | os.PathLike[str]] = (),
     names: Mapping[str, str] | None = None,
     videos: str | os.PathLike[str] | None = None,
+    compare: bool = False,
 ) -> Report:
     """Read run folders.
 
@@ -73,6 +77,8 @@ def build_report(
         trainings: folders of trainings, each with a ``log.txt``; those without one are passed over.
         names: job name of a folder, by its path.
         videos: folder of video files, for pictures of the examples.
+        compare: the tests are of several systems, or of several seeds of one: the page begins with a leaderboard, and
+            says on what terms they are compared.
 
     Raises:
         NothingEvaluated: if no test has a result yet.
@@ -82,6 +88,7 @@ def build_report(
     if not results:
         raise NothingEvaluated(f"{title}: no test has a metrics.json yet; run the project first")
     report = Report(title, results, missing, pictures=videos is not None)
+    report.comparison = build_comparison(results) if compare else None
     for folder in map(Path, trainings):
         if (folder / "log.txt").is_file():
             log = read_training_log(folder / "log.txt")
@@ -118,6 +125,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
 def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every figure of the report as a PNG, for documents; return their paths."""
     drawn: dict[str, Any] = {"loss_curves": loss_curves(report.logs)} if report.logs else {}
+    drawn |= comparison_figures(report.comparison) if report.comparison else {}
     drawn |= retrieval_figures(report.views, report.pictures)
     for view in report.task_views:
         drawn |= view.figures()
@@ -131,7 +139,9 @@ def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
 
 def render(report: Report) -> str:
     """Return the page as HTML."""
-    body = [f"<h1>{html.escape(report.title)}</h1>", _summary(report), _tiles(report), _results(report)]
+    body = [f"<h1>{html.escape(report.title)}</h1>", _summary(report)]
+    body += comparison_sections(report.comparison) if report.comparison else [_tiles(report)]
+    body.append(_results(report))
     if report.logs:
         drawn = page.chart(functools.partial(loss_curves, report.logs), "loss over updates")
         note = (

@@ -178,6 +178,7 @@ class Runner:
             conclude(job, state, stopped=True)
             raise
         state.seconds = round(time.monotonic() - started, 1)
+        state.processor_seconds = round(self.processes.processor_seconds.pop(state.pid, 0.0), 1)
         conclude(job, state, self.processes.stopped)
         if state.returncode != 0:
             raise JobFailed(job, state.returncode, log_start)

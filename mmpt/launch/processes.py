@@ -40,6 +40,8 @@ class Processes:
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
+        #: Seconds that processors spent on each command that has ended, by its process id; where the system tells.
+        self.processor_seconds: dict[int, float] = {}
 
     def run(
         self,
@@ -83,6 +85,8 @@ class Processes:
                 os.kill(process.pid, signal.SIGTERM)
             started(process.pid)
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                self.processor_seconds[process.pid] = _processor_seconds(process.pid)
         except BaseException:
             self.stop()
             raise
@@ -152,6 +156,12 @@ class _Output(threading.Thread):
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return what Linux counted for a process that has ended and is not reaped yet, and for those it waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _alive(pid: int) -> bool:

@@ -80,6 +80,7 @@ class ProjectFailed(MMPTError):
 class JobState:
     """The content of ``job.json``: what became of a job, by which command, from which inputs.
 
+    ``seconds`` is how long its last run took, ``processor_seconds`` what processors spent on it (0: not known).
     ``status`` is pending (in a queue), running, completed, failed or cancelled. ``after`` holds, for each job it
     depends on, when that one started; ``inputs`` the identity (time stamp and size) of the files and folders it read.
     While it runs, ``pid`` and ``launcher`` are processes on ``host``; ``slurm_job`` is the id of a job on a cluster,
@@ -91,6 +92,7 @@ class JobState:
     returncode: int | None = None
     started: str = ""
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     pid: int = 0
     after: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)

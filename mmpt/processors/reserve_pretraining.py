@@ -64,6 +64,7 @@ class ReservePretrainingAlignerOptions:
         text_span_budget: spans of random text that are to be told.
         text_span_length: tokens of a span.
         random_text_path: text files, or a ShardedTensor of ids; null: no random text.
+        use_audio: whether the sound is heard; if not, all spectrograms are 0, and what is told of sound is noise.
     """
 
     split: str = "train"
@@ -78,6 +79,7 @@ class ReservePretrainingAlignerOptions:
     mask_rate: float = 0.25
     text_span_budget: int = 38
     text_span_length: int = SPAN_LENGTH
+    use_audio: bool = True
     random_text_path: Any = None
 
 
@@ -165,7 +167,7 @@ class ReservePretrainingAligner:
         sequences = 2 * options.num_segment_groups
         return {
             "vfeats": torch.from_numpy(video_feature.frames(self.transform, drawn)),
-            "audio_clips": torch.from_numpy(_sound(video_feature, starts)),
+            "audio_clips": torch.from_numpy(_sound(video_feature, starts) * np.float16(self.options.use_audio)),
             "text_spans": torch.from_numpy(fill_spans(spans, options.text_span_length)),
             "video_src_index": torch.from_numpy(video_feature.sources),
             "video_id": video_id.name,

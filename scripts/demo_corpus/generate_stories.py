@@ -9,8 +9,8 @@ Writes, below the output folder:
     train.lst, val.lst, test.lst ids of the videos with stories; asked.lst: the files of the single stages
     stories/, stories.jsonl      the stories of the test as VIST has them: five images and five captions
     txt_asked-mc.json            questions about single stages, five options each, as TGIF-Action's
-    corpus.jsonl                 a row for each stage of a story and what is said about it, as docs/own_corpus.md has them;
-                                 of the test, of each triple of colour, shape and size the first alone
+    corpus.jsonl                 a row for each stage of a story and what is said about it (docs/own_corpus.md); of the
+                                 test, of each triple of colour, shape and size the first alone
     corpus_questions.jsonl       which of five sentences belongs to a stage of the test
     text.txt                     all that is ever said or asked, to train a tokenizer with
     manifest.json                what was done
@@ -151,7 +151,8 @@ def _which_sentence(
         alike = [
             other["text"]
             for other, shown in zip(tested, seen, strict=True)
-            if other is not row and (shown.colour, shown.shape, shown.number) != (stage.colour, stage.shape, stage.number)
+            if other is not row
+            and (shown.colour, shown.shape, shown.number) != (stage.colour, stage.shape, stage.number)
             and (shown.colour == stage.colour or shown.shape == stage.shape or shown.number == stage.number)
         ]
         chosen = [row["text"], *(alike[place] for place in rng.permutation(len(alike))[: CHOICES - 1])]

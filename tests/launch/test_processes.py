@@ -54,6 +54,14 @@ def test_output_goes_to_log_and_console_and_the_exit_code_is_the_commands(
     assert Processes().run(killed, job_environment()) == -signal.SIGKILL
 
 
+def test_processor_seconds_are_those_of_the_command_and_of_what_it_waited_for() -> None:
+    burn = "import time\nwhile time.process_time() < 0.2: pass\n"
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n{burn}"
+    processes, pids = Processes(), []
+    assert processes.run(python(code), job_environment(), started=pids.append) == 0
+    assert processes.processor_seconds[pids[0]] >= 0.38  # both, in ticks of a hundredth
+
+
 def test_what_a_command_leaves_running_ends_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     code = (

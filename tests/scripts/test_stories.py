@@ -121,3 +121,23 @@ def test_stories_of_the_test_are_five_images_and_sentences(texts: Path, plans: l
         near = np.abs(decode_image(data).astype(int) - colour).sum(2) < 90
         found.append((near.mean(), np.nonzero(near)[1].mean() / near.shape[1]))
     assert sorted(found) == found and found[0][1] < 0.35 and found[-1][1] > 0.6
+
+
+def test_rows_say_what_is_seen_and_a_query_of_the_test_has_one_right_clip(plans: list[StoryPlan], texts: Path) -> None:
+    rows = [json.loads(line) for line in (texts / "corpus.jsonl").read_text().splitlines()]
+    by_name = {plan.name: plan for plan in plans}
+    triples: dict[str, list[tuple[str, str, str]]] = {"train": [], "valid": [], "test": []}
+    for row in rows:
+        stage = by_name[row["video"]].stages[round(row["start"] / STAGE_SECONDS)]
+        assert row["end"] - row["start"] == STAGE_SECONDS
+        assert {stage.colour, stage.shape, STAGES[stage.number]} <= set(row["text"].split())
+        triples[row["split"]].append((stage.colour, stage.shape, STAGES[stage.number]))
+    assert len(triples["train"]) == 6 * 15
+    assert len(set(triples["test"])) == len(triples["test"])
+    assert not {triple[:2] for triple in triples["test"]} & {triple[:2] for triple in triples["train"]}
+    questions = [json.loads(line) for line in (texts / "corpus_questions.jsonl").read_text().splitlines()]
+    assert len(questions) == len(triples["test"])
+    for row in questions:
+        said = [frozenset(option.split()) & {*COLOURS, *SHAPES, *STAGES} for option in row["options"]]
+        assert row["options"][row["answer"]] == row["text"]
+        assert len(said) == 5 and said.count(said[row["answer"]]) == 1

@@ -188,7 +188,7 @@ def whole_seconds(start: float, end: float) -> tuple[int, int]:
     return math.floor(start), math.ceil(end)
 
 
-def missing_field(source: str | os.PathLike[str], what: str, name: str, present: Iterable[Any]) -> DataError:
+def missing_field(source: object, what: str, name: str, present: Iterable[Any]) -> DataError:
     """Return the error that says that a column or key is missing, and which is nearest."""
     there = [str(key) for key in present]
     return DataError(f"{source}: no {what} {name!r} (there is {', '.join(there) or 'none'}).{nearest(name, there)}")

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mmpt.utils.files import read_json
 from mmpt.utils.registry import resolve_class
 from mmpt.utils.weight_files import load_state_dict_file
 from mmpt_cli.predict import predict
+from scripts.comparison import narration_files
 from scripts.demo_corpus import generate as demo_corpus
 from scripts.demo_corpus import generate_stories, rendering
 from scripts.demo_corpus.generate_short import write_texts
@@ -50,6 +51,7 @@ from scripts.tiny_data.generate import generate
 from scripts.tiny_data.retrieval_files import save_feature
 from scripts.tokenizers import train as train_tokenizer
 from scripts.video_feature_extractor import shard_feature
+from scripts.visual_tokens import extract_vq
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +87,12 @@ DEMO = ("demo", "demo_vlm")
 DEMO_FRAMES = ("demo_violet", "demo_lavender")
 #: The same for stories with sound, cut into segments: few and short videos, but otherwise as the demos make them.
 DEMO_STORIES = ("demo_merlot", "demo_reserve")
+#: The same for the comparison of all systems, with one seed.
+COMPARED = ("compare",)
+#: What it is held against: the same jobs with a setting or two changed; tests/launch/test_seeds.py expands them.
+ABLATIONS = tuple(f"ablations/{path.stem}" for path in sorted((ROOT / "projects/ablations").glob("*.yaml")))
 OTHER = (
+    "compare_data",
     "demo_data",
     "demo_frames_data",
     "demo_stories_data",
@@ -184,6 +191,29 @@ def stories(tiny: Path) -> None:
                 assert scripts[kind].main(argv[2:]) == 0, job.run_dir
 
 
+@pytest.fixture(scope="module")
+def compared(tiny: Path) -> None:
+    """Render a few stories and make of them what every system reads, as the project does; features are drawn."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as inside:
+        inside.chdir(tiny)
+        assert generate_stories.generate(Path("data/compare"), 1, StoryCounts(4, 2, 2, 0, 0, 0), 1) == 0
+        rng = np.random.default_rng(0)
+        for video in Path("data/compare/videos").iterdir():
+            save_feature(
+                Path("data/compare/feat_conv3d"), video.stem, rng.standard_normal((75, 512)).astype(np.float16)
+            )
+        scripts = {
+            "narration": narration_files, "shards": shard_feature, "captions": dedup, "tokens": pretokenization,
+            "frames": extract_frames, "visual": extract_vq, "tokenizer": train_tokenizer, "segments": extract_segments,
+        }  # fmt: skip
+        for job in expand_project("projects/compare_data.yaml").jobs:
+            kind = job.run_dir.name.partition("_")[0]
+            if kind not in ("demo", "features"):
+                argv = build_command(job, job.path, Layout(), Machine(gpus=0)).argv
+                assert scripts[kind].main(argv[2:]) == 0, job.run_dir
+
+
 def shipped() -> set[str]:
     files = (path for pattern in ("*.yaml", "*/*.yaml") for path in (ROOT / "projects").glob(pattern))
     names = (str(path.relative_to(ROOT / "projects").with_suffix("")) for path in files if is_project(read_yaml(path)))
@@ -191,7 +221,17 @@ def shipped() -> set[str]:
 
 
 def test_no_shipped_project_is_forgotten() -> None:
-    listed = {*ON_TINY_DATA, *ON_TINY_FRAMES, *ON_TINY_SEGMENTS, *DEMO, *DEMO_FRAMES, *DEMO_STORIES, *OTHER}
+    listed = {
+        *ON_TINY_DATA,
+        *ON_TINY_FRAMES,
+        *ON_TINY_SEGMENTS,
+        *DEMO,
+        *DEMO_FRAMES,
+        *DEMO_STORIES,
+        *COMPARED,
+        *ABLATIONS,
+        *OTHER,
+    }
     assert shipped() == listed
 
 
@@ -242,9 +282,14 @@ def test_every_job_of_a_demo_on_stories(name: str, stories: None) -> None:
     run_jobs(name)
 
 
-def run_jobs(name: str) -> None:
+@pytest.mark.parametrize("name", COMPARED)
+def test_every_job_of_the_comparison(name: str, compared: None) -> None:
+    run_jobs(name, ["seeds=[1]"])
+
+
+def run_jobs(name: str, overrides: Sequence[str] = ()) -> None:
     """Run the trainings and tests of a project, in the order of their checkpoints."""
-    project = expand_project(f"projects/{name}.yaml")
+    project = expand_project(f"projects/{name}.yaml", overrides)
     done = []
     jobs = [job for stage in stages(project) for job in stage if job.kind != "script"]
     written = {job.writes for job in jobs}
@@ -332,7 +377,7 @@ def train_a_step(job: Job) -> None:
 def make_frames_small(job: Job) -> None:
     """Let a job on raw frames have small ones, and a small network."""
     name = str(job.config.model.model_cls)
-    if job.run_dir.parts[1] in DEMO_STORIES:  # all is small there
+    if job.run_dir.parts[1] in (*DEMO_STORIES, "compare", "ablations"):  # all is small there
         return
     if name.startswith(("MERLOT", "Reserve")):
         model, sizes = resolve_class("model", name).tiny_config().model, _SMALL_SEGMENTS[name.startswith("Reserve")]

@@ -42,7 +42,8 @@ def additive_mask(mask: Tensor, dtype: torch.dtype, score: float = MASKED_SCORE)
 class AttentionInputs(NamedTuple):
     """What a layer's attention takes beside the hidden states: an additive mask, and the arguments of the encoder.
 
-    For packed states (N, H) the packing stands in place of the mask, and nothing else is there.
+    For packed states (N, H) the packing stands in place of the mask; neither a cache nor maps are there. ``rows``,
+    int64 (n,), are the positions of all sequences in one row that go on behind attention, the others being seen alone.
     """
 
     mask: Tensor | None = None
@@ -50,6 +51,7 @@ class AttentionInputs(NamedTuple):
     need_attention: bool = False
     cache: LayerCache | None = None
     packing: Packing | None = None
+    rows: Tensor | None = None
 
 
 class SelfAttention(nn.Module):

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.modules.group_attention import attend_with_dropout
-
 __all__ = ["Group", "Packing", "Segments", "packed_attention", "packing_of", "padded_attention", "reordered"]
 
 
@@ -82,6 +80,12 @@ class Packing:
         rows, length = self.shape
         padded = values.new_zeros(rows * length, *values.shape[1:]).index_copy(0, self.index, values)
         return padded.unflatten(0, self.shape)
+
+    def numbers(self, places: Tensor) -> Tensor:
+        """Return which of the N positions are at places (n,) of B x L, int64 (n,); -1 for padding."""
+        number = torch.full((self.shape[0] * self.shape[1],), -1, device=self.index.device)
+        number[self.index] = torch.arange(len(self.index), device=self.index.device)
+        return number[places]
 
     def between(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Say which of the N positions are in columns ``first`` to ``last`` - 1.
@@ -156,8 +160,6 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing
     """
     if not len(query):
         return query + key + value  # keeps all of them in the graph
-    if not query.is_cuda and 0 < dropout < 1:
-        return attend_with_dropout(query, key, value, packing.groups, dropout)
     if not query.is_cuda:
         return _in_groups((query, key, value), packing.groups, dropout)
     if dropout == 0 and _takes_any_length(query):

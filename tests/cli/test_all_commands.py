@@ -181,9 +181,16 @@ def test_a_real_model_chooses_and_says_what_it_cannot(models, tmp_path, capsys):
         assert said in line
 
 
-def test_extraction_tells_what_it_did_as_json(models, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("kind", "output", "words"),
+    [
+        ("frames", "--store", ["--frames", "2"]),
+        ("features", "--fdir", ["--type", "conv3d", "--dim", "4", "--device", "cpu"]),
+    ],
+)
+def test_extraction_tells_what_it_did_as_json(models, tmp_path, capsys, kind, output, words):
     given = ["--videos", str(models / "videos"), "--quiet", "--json"]
-    assert main(["extract", "frames", "--store", str(tmp_path / "frames"), "--frames", "2", *given]) == 1
+    assert main(["extract", kind, output, str(tmp_path / kind), *words, *given]) == 1
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert (document["done"], document["failed"]) == (1, 1)

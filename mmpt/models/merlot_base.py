@@ -14,6 +14,7 @@ from mmpt.models.base import VideoTextModel
 from mmpt.models.cross_modal import States
 from mmpt.models.merlot_options import EPS, MERLOTOptions
 from mmpt.models.merlot_weights import from_published
+from mmpt.modules.attention_masking import attention_scores
 from mmpt.modules.image_encoder import EncodedImages, ImageEncoder, ImageTokens
 from mmpt.modules.merlot_heads import TextPositions
 from mmpt.modules.transformer import EncoderOutput, TransformerEncoder
@@ -98,6 +99,14 @@ class MERLOTBase(VideoTextModel):
         seen = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         states = self.fuse(States(values, seen), self.embed_text(tokens, tokens != 0))
         return JointStates(states[:, : values.shape[1]].unflatten(1, images.shape[1:3]), states[:, values.shape[1] :])
+
+    def attention_received(self, video: States, text: States) -> Tensor:
+        """Return how much every position of a joint sequence is attended to, (B, Lv + X), by those that are real."""
+        values = torch.cat([video.values, text.values.to(video.values.dtype)], dim=1)
+        mask = torch.cat([video.mask, text.mask], dim=1)
+        attentions = self.contextualise(values, mask, need_attention=True).attentions
+        assert attentions is not None
+        return attention_scores(attentions, mask)
 
     def contextualise(self, values: Tensor, mask: Tensor, need_attention: bool = False) -> EncoderOutput:
         """Run the encoder that joint sequences and texts alone share, and its norm, over (B, L, H)."""

@@ -163,6 +163,9 @@ def test_figures_of_a_real_model(models, tmp_path, capsys):
         file = tmp_path / f"{kind[0]}.svg"
         assert main(["figures", *kind, "--output", str(file), *model]) == 0
         assert file.read_bytes().startswith(b"<?xml") and capsys.readouterr().out == f"wrote {file}\n"
+    subwords = ["--model", str(write_model(tmp_path, "MERLOTPretraining")), "--output", str(tmp_path / "subwords.svg")]
+    assert main(["figures", "masking", "a red star", "--device", "cpu", *subwords]) == 0
+    capsys.readouterr()
     assert main(["figures", "attention", broken, "w3", "--output", str(tmp_path / "none.png"), *model]) == 2
     assert "broken.mp4: not a video" in capsys.readouterr().err and not (tmp_path / "none.png").exists()
 

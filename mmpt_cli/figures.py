@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     similarity = _kind(kinds, "similarity", _similarity, "the score of every text with every video")
     similarity.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, folders, lists or CSVs")
     similarity.add_argument("--texts", nargs="+", required=True, metavar="TEXT", help="the texts")
-    attention = _kind(kinds, "attention", _attention, "what VIOLET and LAVENDER attend to, in frames and in a text")
+    attention = _kind(kinds, "attention", _attention, "what VIOLET, LAVENDER and MERLOT attend to in frames and a text")
     attention.add_argument("video", metavar="VIDEO", help="a video file")
     attention.add_argument("text", metavar="TEXT", help="in quotes")
     masking = _kind(kinds, "masking", _masking, "a text as the model's tokenizer cuts it, with words masked at random")
@@ -119,6 +119,7 @@ def _masking(options: argparse.Namespace, theme: Any) -> Any:
     from mmpt.api.attention import pieces_of
     from mmpt.evaluators.token_pictures import masking_picture
     from mmpt.modules.masking import hide_tokens, maskable
+    from mmpt.utils.subwords import Subwords
     from mmpt.utils.tokenizers import special_ids
 
     if options.draws < 1 or not 0 <= options.probability <= 1:
@@ -126,11 +127,15 @@ def _masking(options: argparse.Namespace, theme: Any) -> Any:
     pipeline = load(options)
     tokens = pipeline.comparer.texts([options.text])
     ids = tokens.caps[tokens.cmasks].numpy()
-    special = special_ids(pipeline.config.dataset.bert_name)
+    if isinstance(pipeline.tokenizer, Subwords):
+        words, mask_id = ids >= pipeline.tokenizer.first_word, pipeline.tokenizer.special["MASK"]
+    else:
+        special = special_ids(pipeline.config.dataset.bert_name)
+        words, mask_id = maskable(ids, special), special.mask
     rng = np.random.default_rng(options.seed)
     rows: list[tuple[str, list[str], np.ndarray]] = [("as given", pieces_of(pipeline, ids), np.zeros(len(ids), bool))]
     for number in range(options.draws):
-        masked, _ = hide_tokens(rng, ids, maskable(ids, special), options.probability, special.mask)
+        masked, _ = hide_tokens(rng, ids, words, options.probability, mask_id)
         rows.append((f"draw {number + 1}", pieces_of(pipeline, masked), masked != ids))
     return masking_picture(rows, theme)
 

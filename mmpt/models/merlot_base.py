@@ -15,6 +15,7 @@ from mmpt.models.base import VideoTextModel
 from mmpt.models.cross_modal import States
 from mmpt.models.merlot_options import EPS, MERLOTOptions
 from mmpt.models.merlot_weights import from_published
+from mmpt.modules.attention_masking import attention_scores
 from mmpt.modules.image_encoder import EncodedImages, ImageEncoder, ImageTokens
 from mmpt.modules.merlot_heads import TextPositions
 from mmpt.modules.transformer import EncoderOutput, TransformerEncoder
@@ -123,6 +124,14 @@ class MERLOTBase(VideoTextModel):
         states = self.contextualise(values, mask, places=places.flatten()).last_hidden_state
         told = states.unflatten(0, wanted.shape)
         return told[:, :count], told[:, count:]
+
+    def attention_received(self, video: States, text: States) -> Tensor:
+        """Return how much every position of a joint sequence is attended to, (B, Lv + X), by those that are real."""
+        values = torch.cat([video.values, text.values.to(video.values.dtype)], dim=1)
+        mask = torch.cat([video.mask, text.mask], dim=1)
+        attentions = self.contextualise(values, mask, need_attention=True).attentions
+        assert attentions is not None
+        return attention_scores(attentions, mask)
 
     def contextualise(
         self, values: Tensor, mask: Tensor, need_attention: bool = False, places: Tensor | None = None

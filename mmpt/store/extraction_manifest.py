@@ -15,7 +15,7 @@ from typing import Any
 from mmpt.utils.errors import DataError, StorageError, shown
 from mmpt.utils.files import read_json, write_json, writing
 
-__all__ = ["Manifest", "read_entries", "read_provenance"]
+__all__ = ["Manifest", "file_identity", "read_entries", "read_provenance"]
 
 _VERSION = 1
 _ATTEMPTS = 20
@@ -47,10 +47,10 @@ def read_entries(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """
     manifest, journal = Path(folder) / "manifest.json", Path(folder) / "manifest.journal"
     for _ in range(_ATTEMPTS):
-        before = _identity(manifest)
+        before = file_identity(manifest)
         stored = read_json(manifest) if before else {}
         lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
-        if _identity(manifest) == before:  # else the writer has folded the journal in meanwhile
+        if file_identity(manifest) == before:  # else the writer has folded the journal in meanwhile
             break
     videos = stored.get("videos", {}) if isinstance(stored, dict) else None
     if not isinstance(videos, dict) or not all(map(_is_entry, videos.values())):
@@ -64,7 +64,8 @@ def _entries_of(lines: list[bytes]) -> dict[str, dict[str, Any]]:
     return {line.pop("id"): line for line in parsed if isinstance(line.get("id"), str) and _is_entry(line)}
 
 
-def _identity(file: Path) -> tuple[int, ...] | None:
+def file_identity(file: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced, None if there is none."""
     try:
         status = os.stat(file)
     except FileNotFoundError:

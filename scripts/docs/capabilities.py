@@ -63,8 +63,9 @@ _SEEN = """
 | VideoCLIP, VLM | the features of every second, by the training's encoder; in windows of `max_video_len` seconds |
 | VIOLET, LAVENDER | `num_frames` frames, from where `mmpt extract frames` takes as many |
 | MERLOT | `num_chunks` frames, in the middle of as many equal parts |
-| MERLOT Reserve | a frame for each segment of its joint encoder. Vectors, scores and timelines are of frames alone; \
-sound is heard only where a question is answered. `model.encode_video` takes `audio_clips` |
+| MERLOT Reserve | a frame for each segment of its joint encoder. Vectors, scores and timelines are of frames alone: \
+what [a mask beside them](merlot_reserve.md#the-vector-of-a-video) says. \
+Sound is heard only where a question is answered; `model.encode_video` takes `audio_clips` |
 
 A window or a clip is seen as a video of its own.
 """

@@ -10,6 +10,7 @@ import pytest
 from mmpt.api.page import handlers, markup
 from mmpt.api.page.contents import Contents, load_models, named_sources, open_indexes
 from mmpt.api.page.intake import ChosenVideo
+from mmpt.api.search import index_folder
 from mmpt.store.images import encode_jpeg
 from mmpt.utils.errors import ConfigError, DataError
 from tests.api.fake_page import FakePipeline, make_page
@@ -87,6 +88,20 @@ def test_a_search_takes_a_text_or_a_picture(page: tuple[Contents, ChosenVideo], 
     picture.write_bytes(b"no picture")
     assert "star.jpg: " in (told := handlers.search(page[0], "mine", None, str(picture))[1])
     assert str(tmp_path) not in told
+
+
+def test_a_search_sees_what_was_indexed_while_the_page_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    contents = make_page(tmp_path)
+    index, pipeline = contents.indexes["mine"], contents.models["one"]
+    (tmp_path / "videos/long.avi").rename(tmp_path / "videos/long too.avi")
+    index_folder(pipeline, [str(tmp_path / "videos")], index.folder, clip_seconds=2, stride_seconds=2)
+    found, _ = handlers.search(contents, "mine", "part 5", None)
+    assert found[0].name == "long too.avi"
+    played, _ = list(handlers.pick(contents, tmp_path / "uploads/copies", found, 0))[-1]
+    assert played is not None and played.name == "long too.avi"
+    (index.folder / "index.json").write_text("{")
+    assert handlers.search(contents, "mine", "part 5", None)[0][0].name == "long too.avi"
+    assert "is searched as it was before" in caplog.text and "index.json" in caplog.text
 
 
 def test_a_video_that_is_none_is_a_message(page: tuple[Contents, ChosenVideo]) -> None:

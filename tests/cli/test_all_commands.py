@@ -163,6 +163,9 @@ def test_figures_of_a_real_model(models, tmp_path, capsys):
         file = tmp_path / f"{kind[0]}.svg"
         assert main(["figures", *kind, "--output", str(file), *model]) == 0
         assert file.read_bytes().startswith(b"<?xml") and capsys.readouterr().out == f"wrote {file}\n"
+    subwords = ["--model", str(write_model(tmp_path, "MERLOTPretraining")), "--output", str(tmp_path / "subwords.svg")]
+    assert main(["figures", "masking", "a red star", "--device", "cpu", *subwords]) == 0
+    capsys.readouterr()
     assert main(["figures", "attention", broken, "w3", "--output", str(tmp_path / "none.png"), *model]) == 2
     assert "broken.mp4: not a video" in capsys.readouterr().err and not (tmp_path / "none.png").exists()
 
@@ -181,9 +184,16 @@ def test_a_real_model_chooses_and_says_what_it_cannot(models, tmp_path, capsys):
         assert said in line
 
 
-def test_extraction_tells_what_it_did_as_json(models, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("kind", "output", "words"),
+    [
+        ("frames", "--store", ["--frames", "2"]),
+        ("features", "--fdir", ["--type", "conv3d", "--dim", "4", "--device", "cpu"]),
+    ],
+)
+def test_extraction_tells_what_it_did_as_json(models, tmp_path, capsys, kind, output, words):
     given = ["--videos", str(models / "videos"), "--quiet", "--json"]
-    assert main(["extract", "frames", "--store", str(tmp_path / "frames"), "--frames", "2", *given]) == 1
+    assert main(["extract", kind, output, str(tmp_path / kind), *words, *given]) == 1
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert (document["done"], document["failed"]) == (1, 1)

@@ -11,6 +11,7 @@ from mmpt.api.page import markup, search_markup
 from mmpt.api.page.contents import Contents, Limits
 from mmpt.api.page.intake import ChosenVideo, choose_video, playable
 from mmpt.api.page.search_markup import Found
+from mmpt.api.search import ClipIndex
 from mmpt.utils.errors import DataError, MMPTError
 
 __all__ = ["answer", "caption", "choose", "compare", "lines", "pick", "search", "timeline"]
@@ -146,13 +147,22 @@ def search(contents: Contents, index: str, text: str | None, image: str | None) 
         query = _short(text, contents.limits)
         if bool(query) == bool(image):
             raise DataError("Type what to look for, or give a picture; one of them.")
-        opened = contents.indexes[index]
+        opened = _up_to_date(contents.indexes[index])
         hits = opened.search(query or None, image=image, top=_HITS)
         names = [_name_in(hit.video, opened.roots) for hit in hits]
         found = [Found(hit.video, name, hit.start, hit.end, hit.score) for hit, name in zip(hits, names, strict=True)]
         return found, search_markup.cards(found, [hit.thumbnail() for hit in hits], opened.why_nothing())
     except Exception as error:
         return [], _message(error if image is None else _renamed(error, image))
+
+
+def _up_to_date(index: ClipIndex) -> ClipIndex:
+    """Let an index see what was indexed since the last search; what it cannot see stays as it was, and is logged."""
+    try:
+        index.refresh_if_changed()
+    except MMPTError as error:
+        logger.warning("%s: is searched as it was before: %s", index.folder, error)
+    return index
 
 
 def pick(

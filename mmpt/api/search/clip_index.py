@@ -2,9 +2,10 @@
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -25,8 +26,18 @@ __all__ = ["ClipIndex"]
 logger = logging.getLogger(__name__)
 
 
+class _Commit(NamedTuple):
+    """What belongs together: a search takes all of it once, whatever another thread refreshes meanwhile."""
+
+    snapshot: Snapshot
+    nearest: Nearest
+    roots: list[Path]
+
+
 class ClipIndex:
     """The clips of an index as of its last commit when it was opened; :meth:`refresh` sees later ones.
+
+    Threads may search, and refresh, at the same time.
 
     Args:
         folder: of the index.
@@ -46,7 +57,8 @@ class ClipIndex:
         self.folder = Path(folder)
         self._given_roots = roots
         self._pipeline: VideoTextPipeline | None = None
-        self.refresh()
+        self._refreshing = threading.Lock()
+        self._commit = self._opened()
         if pipeline is not None:
             self._use(pipeline)
 
@@ -71,15 +83,60 @@ class ClipIndex:
             pass
         return cls(folder)
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the index holds."""
+        return self._commit.snapshot
+
+    @property
+    def settings(self) -> IndexSettings:
+        """What the index was made with."""
+        return self._commit.snapshot.settings
+
+    @property
+    def nearest(self) -> Nearest:
+        """What finds rows."""
+        return self._commit.nearest
+
+    @property
+    def roots(self) -> list[Path]:
+        """Where the indexed folders are."""
+        return self._commit.roots
+
     def refresh(self) -> None:
-        """See what was committed since."""
-        self.snapshot = Snapshot(self.folder)
-        self.settings = self.snapshot.settings
-        recorded = self.settings.roots
-        self.roots = [Path(root) for root in (recorded if self._given_roots is None else self._given_roots)]
-        if len(self.roots) != len(recorded):
+        """See what was committed since.
+
+        Raises:
+            DataError: as when it is opened, or if it was made anew with another model; what was seen before is kept.
+        """
+        with self._refreshing:
+            self._refresh()
+
+    def refresh_if_changed(self) -> bool:
+        """Refresh if a run has ended since, which costs a look at two files; tell whether it had.
+
+        Raises:
+            DataError: as :meth:`refresh`.
+        """
+        with self._refreshing:
+            changed = not self.snapshot.is_latest()
+            if changed:
+                self._refresh()
+        return changed
+
+    def _refresh(self) -> None:
+        commit = self._opened()
+        if commit.snapshot.settings.fingerprint != self.settings.fingerprint:
+            raise DataError(f"{self.folder}: was made anew, with {commit.snapshot.settings.model}. Open it again")
+        self._commit = commit
+
+    def _opened(self) -> _Commit:
+        snapshot = Snapshot(self.folder)
+        recorded = snapshot.settings.roots
+        roots = [Path(root) for root in (recorded if self._given_roots is None else self._given_roots)]
+        if len(roots) != len(recorded):
             raise DataError(f"{self.folder}: has {len(recorded)} roots ({', '.join(recorded)}), give as many")
-        self.nearest = Nearest(self.snapshot.data, self.snapshot.vectors, self.snapshot.live)
+        return _Commit(snapshot, Nearest(snapshot.data, snapshot.vectors, snapshot.live), roots)
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -157,11 +214,11 @@ class ClipIndex:
             raise DataError(f"top {top} and per_video {per_video} must be at least 1")
         if min_score is not None and not -1 <= min_score <= 1:
             raise DataError(f"min_score {min_score}: a cosine is between -1 and 1")
-        query = self._encoded(text, clip, image, vector)
-        count, total = max(100, 4 * top), len(self)
+        query, commit = self._encoded(text, clip, image, vector), self._commit
+        count, total = max(100, 4 * top), int(commit.snapshot.live.sum())
         while True:
-            scores, rows = self.nearest.search(query[None], min(count, max(1, total)))
-            hits = self._hits(query, scores[0], rows[0], top, per_video, min_score, merge)
+            scores, rows = commit.nearest.search(query[None], min(count, max(1, total)))
+            hits = _hits(commit, query, scores[0], rows[0], top, per_video, min_score, merge)
             if len(hits) >= top or count >= total or (rows[0] < 0).any():
                 return hits
             if min_score is not None and scores[0, -1] < min_score:
@@ -193,38 +250,43 @@ class ClipIndex:
             raise DataError(f"a query of shape {vector.shape}: the index has vectors of width {self.settings.dim}")
         return np.asarray(unit_rows(vector[None])[0])
 
-    def _hits(
-        self,
-        query: np.ndarray,
-        scores: np.ndarray,
-        rows: np.ndarray,
-        top: int,
-        per_video: int | None,
-        min_score: float | None,
-        merge: bool,
-    ) -> list[SearchHit]:
-        hits: list[SearchHit] = []
-        counts: dict[str, int] = {}
-        for key, start, end, score, row in pick_hits(self.snapshot, self.nearest, query, scores, rows, merge):
-            if len(hits) == top or (min_score is not None and score < min_score):
-                break
-            counts[key] = counts.get(key, 0) + 1
-            if per_video is None or counts[key] <= per_video:
-                hits.append(SearchHit(str(self.path_of(key)), start, end, score, row, self.snapshot))
-        return hits
-
     def path_of(self, key: str) -> Path:
         """Return the path of a video of the index, below its root.
 
         Raises:
             UnsafePathError: if it would lead elsewhere, or is no video's.
         """
-        source = self.snapshot.data / "manifest.json"
-        root, name = path_in(key, len(self.roots), source)
-        path = path_below(self.roots[root], name, source)
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UnsafePathError(f"{source}: {shown(name)} is not the name of a video")
-        return path
+        return _path_of(self._commit, key)
+
+
+def _hits(
+    commit: _Commit,
+    query: np.ndarray,
+    scores: np.ndarray,
+    rows: np.ndarray,
+    top: int,
+    per_video: int | None,
+    min_score: float | None,
+    merge: bool,
+) -> list[SearchHit]:
+    hits: list[SearchHit] = []
+    counts: dict[str, int] = {}
+    for key, start, end, score, row in pick_hits(commit.snapshot, commit.nearest, query, scores, rows, merge):
+        if len(hits) == top or (min_score is not None and score < min_score):
+            break
+        counts[key] = counts.get(key, 0) + 1
+        if per_video is None or counts[key] <= per_video:
+            hits.append(SearchHit(str(_path_of(commit, key)), start, end, score, row, commit.snapshot))
+    return hits
+
+
+def _path_of(commit: _Commit, key: str) -> Path:
+    source = commit.snapshot.data / "manifest.json"
+    root, name = path_in(key, len(commit.roots), source)
+    path = path_below(commit.roots[root], name, source)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UnsafePathError(f"{source}: {shown(name)} is not the name of a video")
+    return path
 
 
 def _read_image(path: str | os.PathLike[str]) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.api.search.layout import CLIP, CLIPS, THUMBNAILS, VECTORS, IndexSettings, mending, path_in
-from mmpt.store.extraction_manifest import read_entries
+from mmpt.api.search.layout import CLIP, CLIPS, INDEX, THUMBNAILS, VECTORS, IndexSettings, mending, path_in
+from mmpt.store.extraction_manifest import file_identity, read_entries
 from mmpt.utils.errors import DataError, shown
 
 __all__ = ["Rows", "Snapshot", "checksum", "damaged_entry", "high_water", "live_entries", "wrong_entries"]
@@ -81,6 +81,7 @@ class Snapshot:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         for attempt in range(_ATTEMPTS):
+            self._settings_file = file_identity(self.folder / INDEX)  # before it is read, as with the manifest
             self.settings = IndexSettings.read(self.folder)
             try:
                 self._open()
@@ -96,8 +97,9 @@ class Snapshot:
 
     def _open(self) -> None:
         self.data = self.folder / self.settings.data
-        entries = read_entries(self.data)
         source = self.data / "manifest.json"
+        self._manifest_file = file_identity(source)
+        entries = read_entries(self.data)
         for key in entries:
             path_in(key, len(self.settings.roots), source)
         if wrong := wrong_entries(entries):
@@ -112,6 +114,14 @@ class Snapshot:
         self.live = np.zeros(count, bool)
         for video in self.videos:
             self.live[video.span] = True
+
+    def is_latest(self) -> bool:
+        """Tell whether no run has ended since; looks at two files without reading them.
+
+        What a run under way has committed is in the journal, and changes neither.
+        """
+        found = file_identity(self.folder / INDEX), file_identity(self.data / "manifest.json")
+        return found == (self._settings_file, self._manifest_file)
 
     def video_of(self, row: int) -> Rows:
         """Return the video that a live row is of."""

@@ -76,7 +76,9 @@ class SingleEncoderModel(FusionModel):
                 f"{self.num_layers} layers: must be 1 to {self.num_layers}. Configs written for BERT-base say 12"
             )
         self.mm_encoder: nn.Module = build("encoder", self.encoder_name(options.mm_encoder_cls), bert)
-        self.packed = all_pack((self.mm_encoder,))
+        # a model that hides positions in a way of its own is not asked for segments
+        own_masks = type(self).layer_masks is not SingleEncoderModel.layer_masks
+        self.packed = all_pack((self.mm_encoder,)) and not own_masks
         load_pretrained_encoders(config, sequence, options, (self.mm_encoder,))
 
     def encoder_name(self, named: str | None) -> str:

@@ -87,7 +87,7 @@ def test_text_is_one_piece_with_masks_for_spans(total, length, budget, seed):
     assert (np.diff(text) > 0).all()
     if total > 600 and 10 * budget <= length:
         assert len(asked) == budget and (masked.layout.tokens != PAD).all()
-    if 10 * budget <= length and (masked.layout.tokens == PAD).any():  # all of a short text is there
+    if total <= length:  # all of a text is there that fits without masks; of a longer one spans are left out whole
         assert len(text) == total
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from mmpt.modules.swin_attention import window_attention
 
 __all__ = ["Extent", "WindowAttention", "at_most", "from_windows", "kept_apart", "to_windows"]
 
@@ -40,14 +41,11 @@ class WindowAttention(nn.Module):
         """Return (B, W, N, C); ``apart_WNN``, added to the scores, keeps patches from each other."""
         batch, windows, patches = patches_BWNC.shape[:3]
         qkv = self.qkv(patches_BWNC).view(batch, windows, patches, 3, self.num_heads, -1)
-        # Windows and heads share a dimension, so that one bias serves the whole batch and SDPA's fused kernels apply.
-        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
         bias = self._bias(patches).to(query.dtype)[None]
         if apart_WNN is not None:
             bias = bias + apart_WNN.to(query.dtype)[:, None]
-        bias = bias.expand(windows, -1, -1, -1).flatten(0, 1)[None]
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.proj(context.view(batch, windows, self.num_heads, patches, -1).transpose(2, 3).flatten(3))
+        return self.proj(window_attention(query, key, value, bias).transpose(2, 3).flatten(3))
 
     def _bias(self, patches: int) -> Tensor:
         """Return the bias (A, N, N) of the first N patches of a window.
@@ -55,8 +53,8 @@ class WindowAttention(nn.Module):
         For windows cut short in time these are the right offsets; for those cut short in space they are those of
         other patches, as published: weights are learned with them.
         """
-        index = self.relative_position_index[:patches, :patches]
-        return self.relative_position_bias_table[index].permute(2, 0, 1)
+        index = self.relative_position_index[:patches, :patches].flatten()
+        return self.relative_position_bias_table.index_select(0, index).view(patches, patches, -1).permute(2, 0, 1)
 
 
 def _offset_numbers(window: Extent) -> Tensor:

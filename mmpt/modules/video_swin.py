@@ -124,23 +124,33 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = SwinMLP(dim)
 
-    def forward(self, hidden_BTYXC: Tensor) -> Tensor:
-        """Return (B, T, Y, X, C)."""
-        hidden = hidden_BTYXC + self.drop_path(self._attend(self.norm1(hidden_BTYXC)))
+    def forward(self, hidden_BTYXC: Tensor, apart_WNN: Tensor | None = None) -> Tensor:
+        """Return (B, T, Y, X, C); ``apart_WNN`` is :meth:`apart` of such an input."""
+        hidden = hidden_BTYXC + self.drop_path(self._attend(self.norm1(hidden_BTYXC), apart_WNN))
         return hidden + self.drop_path(self.mlp(self.norm2(hidden)))
 
-    def _attend(self, hidden_BTYXC: Tensor) -> Tensor:
+    def apart(self, hidden_BTYXC: Tensor) -> Tensor | None:
+        """Return what keeps patches apart that only the shift brings together; all shifted blocks of a stage share it.
+
+        None where no axis is shifted.
+        """
         extent = hidden_BTYXC.shape[1:4]
-        window = at_most(self.window, extent)
+        window, shift = at_most(self.window, extent), self._shift(extent)
+        whole = [length + -length % size for length, size in zip(extent, window, strict=True)]
+        return kept_apart(whole, window, shift, hidden_BTYXC.device) if any(shift) else None
+
+    def _shift(self, extent: Sequence[int]) -> list[int]:
         # An axis that one window covers is not shifted.
-        shift = [w // 2 if self.shifted and length > w else 0 for w, length in zip(self.window, extent, strict=True)]
+        return [w // 2 if self.shifted and length > w else 0 for w, length in zip(self.window, extent, strict=True)]
+
+    def _attend(self, hidden_BTYXC: Tensor, apart_WNN: Tensor | None) -> Tensor:
+        extent = hidden_BTYXC.shape[1:4]
+        window, shift = at_most(self.window, extent), self._shift(extent)
         missing = [-length % size for length, size in zip(extent, window, strict=True)]
         padded = F.pad(hidden_BTYXC, (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
         if any(shift):
             padded = padded.roll([-s for s in shift], (1, 2, 3))
-        patches = to_windows(padded, window)
-        apart = kept_apart(padded.shape[1:4], window, shift, padded.device) if any(shift) else None
-        attended = from_windows(self.attn(patches, apart), window, padded.shape)
+        attended = from_windows(self.attn(to_windows(padded, window), apart_WNN), window, padded.shape)
         if any(shift):
             attended = attended.roll(shift, (1, 2, 3))
         return attended[:, : extent[0], : extent[1], : extent[2]]
@@ -179,11 +189,14 @@ class SwinStage(nn.Module):
     def forward(self, hidden_BTYXC: Tensor) -> Tensor:
         """Return the input of the next stage."""
         hidden = hidden_BTYXC
+        shifted = next((block for block in self.blocks if block.shifted), None)
+        apart = None if shifted is None else shifted.apart(hidden)
         for block in self.blocks:
+            inputs = (hidden, apart if block.shifted else None)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, use_reentrant=False)
+                hidden = checkpoint(block, *inputs, use_reentrant=False)
             else:
-                hidden = block(hidden)
+                hidden = block(*inputs)
         return hidden if self.downsample is None else self.downsample(hidden)
 
 

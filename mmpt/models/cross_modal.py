@@ -8,6 +8,7 @@ Shapes: B batch, T frames, S pixels of a side, P positions of a frame, X text po
 
 import abc
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from mmpt.modules.frame_encoder import FrameEncoder
 from mmpt.modules.lm_head import untied_lm_head
 from mmpt.modules.swin_weights import load_swin
 from mmpt.modules.transformer import EncoderOutput, TransformerEncoder, initialise
+from mmpt.modules.valid_states import places_at, places_of, valid_states
 from mmpt.utils.checkpoint import load_into
 from mmpt.utils.errors import DataError
 from mmpt.utils.options import read_section
@@ -156,7 +158,12 @@ class CrossModalModel(VideoTextModel):
         return States(self.enc_txt.emb_txt(caps), cmasks.bool())
 
     def fuse(
-        self, video: States, text: States, causal_text: int | None = None, need_attention: bool = False
+        self,
+        video: States,
+        text: States,
+        causal_text: int | None = None,
+        need_attention: bool = False,
+        places: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode row i of the video together with row i of the text.
 
@@ -166,9 +173,10 @@ class CrossModalModel(VideoTextModel):
             causal_text: so many of the last text positions are generated: they see the video, what stands before
                 them, and each other from left to right, padding included; nothing else sees them.
             need_attention: whether to return the attention maps too.
+            places: int64 (n,), which of the B * (Lv + Lt) positions are wanted; None: all.
 
         Returns:
-            ``last_hidden_state`` (B, Lv + Lt, H).
+            ``last_hidden_state`` (B, Lv + Lt, H), or (n, H), where those of padding are arbitrary but finite.
         """
         if len(video.values) != len(text.values):
             raise DataError(f"{len(video.values)} videos and {len(text.values)} texts cannot be fused: give pairs")
@@ -176,27 +184,42 @@ class CrossModalModel(VideoTextModel):
         mask = torch.cat([video.mask, text.mask], dim=1)
         if causal_text:
             mask = _seen_by_generated(mask, causal_text)
-        return self.trsfr(values, mask, need_attention=need_attention)
+        if need_attention:
+            return self.trsfr(values, mask, need_attention=True)
+        return EncoderOutput(valid_states(self.trsfr, values, mask, places))
+
+    def fuse_at(self, video: States, text: States, position: int) -> Tensor:
+        """Encode row i of the video together with row i of the text; return the states at one position, (B, H)."""
+        length = video.values.shape[1] + text.values.shape[1]
+        return self.fuse(video, text, places=places_at(position, len(text.values), text.values, length))[0]
 
     def check_texts(self, caps: Tensor) -> None:
         """Refuse token ids (.., X) in a layout that pairs cannot be scored in; here none are refused."""
 
-    def fuse_candidates(self, video: States, text: States, negatives: Tensor) -> Tensor:
+    def fuse_candidates(
+        self, video: States, text: States, negatives: Tensor, wanted: Sequence[Tensor], position: int
+    ) -> tuple[list[Tensor], Tensor]:
         """Fuse each video with its own text and with others.
 
         Args:
             video: (B, Lv, H).
             text: (B, Lt, H); text i is of video i.
             negatives: int64 (B, O - 1), rows of other texts for each video.
+            wanted: masks bool (B, Lv + Lt), of which positions beside its own text states are wanted.
+            position: which one's state is wanted beside every text.
 
         Returns:
-            States (B, O, Lv + Lt, H), the video's own text first.
+            For each of ``wanted`` its states, row by row (n, H); and (B, O, H), the video's own text first.
         """
         rows = torch.arange(len(negatives), device=negatives.device)
         texts = torch.cat([rows[:, None], negatives], dim=1)
         videos = rows.repeat_interleave(texts.shape[1])
-        fused = self.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state
-        return fused.unflatten(0, texts.shape)
+        length, options = video.values.shape[1] + text.values.shape[1], texts.shape[1]
+        places = [places_of(mask, length, options) for mask in wanted]
+        places.append(places_at(position, texts.numel(), text.values, length))
+        fused = self.fuse(video.rows(videos), text.rows(texts.flatten()), places=torch.cat(places))[0]
+        *told, every = fused.split([len(part) for part in places])
+        return told, every.unflatten(0, texts.shape)
 
     @abc.abstractmethod
     def score_aligned(self, text: States, video: States) -> Tensor:

@@ -24,6 +24,7 @@ from mmpt.models.lavender_base import LAVENDERBase
 from mmpt.models.lavender_batches import objective_of, pretext_of
 from mmpt.models.lavender_matching import LAVENDERMatching, LAVENDERMatchingOptions
 from mmpt.models.option_texts import hide_missing_options
+from mmpt.modules.valid_states import places_at
 from mmpt.utils.errors import DataError
 
 __all__ = ["LAVENDER", "TASK_TOKENS"]
@@ -184,6 +185,8 @@ class LAVENDER(LAVENDERBase, LAVENDERMatching):
         if position is None:
             raise DataError("a batch of questions has no answer_position: dataset.aligner must be one of LAVENDER's")
         text = self.encode_text(caps, cmasks, **pretext_of(batch))
-        states = self.fuse(self.encode_video(vfeats, vmasks), text).last_hidden_state[:, -caps.shape[1] :]
+        video = self.encode_video(vfeats, vmasks)
+        length = video.values.shape[1] + text.values.shape[1]
         # Without a place for the answer (its blank was cut off) any will do: the item counts as wrong.
-        return states[torch.arange(len(states), device=states.device), position.view(-1).clamp(min=0)]
+        first = places_at(-caps.shape[1], len(caps), caps, length)
+        return self.fuse(video, text, places=first + position.view(-1).clamp(min=0)).last_hidden_state

@@ -21,6 +21,7 @@ from mmpt.modules.decoding import DecodingOptions, Hypothesis, decode
 from mmpt.modules.kv_cache import KeyValueCache, TextState
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking import IGNORED
+from mmpt.modules.valid_states import places_of
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.tokenizers import special_ids
 
@@ -66,9 +67,8 @@ class LAVENDERCaptioning(CaptionWriter, CrossModalModel):
             labels: int64.
             from_left: whether a word sees only what is before it in the text, as it is generated.
         """
-        length = labels.shape[1]
-        states = self.fuse(video, text, length if from_left else None).last_hidden_state[:, -length:]
-        return self.head(states[labels != IGNORED])
+        places = places_of(labels != IGNORED, video.values.shape[1] + text.values.shape[1])
+        return self.head(self.fuse(video, text, labels.shape[1] if from_left else None, places=places)[0])
 
     def write(
         self,

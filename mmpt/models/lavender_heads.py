@@ -94,8 +94,7 @@ class LAVENDERMultiHead(LAVENDERBase, LAVENDERCaptioning, VIOLETMultipleChoice):
 
     def classify(self, text: States, video: States) -> Tensor:
         """Fuse row i of the texts with row i of the videos: the output (N, C) of the head of ``member``."""
-        fused = self.fuse(video, text).last_hidden_state
-        return self._head()[1](fused[:, video.values.shape[1]])
+        return self._head()[1](self.fuse_at(video, text, video.values.shape[1]))
 
     @property
     def joined_options(self) -> str | None:

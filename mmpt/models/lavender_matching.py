@@ -77,7 +77,7 @@ class LAVENDERMatching(LAVENDERCaptioning):
 
         The greater, the rather they belong together; see ``model.true_score``.
         """
-        states = self.fuse(video, text).last_hidden_state[:, -1]
+        states = self.fuse_at(video, text, -1)
         true, false = self.head.score(self.head.transform(states), self._truth(states.device)).unbind(-1)
         return true - false if self.options.true_score == "difference" else true / (true + false)
 
@@ -90,19 +90,20 @@ class LAVENDERMatching(LAVENDERCaptioning):
         """
         if negatives is None:
             negatives = in_batch_negatives(len(labels), self.options.matching_texts, labels.device)
-        states, length = self.fuse_candidates(video, text, negatives), labels.shape[1]
-        if text.values.shape[1] == length:
-            own = states[:, 0, -length:]
+        told, length = labels != IGNORED, labels.shape[1]
+        plain = text.values.shape[1] == length
+        words, matched = self.fuse_candidates(video, text, negatives, (told,) if plain else (), -1)
+        if plain:
+            logits = self.head(words[0])
         else:
-            plain = States(text.values[:, -length:], text.mask[:, -length:])
-            own = self.fuse(video, plain).last_hidden_state[:, -length:]
-        match_logits = self.head(states[:, :, -1])
-        true, false = match_logits[..., self._truth(states.device)].unbind(-1)
+            logits = self.tell_words(video, States(text.values[:, -length:], text.mask[:, -length:]), labels)
+        match_logits = self.head(matched)
+        true, false = match_logits[..., self._truth(matched.device)].unbind(-1)
         same = of_same_video(negatives, video_key)
         right = same.clone()
         right[:, 0] = True
         return {
-            "logits": self.head(own[labels != IGNORED]),
+            "logits": logits,
             "match_logits": match_logits.flatten(0, 1),
             "match_scores": (true - false).detach().masked_fill(same, -torch.inf),
             "match_label": self._truth_label(right.flatten()),
@@ -113,7 +114,7 @@ class LAVENDERMatching(LAVENDERCaptioning):
         rows = torch.arange(len(text.values), device=text.values.device)
         videos, texts = rows.repeat_interleave(len(rows)), rows.repeat(len(rows))
         same = videos == texts if video_key is None else video_key.view(-1)[videos] == video_key.view(-1)[texts]
-        states = self.fuse(video.rows(videos), text.rows(texts)).last_hidden_state[:, -1]
+        states = self.fuse_at(video.rows(videos), text.rows(texts), -1)
         return self.head(states), self._truth_label(same)
 
     def match_options(
@@ -127,7 +128,7 @@ class LAVENDERMatching(LAVENDERCaptioning):
         options = torch.arange(len(text.values) // len(vfeats), device=answers.device)
         right = (options == answers.view(-1, 1)).flatten()
         rows = slice(None) if mask is None else mask.flatten().bool()
-        states = self.fuse(video.rows(rows), text.rows(rows)).last_hidden_state[:, -1]
+        states = self.fuse_at(video.rows(rows), text.rows(rows), -1)
         return self.head(states), self._truth_label(right[rows])
 
     def pair_with_options(

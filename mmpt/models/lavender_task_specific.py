@@ -159,9 +159,10 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
         video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks)
         if negatives is None:
             negatives = in_batch_negatives(len(caps), self.options.matching_texts, caps.device)
-        fused, length = self.fuse_candidates(video, text, negatives), video.values.shape[1]
-        own, scores = fused[:, 0, length:], self.fc(fused[:, :, length])[..., 0]
+        told = text_label != IGNORED
+        (words,), matched = self.fuse_candidates(video, text, negatives, (told,), video.values.shape[1])
+        scores = self.fc(matched)[..., 0]
         return {
-            "logits": cast(LMHead, self.fc_mtm["predictions"])(own[text_label != IGNORED]),
+            "logits": cast(LMHead, self.fc_mtm["predictions"])(words),
             "matching_scores": scores.masked_fill(of_same_video(negatives, video_key), -torch.inf),
         }

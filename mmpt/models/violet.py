@@ -88,8 +88,7 @@ class VIOLETRetrieval(CrossModalModel):
 
     def classify(self, text: States, video: States) -> Tensor:
         """Fuse row i of the texts with row i of the videos: the head's output (N, outputs) at the text's ``[CLS]``."""
-        fused = self.fuse(video, text).last_hidden_state
-        return self.fc(fused[:, video.values.shape[1]])
+        return self.fc(self.fuse_at(video, text, video.values.shape[1]))
 
     def score_aligned(self, text: States, video: States) -> Tensor:
         """Score row i of the texts with row i of the videos, (N,)."""
@@ -250,12 +249,14 @@ class VIOLETPretraining(VIOLETRetrieval):
         text = self.encode_text(caps.masked_fill(chosen.words, self.special_ids.mask), cmasks)
         if negatives is None:
             negatives = in_batch_negatives(len(caps), self.options.matching_texts, caps.device)
-        fused = self.fuse_candidates(video, text, negatives)
-        length, own = video.values.shape[1], fused[:, 0]
-        squares = own[:, :length].unflatten(1, (vfeats.shape[1], -1))[:, :, 1:][chosen.squares.flatten(2)]
-        scores = self.fc(fused[:, :, length])[..., 0]
+        length = video.values.shape[1]
+        # behind the [CLS] of its frame
+        squares = torch.nn.functional.pad(chosen.squares.flatten(2), (1, 0)).flatten(1)
+        wanted = (torch.cat([squares, torch.zeros_like(chosen.words)], dim=1), chosen.words)
+        (squares, words), matched = self.fuse_candidates(video, text, negatives, wanted, length)
+        scores = self.fc(matched)[..., 0]
         return {
-            "text_logits": cast(LMHead, self.fc_mtm["predictions"])(own[:, length:][chosen.words]),
+            "text_logits": cast(LMHead, self.fc_mtm["predictions"])(words),
             "text_targets": caps[chosen.words],
             "code_logits": self.fc_mvm(squares),
             "code_targets": visual_codes[chosen.squares],

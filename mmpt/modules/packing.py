@@ -81,6 +81,12 @@ class Packing:
         padded = values.new_zeros(rows * length, *values.shape[1:]).index_copy(0, self.index, values)
         return padded.unflatten(0, self.shape)
 
+    def numbers(self, places: Tensor) -> Tensor:
+        """Return which of the N positions are at places (n,) of B x L, int64 (n,); -1 for padding."""
+        number = torch.full((self.shape[0] * self.shape[1],), -1, device=self.index.device)
+        number[self.index] = torch.arange(len(self.index), device=self.index.device)
+        return number[places]
+
     def between(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Say which of the N positions are in columns ``first`` to ``last`` - 1.
 

@@ -103,7 +103,8 @@ def additive_mask(mask: Tensor, dtype: torch.dtype, score: float = MASKED_SCORE)
 class AttentionInputs(NamedTuple):
     """What a layer's attention takes beside the hidden states: an additive mask, and the arguments of the encoder.
 
-    For packed states (N, H) the packing stands in place of the mask, and nothing else is there.
+    For packed states (N, H) the packing stands in place of the mask; neither a cache nor maps are there. ``rows``,
+    int64 (n,), are the positions of all sequences in one row that go on behind attention, the others being seen alone.
     """
 
     mask: Tensor | None = None
@@ -111,6 +112,7 @@ class AttentionInputs(NamedTuple):
     need_attention: bool = False
     cache: LayerCache | None = None
     packing: Packing | None = None
+    rows: Tensor | None = None
 
 
 class SelfAttention(nn.Module):
@@ -183,6 +185,8 @@ class AttentionBlock(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         """Return the block's output (B, L, H) and, when asked for, its attention maps."""
         context, probabilities = getattr(self, self.core)(hidden, inputs)
+        if inputs.rows is not None:
+            context, residual = (given.flatten(0, -2).index_select(0, inputs.rows) for given in (context, residual))
         return self.output(context, residual), probabilities
 
 
@@ -238,6 +242,7 @@ class TransformerEncoder(nn.Module):
         need_attention: bool = False,
         num_layers: int | None = None,
         cache: KeyValueCache | None = None,
+        rows: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode ``hidden`` (B, L, H).
 
@@ -252,6 +257,8 @@ class TransformerEncoder(nn.Module):
             num_layers: run only the first so many layers.
             cache: keys and values of earlier positions; those of ``hidden`` are added. Switches gradient
                 checkpointing off, which would add them twice.
+            rows: int64 (n,), which of the B * L positions, or of the N packed ones, the last states are wanted of:
+                ``last_hidden_state`` is (n, H) then, and behind its attention the last layer computes no others.
 
         Raises:
             ValueError: if there are fewer layers than ``num_layers``, or the number of masks is neither that of the
@@ -263,6 +270,8 @@ class TransformerEncoder(nn.Module):
         first = next((mask for mask in masks if isinstance(mask, Packing)), None)
         if first is not None and (rotary is not None or need_attention or cache is not None):
             raise ValueError("packed states have neither rotary positions, attention maps nor a cache")
+        if rows is not None and any(isinstance(mask, Packing) and mask is not first for mask in masks):
+            raise ValueError("rows of packed states are of one packing: give the same one for all layers")
         states, attentions = [hidden], []
         for number, (layer, mask) in enumerate(zip(layers, masks, strict=True)):
             stored = None if cache is None else cache.layer(number)
@@ -272,6 +281,8 @@ class TransformerEncoder(nn.Module):
                 inputs = AttentionInputs(packing=packing)
             else:
                 inputs = AttentionInputs(mask, rotary, need_attention, stored)
+            if rows is not None and number == len(layers) - 1:
+                inputs = inputs._replace(rows=rows)
             if self.gradient_checkpointing and torch.is_grad_enabled() and cache is None:
                 hidden, probabilities = checkpoint(layer, hidden, inputs, use_reentrant=False)
             else:
@@ -280,7 +291,9 @@ class TransformerEncoder(nn.Module):
                 states.append(hidden)
             if need_attention:
                 attentions.append(probabilities)
-        if packing is not None and first is not None:
+        if rows is not None and not layers:
+            hidden = hidden.flatten(0, -2).index_select(0, rows)
+        elif packing is not None and first is not None and rows is None:
             hidden = reordered(hidden, packing, first)
         return EncoderOutput(
             hidden,

@@ -28,6 +28,7 @@ from mmpt.modules.lm_head import LMHead
 from mmpt.modules.merlot_heads import ORDERS, MLPHead, TextPositions, order_targets, order_weights, unit
 from mmpt.modules.merlot_tokens import PADDING
 from mmpt.modules.truncated_init import initialise_truncated
+from mmpt.modules.valid_states import places_at
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_section
 
@@ -91,8 +92,9 @@ class MERLOTPretraining(MERLOTBase):
         ``cmasks`` (B, X) is true where a position is real, by default where there is no padding.
         """
         valid = caps != PADDING if cmasks is None else cmasks.bool()
-        states = self.contextualise(self._embed_words(self.language_text, caps), valid).last_hidden_state
-        return unit(self.text_head(states[:, 0]))
+        first = places_at(0, len(caps), caps, caps.shape[1])
+        words = self._embed_words(self.language_text, caps)
+        return unit(self.text_head(self.contextualise(words, valid, places=first).last_hidden_state))
 
     def forward(self, **batch: Any) -> dict[str, Tensor]:
         """Compute what the loss needs of a batch of records (:meth:`learn`), or compare videos with texts.
@@ -145,9 +147,10 @@ class MERLOTPretraining(MERLOTBase):
         index = torch.arange(size, device=tokens.device).expand(len(texts), size)
         if shuffled_idx_img is not None:
             index = shuffled_idx_img.reshape(index.shape)
-        states = self.join(self.embed_images(encoded, index), masked.tokens)
-        told = states.text.gather(1, masked.positions[..., None].expand(-1, -1, states.text.shape[2]))
-        images, moments = states.images[:, :, 0], states.text.unflatten(1, (size, -1))[:, :, 0]
+        begins = places_at(0, size, tokens, shape[2]).expand(len(texts), size)
+        positions = torch.cat([begins, masked.positions], dim=1)
+        images, states = self.join_at(self.embed_images(encoded, index), masked.tokens, positions)
+        moments, told = states[:, :size], states[:, size:]
         outputs = {
             "image_vectors": unit(self.image_head(encoded.target)),
             "text_vectors": unit(self.text_head(starts)),
@@ -174,12 +177,14 @@ class MERLOTPretraining(MERLOTBase):
             )
         rows = tokens.reshape(-1, chunks * tokens.shape[2])
         valid = rows != PADDING
-        output = self.contextualise(self._embed_words(self.language_text, rows), valid, need_attention=need_scores)
+        begins = places_at(0, rows.numel() // tokens.shape[2], tokens, tokens.shape[2])
+        words = self._embed_words(self.language_text, rows)
+        output = self.contextualise(words, valid, need_attention=need_scores, places=begins)
         scores = None
         if output.attentions is not None:
             with torch.no_grad():
                 scores = attention_scores(output.attentions, valid).reshape(-1, tokens.shape[2])
-        return output.last_hidden_state.unflatten(1, (chunks, -1))[:, :, 0].flatten(0, 1), scores
+        return output.last_hidden_state, scores
 
     def order_logits(self, vfeats: Tensor, tokens: Tensor, image_index: Tensor) -> Tensor:
         """Classify every pair of a caption and an image of a story (section 4.3): (B, N, N, 4), captions first.
@@ -194,9 +199,9 @@ class MERLOTPretraining(MERLOTBase):
         """
         self._check_index(int(image_index.max()))
         images = self.embed_images(self.encode_images(vfeats), image_index)
-        states = self.join(images, tokens.flatten(1))
-        moments = states.text.unflatten(1, tuple(tokens.shape[1:]))[:, :, 0]
-        return self.text_image_order.pairs(moments, states.images[:, :, 0])
+        begins = places_at(0, tokens.shape[1], tokens, tokens.shape[2]).expand(len(tokens), -1)
+        summaries, moments = self.join_at(images, tokens.flatten(1), begins)
+        return self.text_image_order.pairs(moments, summaries)
 
     @staticmethod
     def contrasted(outputs: dict[str, Tensor]) -> dict[str, Contrast]:

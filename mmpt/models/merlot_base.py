@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmpt.models.base import VideoTextModel
 from mmpt.models.cross_modal import States
@@ -18,6 +19,7 @@ from mmpt.modules.image_encoder import EncodedImages, ImageEncoder, ImageTokens
 from mmpt.modules.merlot_heads import TextPositions
 from mmpt.modules.transformer import EncoderOutput, TransformerEncoder
 from mmpt.modules.truncated_init import initialise_truncated
+from mmpt.modules.valid_states import places_at, valid_states
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.options import read_section
 
@@ -99,9 +101,40 @@ class MERLOTBase(VideoTextModel):
         states = self.fuse(States(values, seen), self.embed_text(tokens, tokens != 0))
         return JointStates(states[:, : values.shape[1]].unflatten(1, images.shape[1:3]), states[:, values.shape[1] :])
 
-    def contextualise(self, values: Tensor, mask: Tensor, need_attention: bool = False) -> EncoderOutput:
-        """Run the encoder that joint sequences and texts alone share, and its norm, over (B, L, H)."""
-        output = self.encoder(values, mask, need_attention=need_attention)
+    def join_at(self, images: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what :meth:`join` does, for some states alone.
+
+        Args:
+            images: (B, T, P, H).
+            tokens: int64 (B, X).
+            positions: int64 (B, K), of the text.
+
+        Returns:
+            The states of the images' summaries (B, T, H), and of the text at the positions (B, K, H), where those of
+            padding are arbitrary but finite.
+        """
+        rows, count, size = images.shape[:3]
+        text = self.embed_text(tokens, tokens != 0)
+        values = torch.cat([images.flatten(1, 2), text.values.to(images.dtype)], dim=1)
+        mask = F.pad(text.mask, (count * size, 0), value=True)
+        summaries = torch.arange(count, device=tokens.device).mul(size).expand(rows, -1)
+        wanted = torch.cat([summaries, positions + count * size], dim=1)
+        places = wanted + places_at(0, rows, tokens, values.shape[1])[:, None]
+        states = self.contextualise(values, mask, places=places.flatten()).last_hidden_state
+        told = states.unflatten(0, wanted.shape)
+        return told[:, :count], told[:, count:]
+
+    def contextualise(
+        self, values: Tensor, mask: Tensor, need_attention: bool = False, places: Tensor | None = None
+    ) -> EncoderOutput:
+        """Run the encoder that joint sequences and texts alone share, and its norm, over (B, L, H).
+
+        With ``places``, int64 (n,) of the B * L positions, the states are those alone, (n, H).
+        """
+        if need_attention:
+            output = self.encoder(values, mask, need_attention=True, rows=places)
+        else:
+            output = EncoderOutput(valid_states(self.encoder, values, mask, places))
         return output._replace(last_hidden_state=self.norm(output.last_hidden_state))
 
     def _embed_words(self, positions: TextPositions, tokens: Tensor) -> Tensor:

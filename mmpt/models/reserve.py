@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmpt.losses.candidates import single_or_double
 from mmpt.losses.reserve import OBJECTIVES
@@ -28,6 +29,7 @@ from mmpt.modules.reserve_sequence import JointInputs
 from mmpt.modules.reserve_targets import Pooled, choose_sounds, choose_spans, pool_by_pointer, unit_rows
 from mmpt.modules.reserve_tokens import LTOVPOOL, MASK, MASKAUDIO, PAD, SOUNDS, SPAN_SOURCES
 from mmpt.modules.reserve_towers import Encoded
+from mmpt.modules.valid_states import places_of
 from mmpt.utils.errors import ConfigError, DataError
 
 __all__ = ["ReservePretraining"]
@@ -111,11 +113,14 @@ class ReservePretraining(ReserveModel):
         frames = self.encode_frames(vfeats)
         sounds = self.audio_encoder(batch["audio_clips"].flatten(0, 1))
         kinds = {name: _kind(batch, name) for name in (*SPAN_SOURCES, _MATCHING) if name in batch}
-        states = self._states(kinds, frames, sounds, self.pooled_grid(vfeats), self._sources(batch), examples)
+        wanted = [(_MATCHING, LTOVPOOL), (SPAN_SOURCES[0], MASKAUDIO)]
+        wanted += [(name, MASK) for name in SPAN_SOURCES if name in kinds]
+        sources, grid = self._sources(batch), self.pooled_grid(vfeats)
+        states = self._states(kinds, frames, sounds, grid, sources, examples, wanted)
 
         def pooled(name: str, token: int, pointers: Tensor, slots: int) -> Pooled:
-            chosen = kinds[name].tokens == token
-            return pool_by_pointer(self.head(states[name][chosen]), chosen, pointers, slots, examples)
+            told = self.head(states[name, token])
+            return pool_by_pointer(told, kinds[name].tokens == token, pointers, slots, examples)
 
         segments, spans = vfeats.shape[1], batch["text_spans"].shape[1]
         order = (kinds[_MATCHING].tokens == LTOVPOOL).cumsum(1) - 1
@@ -177,8 +182,13 @@ class ReservePretraining(ReserveModel):
         grid: tuple[int, int],
         sources: dict[str, Tensor],
         examples: int,
-    ) -> dict[str, Tensor]:
-        """Run the joint transformer on all sequences at once; return the states of the tokens, (B * n, L, D) each."""
+        wanted: list[tuple[str, int]],
+    ) -> dict[tuple[str, int], Tensor]:
+        """Run the joint transformer on all sequences at once.
+
+        Returns:
+            For each of ``wanted``, a kind and a token, the states of its tokens in raster order, (rows, D).
+        """
         groups = self.sequence.num_segment_groups
         vision = frames.pooled.unflatten(0, (examples * groups, -1))
         audio = sounds.pooled.unflatten(0, (examples, -1))
@@ -195,9 +205,15 @@ class ReservePretraining(ReserveModel):
                 parts["audio"] = audio.repeat_interleave(len(kind.tokens) // examples, dim=0)
                 parts["audio_pointers"] = kind.audio_pointers
             inputs[name] = self.joint_inputs(kind.tokens, segments, padding_length=self.sequence.seq_len, **parts)
-        joined = self.join(JointInputs(*(torch.cat(part) for part in zip(*inputs.values(), strict=True))))
-        parts = joined.split([len(kind.tokens) for kind in kinds.values()])
-        return {name: part[:, : kinds[name].tokens.shape[1]] for name, part in zip(kinds, parts, strict=True)}
+        joint = JointInputs(*(torch.cat(part) for part in zip(*inputs.values(), strict=True)))
+        length, places, first = joint.x.shape[1], {}, 0
+        for name, kind in kinds.items():
+            for token in [token for other, token in wanted if other == name]:
+                chosen = F.pad(kind.tokens == token, (0, length - kind.tokens.shape[1]))
+                places[name, token] = places_of(chosen, length) + first * length
+            first += len(kind.tokens)
+        states = self.join(joint, torch.cat(list(places.values())))
+        return dict(zip(places, states.split([len(part) for part in places.values()]), strict=True))
 
     def _sounds(self, heard: Pooled, vectors: Tensor, scale: Tensor) -> Batch:
         """Return the rows of telling sounds of ``vectors`` (B, A, D)."""

@@ -132,9 +132,12 @@ class ReserveModel(VideoTextModel):
         """Assemble joint sequences of tokens (B, X); ``parts`` as of :func:`prepare_multimodal_inputs`."""
         return prepare_multimodal_inputs(tokens, segments, self.token_encoder(tokens), **parts)
 
-    def join(self, inputs: JointInputs) -> Tensor:
-        """Run the joint transformer: states (B, P, D) after its last norm."""
-        return self.joint_transformer(*inputs)[1]
+    def join(self, inputs: JointInputs, places: Tensor | None = None) -> Tensor:
+        """Run the joint transformer: states (B, P, D) after its last norm.
+
+        With ``places``, int64 (n,) of the B * P positions, those alone: (n, D).
+        """
+        return self.joint_transformer(*inputs, places=places)[1]
 
     def encode_text(self, caps: Tensor, cmasks: Tensor | None = None) -> Tensor:
         """Encode short texts, int64 (B, X) with masks, as text spans: unit vectors (B, D).

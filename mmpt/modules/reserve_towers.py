@@ -86,23 +86,27 @@ class Tower(nn.Module):
             self.cls = nn.Parameter(torch.zeros(size))
             self.cls_proj = nn.Linear(size, size)
 
-    def forward(self, hidden: Tensor, coordinates: Tensor, mask: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    def forward(
+        self, hidden: Tensor, coordinates: Tensor, mask: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
         """Encode ``hidden`` (N, L, H).
 
         Args:
             coordinates: float (L, n) or (N, L, n); those of the CLS are 0.
             mask: true where a position may be seen, (N, L) or, without a CLS, (N, L, L) with a row per query. The
                 CLS always is.
+            places: without a CLS, which of the N * L positions are wanted, int64 (n,); None: all.
 
         Returns:
-            The projected CLS (N, H), or None, and the sequence (N, L, H), both after the last norm.
+            The projected CLS (N, H), or None, and the sequence (N, L, H), or (n, H), both after the last norm.
         """
         if self.with_cls:
             hidden = torch.cat([self.cls.to(hidden.dtype).expand(len(hidden), 1, -1), hidden], dim=1)
             coordinates = F.pad(coordinates, (0, 0, 1, 0))
             mask = None if mask is None else F.pad(mask.bool(), (1, 0), value=True)
         rotary = reserve_rotary(coordinates.to(hidden.device), self.head_size)
-        states = self.final_ln(self.encoder(self.pre_ln(hidden), mask, rotary=rotary).last_hidden_state)
+        output = self.encoder(self.pre_ln(hidden), mask, rotary=rotary, rows=places)
+        states = self.final_ln(output.last_hidden_state)
         if not self.with_cls:
             return None, states
         return self.cls_proj(states[:, 0]), states[:, 1:]

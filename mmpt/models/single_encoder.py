@@ -144,10 +144,10 @@ class SingleEncoderModel(FusionModel):
 
     def packed_masks(self, vmasks: Tensor, cmasks: Tensor) -> Mask | list[Mask]:
         """Return what :meth:`layer_masks` does, for an encoder that packs: no row per query."""
-        joint = joint_mask(vmasks, cmasks)
+        joint: Mask = joint_mask(vmasks, cmasks)
         if self.num_iso_layer is None:
             return joint
-        isolated = isolated_segments(vmasks, cmasks)
+        isolated: Mask = isolated_segments(vmasks, cmasks)
         return [isolated] * self.num_iso_layer + [joint] * (self.num_layers - self.num_iso_layer)
 
     def layer_masks(self, vmasks: Tensor, cmasks: Tensor) -> Tensor | list[Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt.modules.dropout import Dropout
 from mmpt.modules.packing import Packing, Segments, packing_of
 from mmpt.modules.transformer import EncoderOutput, KeyValueCache, TransformerEncoder, TransformerOptions, initialise
 from mmpt.utils.checkpoint import load_into
@@ -90,7 +91,7 @@ class BertEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
         self.LayerNorm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.modules.group_attention import attend_with_dropout
+
 __all__ = ["Group", "Packing", "Segments", "packed_attention", "packing_of", "padded_attention", "reordered"]
 
 
@@ -160,6 +162,8 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing
     """
     if not len(query):
         return query + key + value  # keeps all of them in the graph
+    if not query.is_cuda and 0 < dropout < 1:
+        return attend_with_dropout(query, key, value, packing.groups, dropout)
     if not query.is_cuda:
         return _in_groups((query, key, value), packing.groups, dropout)
     if dropout == 0 and _takes_any_length(query):

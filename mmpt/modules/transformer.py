@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmpt.modules.activations import ACTIVATIONS, activation
+from mmpt.modules.activations import ACTIVATIONS, activation, gelu_linear
+from mmpt.modules.dropout import Dropout
 from mmpt.modules.kv_cache import KeyValueCache, LayerCache
 from mmpt.modules.packing import Packing, packed_attention, reordered
 from mmpt.utils.errors import ConfigError
@@ -164,12 +165,16 @@ class ResidualOutput(nn.Module):
         self.dense = nn.Linear(input_size, options.hidden_size, bias=bias)
         if options.norm == "post":
             self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
-        self.dropout = nn.Dropout(options.hidden_dropout)
+        self.dropout = Dropout(options.hidden_dropout)
         self.post_norm = options.norm == "post"
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Return (B, L, H)."""
-        output = self.dropout(self.dense(hidden)) + residual
+        return self.finish(self.dense(hidden), residual)
+
+    def finish(self, projected: Tensor, residual: Tensor) -> Tensor:
+        """Do what follows the projection, whose result is (B, L, H)."""
+        output = self.dropout(projected) + residual
         return self.LayerNorm(output) if self.post_norm else output
 
 
@@ -197,6 +202,7 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(options.hidden_size, options.intermediate_size, bias=options.bias)
         self.activation = activation(options.activation)
+        self.recomputes = options.activation == "gelu"
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (B, L, intermediate size)."""
@@ -221,7 +227,24 @@ class TransformerLayer(nn.Module):
         normed = self.layernorm_before(hidden) if self.pre_norm else hidden
         hidden, probabilities = self.attention(normed, hidden, inputs)
         normed = self.layernorm_after(hidden) if self.pre_norm else hidden
-        return self.output(self.intermediate(normed), hidden), probabilities
+        return self._feed_forward(normed, hidden), probabilities
+
+    def _feed_forward(self, normed: Tensor, residual: Tensor) -> Tensor:
+        wide, narrow = self.intermediate, self.output
+        if not wide.recomputes or not _keeps_little(narrow.dense, normed):
+            return narrow(wide(normed), residual)
+        return narrow.finish(gelu_linear(wide.dense(normed), narrow.dense.weight, narrow.dense.bias), residual)
+
+
+def _keeps_little(dense: nn.Module, hidden: Tensor) -> bool:
+    """Say whether the activation is computed again in the backward pass: on a CPU, in eager training."""
+    return (
+        hidden.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and type(dense) is nn.Linear
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class TransformerEncoder(nn.Module):

@@ -35,7 +35,7 @@ from mmpt.utils.files import write_json
 __all__ = ["main"]
 
 SECONDS, WORDS = 32, 64
-VARIANTS = ("plain", "gradient_checkpointing", "bf16", "bf16_autocast", "compile", "fused", "foreach", "ungrouped")
+VARIANTS = ("plain", "gradient_checkpointing", "bf16", "bf16_autocast", "compile", "fused", "foreach", "padded")
 _GIB = 2**20  # of the KiB that getrusage counts
 
 
@@ -65,7 +65,7 @@ def build(variant: str, layers: int) -> MMFusionSeparate:
                     "input_dim": 512,
                     "init": "random",
                     "gradient_checkpointing": variant == "gradient_checkpointing",
-                    "length_groups": 1 if variant == "ungrouped" else 4,
+                    "packed": variant != "padded",
                 },
             }
         )

@@ -21,7 +21,7 @@ from mmpt.modules.bert import BertModel
 from mmpt.modules.mmbert import MMBertForEncoder
 from scripts.benchmarks.naive_transformer import eager_encode, plain_adam
 
-__all__ = ["fused_adam", "naive_step", "our_step", "random_pairs", "videoclip", "videoclip_config"]
+__all__ = ["fused_adam", "naive_step", "our_step", "random_pairs", "update", "videoclip", "videoclip_config"]
 
 #: Sizes of the reference step: 3 video and 6 text layers of width 384.
 SIZES = {"hidden_size": 384, "num_attention_heads": 12, "num_hidden_layers": 6, "intermediate_size": 1536}
@@ -68,7 +68,7 @@ def our_step(model: MMFusionSeparate | None = None) -> Callable[[dict[str, Tenso
     optimizer, loss = fused_adam(model), MMContraLoss()
 
     def step(batch: dict[str, Tensor]) -> Tensor:
-        return _update(loss(**model(**batch)), optimizer)
+        return update(loss(**model(**batch)), optimizer)
 
     return step
 
@@ -79,7 +79,7 @@ def naive_step(model: MMFusionSeparate | None = None) -> Callable[[dict[str, Ten
     optimizer, loss = plain_adam(model), MMContraLoss()
 
     def step(batch: dict[str, Tensor]) -> Tensor:
-        return _update(loss(_naive_video(model, **batch), _naive_text(model, **batch)), optimizer)
+        return update(loss(_naive_video(model, **batch), _naive_text(model, **batch)), optimizer)
 
     return step
 
@@ -89,7 +89,8 @@ def fused_adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=5e-5, betas=(0.9, 0.98), fused=True)
 
 
-def _update(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+def update(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Do the backward pass and the optimizer's step; return the loss as a number without a graph."""
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

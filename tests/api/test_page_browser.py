@@ -129,6 +129,27 @@ def test_a_hit_of_a_search_is_played_at_its_time(page: Any, tmp_path: Path) -> N
     page.locator("#mmpt-hits [data-hit='0']", has_text="00:12.0 – 00:14.0").wait_for()
 
 
+@pytest.mark.parametrize("width", [1000, 390])
+def test_the_player_stays_in_view_over_what_is_scrolled(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 500})
+    pick(page, "short.mp4")
+    open_tab(page, "Search")
+    page.get_by_label("Text", exact=True).fill("part 5")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.locator("#mmpt-hits [data-hit]").nth(5).wait_for()
+    assert page.evaluate("window.innerHeight + 300 < document.documentElement.scrollHeight")
+    scrolled, player = page.locator("#mmpt-hits [data-hit='5']"), page.locator("#mmpt-player")
+    page.evaluate("top => window.scrollBy(0, top - 60)", scrolled.bounding_box()["y"])
+    assert player.bounding_box()["y"] > -1 and player.locator("video").bounding_box()["y"] < 60
+    if width < 820:  # the columns stand one above the other: the player hides what is scrolled, gradio's labels too
+        box = scrolled.bounding_box()
+        covering = "([x, y]) => document.elementFromPoint(x, y).closest('#mmpt-player') !== null"
+        assert page.evaluate(covering, [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
+        layer = "element => Number(getComputedStyle(element).zIndex)"
+        assert player.evaluate(layer) > page.locator("#mmpt-picture label").first.evaluate(layer) > 0
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_a_copy_shows_at_a_time_what_the_video_has_there(page: Any) -> None:
     pick(page, "long.avi")
     assert "copy" in page.inner_text("#mmpt-player")

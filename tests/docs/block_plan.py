@@ -14,7 +14,6 @@ REASONS = {
     "`tests/launch/test_one_step.py` takes a step of each shipped job on tiny data",
     "cluster": "needs several processes or a cluster; its flags are checked, and `tests/slurm` runs such",
     "minutes": "benchmarks, studies and whole demo corpora take minutes; flags are checked",
-    "page": "serves until it is ended; its flags are checked, and `tests/api/test_page_browser.py` starts and uses it",
     "published files": "reads files of which no small copy is here; another test runs the script on made-up ones",
     "weights": "needs published weights at their full size; another test runs the calls on tiny ones",
 }
@@ -62,8 +61,6 @@ def plan_of(command: Command) -> Plan:
         return Plan("cluster" if program == "torchrun" else "training", runs=False)
     if "locallaunch.py" in text or argv[:2] == ("mmpt", "launch"):
         return Plan(None if "--dryrun" in argv or "--cancel" in argv else "training")
-    if program == "mmpt" and argv[1] == "app":
-        return Plan("page", runs=False)
     if program == "mmpt" and argv[1] == "weights" and "fetch" not in argv:
         return Plan()
     if _MINUTES.search(text):

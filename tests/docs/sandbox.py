@@ -11,9 +11,14 @@ import pickle
 import re
 import runpy
 import shutil
+import socket
+import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -122,7 +127,8 @@ def _write_models(folder: Path) -> None:
     features.mkdir(parents=True)
     manifest = {"version": 1, "provenance": SmallConv3dEncoder().provenance(), "videos": {}}
     (features / "manifest.json").write_text(json.dumps(manifest))
-    write_run(folder / "runs/demo/vtt", "MMFusionSeparate", str(features))
+    for run in ("runs/demo", "runs/demo/vtt"):
+        write_run(folder / run, "MMFusionSeparate", str(features))
     (folder / "runs/retri/videoclip").mkdir(parents=True)
     for number in range(1, 6):
         shutil.copy(folder / "runs/demo/vtt/checkpoint_best.pt", folder / f"runs/retri/videoclip/checkpoint{number}.pt")
@@ -163,13 +169,16 @@ def run(command: Command, folder: Path) -> tuple[int, str]:
     """Run a command of a page in a folder; return its exit code and what it said.
 
     Launches are dry runs: they write their jobs and print commands. What a script writes to is removed before, for
-    several pages write to one place by different means.
+    several pages write to one place by different means. The web page is served at a free port, and ends when it was got
+    once.
     """
     argv = [word.replace("/tmp/tiny", "tiny").replace("$OLDPWD/", "") for word in command.argv]
     if argv[0] == "cd":
         folder, argv = folder / argv[1], argv[argv.index("&&") + 1 :]
     script = script_of(Command(command.page, tuple(argv)))
     with inside(folder):
+        if argv[0].endswith("mmpt") and argv[1] == "app":
+            return serve_once(argv[1:])
         if argv[0].endswith("mmpt"):
             return call(mmpt, argv[1:])
         if script[0].endswith("locallaunch.py"):
@@ -181,6 +190,40 @@ def run(command: Command, folder: Path) -> tuple[int, str]:
                     shutil.rmtree(argv[argv.index(flag) + 1], ignore_errors=True)
         with contextlib.nullcontext() if _REAL_S3D in argv else mock.patch.object(S3DEncoder, "encode", _made_up):
             return call(main_of(script), argv[1 + len(script) :])
+
+
+def serve_once(words: Sequence[str]) -> tuple[int, str]:
+    """Run ``mmpt app`` until the page has been got from it; fail if it is not whole, or something was not loaded."""
+    import uvicorn
+
+    serve, answered = uvicorn.Server.run, []
+
+    def served(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        asking = threading.Thread(target=_ask, args=(self, sockets[0].getsockname()[1], answered))
+        asking.start()
+        serve(self, sockets)
+        asking.join()
+
+    kept = dict(os.environ)  # the page sets what gradio reads
+    try:
+        with mock.patch.object(uvicorn.Server, "run", served):
+            code, said = call(mmpt, [*words, "--port", "0"])
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+    whole = [status == 200 and b"<gradio-app" in content for status, content in answered] == [True]
+    return (code if whole and "not loaded" not in said else 1), f"{said}\n{answered}"
+
+
+def _ask(server: Any, port: int, answered: list[tuple[int, bytes]]) -> None:
+    """Get the page as soon as it is served, then end it."""
+    try:
+        while not server.started and not server.should_exit:
+            time.sleep(0.02)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as reply:
+            answered.append((reply.status, reply.read()))
+    finally:
+        server.should_exit = True
 
 
 def _made_up(self: S3DEncoder, video: torch.Tensor) -> torch.Tensor:

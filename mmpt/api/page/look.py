@@ -60,6 +60,14 @@ h3.mmpt-name-of { margin: 12px 0 0; font-weight: 600; }
   border-radius: 4px; }
 .mmpt-line { display: flex; justify-content: space-between; margin-top: 4px; }
 .mmpt-name { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+/* Where the columns stand one above the other, the player alone stays in view, above what is scrolled. */
+@media (max-width: 820px) {
+  #mmpt-left { display: contents; }
+  #mmpt-left > *, #mmpt-left + * { flex: 1 1 100% !important; min-width: 100% !important; }
+  #mmpt-player { position: sticky; top: 0; z-index: 50; padding: 4px 0; background: var(--body-background-fill); }
+  #mmpt-player video { height: 30vh; }
+  #mmpt-player .mmpt-facts { margin: 0; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+}
 """
 
 HEAD = f"<style>{_STYLE}</style><script>{_SCRIPT}</script>"

@@ -38,11 +38,11 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     if len(bias) == 1:
-        inputs = (given.flatten(0, 1) for given in (query, key, value))
-        return F.scaled_dot_product_attention(*inputs, attn_mask=bias).unflatten(0, query.shape[:2])
+        flat = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+        return F.scaled_dot_product_attention(*flat, attn_mask=bias).unflatten(0, query.shape[:2])
     # Windows and heads share a dimension, so that one bias serves the whole batch.
-    inputs = (given.flatten(1, 2) for given in (query, key, value))
-    context = F.scaled_dot_product_attention(*inputs, attn_mask=bias.flatten(0, 1)[None])
+    flat = query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2)
+    context = F.scaled_dot_product_attention(*flat, attn_mask=bias.flatten(0, 1)[None])
     return context.unflatten(1, query.shape[1:3])
 
 
@@ -77,7 +77,7 @@ class _Recomputed(torch.autograd.Function):
                 offset = bias[rows].expand(count, -1, -1, -1).flatten(0, 1)
                 weights = torch.baddbmm(offset, q, k.mT, alpha=scale).softmax(-1)
                 if not single:
-                    F.threshold_(weights, torch.finfo(weights.dtype).tiny, 0.0)
+                    torch.threshold_(weights, torch.finfo(weights.dtype).tiny, 0.0)
                 torch.bmm(weights.mT, outer, out=of_v)
                 scores = torch.baddbmm(projections[part].flatten(0, 1)[..., None], outer, v.mT, beta=-1).mul_(weights)
                 by_window = scores.unflatten(0, (count, -1))

@@ -190,7 +190,7 @@ class SwinStage(nn.Module):
         """Return the input of the next stage."""
         hidden = hidden_BTYXC
         shifted = next((block for block in self.blocks if block.shifted), None)
-        apart = None if shifted is None else shifted.apart(hidden)
+        apart = shifted.apart(hidden) if isinstance(shifted, SwinBlock) else None
         for block in self.blocks:
             inputs = (hidden, apart if block.shifted else None)
             if self.gradient_checkpointing and torch.is_grad_enabled():

@@ -160,7 +160,7 @@ WORKS = tuple(
         prepare=write,
         sizes={"videos": 1_000_000},
         quick={"videos": 20_000},
-        tiny={"videos": 40},
+        tiny={"videos": 2 * GROUP},
         most_seconds=2.0,
         group="alone",
     )

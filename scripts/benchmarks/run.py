@@ -185,10 +185,10 @@ def _report(results: list[Result], session: Session, record: dict[str, Any], dro
     return 1 if failed else 3 if broken else 4 if dropped else 0
 
 
-def run_module(file: str, description: str | None) -> int:
+def run_module(file: str, description: str | None, arguments: Sequence[str] | None = None) -> int:
     """Run the works of one module, from the end of its file."""
     more = "This measures the works of this file; `run.py --help` explains the table, and `run.py` measures all.\n"
-    return main(None, [f"scripts.benchmarks.{Path(file).stem}"], f"{description}\n{more}")
+    return main(arguments, [f"scripts.benchmarks.{Path(file).stem}"], f"{description}\n{more}")
 
 
 if __name__ == "__main__":

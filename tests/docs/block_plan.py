@@ -63,6 +63,8 @@ def plan_of(command: Command) -> Plan:
         return Plan(None if "--dryrun" in argv or "--cancel" in argv else "training")
     if program == "mmpt" and argv[1] == "weights" and "fetch" not in argv:
         return Plan()
+    if program == "mmpt" and "--compare" in argv:
+        return Plan("training", runs=False)
     if _MINUTES.search(text):
         return Plan("minutes", runs=False)
     for name, test in ELSEWHERE.items():

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -151,7 +151,10 @@ def main_of(script: tuple[str, ...]) -> Callable[[Sequence[str]], int]:
     """Return the ``main`` of a script, ``("scripts/a.py",)``, or of a module, ``("-m", "mmpt_cli.jobs")``."""
     if script[0] == "-m":
         return importlib.import_module(script[1]).main  # type: ignore[no-any-return]
-    return runpy.run_path(str(REPOSITORY / script[0]))["main"]  # type: ignore[no-any-return]
+    names = runpy.run_path(str(REPOSITORY / script[0]))
+    if "main" not in names and "run_module" in names:  # a file of works: all of them have one command line
+        return partial(names["run_module"], script[0], "")
+    return names["main"]  # type: ignore[no-any-return]
 
 
 def call(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> tuple[int, str]:

@@ -70,7 +70,7 @@ def browser() -> Iterator[Any]:
 def page(address: str, browser: Any) -> Iterator[Any]:
     """The page as it is opened anew; whatever a test does, nothing else is asked for anything."""
     page, asked = browser.new_page(), []
-    page.set_default_timeout(15000)
+    page.set_default_timeout(60000)  # other tests run beside
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
     yield page

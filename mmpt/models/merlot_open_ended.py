@@ -15,6 +15,7 @@ from mmpt.models.cross_modal_options import AnswerOptions
 from mmpt.models.merlot_answering import MERLOTAnswering
 from mmpt.models.merlot_base import MERLOTBase
 from mmpt.models.merlot_options import MERLOTOptions, tiny_merlot_config
+from mmpt.modules.linear import Linear
 from mmpt.modules.truncated_init import initialise_truncated
 from mmpt.utils.errors import ConfigError
 
@@ -44,7 +45,7 @@ class MERLOTOpenEnded(MERLOTBase):
         if number is None or number < 1:
             raise ConfigError(f"model.num_labels: {number} is not a number of answers (1 or more)")
         self.dropout = nn.Dropout(self.options.dropout)
-        self.answer_dense, self.answer_output = nn.Linear(hidden, hidden), nn.Linear(hidden, number)
+        self.answer_dense, self.answer_output = Linear(hidden, hidden), Linear(hidden, number)
         for module in (self.answer_dense, self.answer_output):
             initialise_truncated(module, self.options.initializer_range)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.models.reserve_base import ReserveModel
+from mmpt.modules.linear import Linear
 from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, MASK, PAD, SOUNDS
 from mmpt.utils.errors import DataError
 
@@ -32,7 +33,7 @@ class ReserveAnswering(ReserveModel):
 
     def add_heads(self) -> None:
         """Add ``proj``."""
-        self.proj = nn.Linear(self.hidden_size, 1, bias=False)
+        self.proj = Linear(self.hidden_size, 1, bias=False)
 
     def initialise(self) -> None:
         """Draw all weights as published."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmpt.models.base import VideoTextModel, starts_from_pretrained
 from mmpt.models.reserve_options import ReserveOptions, ReserveSequence, check_reserve, tiny_reserve_config
 from mmpt.models.reserve_weights import published_names
+from mmpt.modules.linear import Linear
 from mmpt.modules.reserve_sequence import JointInputs, prepare_multimodal_inputs
 from mmpt.modules.reserve_targets import unit_rows
 from mmpt.modules.reserve_tokens import AUDIO_TOKENS, AUDIOSPAN, MASK, PAD, PATCH, SOUNDS
@@ -84,7 +85,7 @@ class ReserveModel(VideoTextModel):
     def add_heads(self) -> None:
         """Add what stands above the joint transformer, before the weights are drawn or loaded."""
         if self.with_contrast:
-            self.head = nn.Linear(self.hidden_size, self.hidden_size)
+            self.head = Linear(self.hidden_size, self.hidden_size)
             #: Logarithms of the scales of the three objectives: frames, sounds, text spans.
             self.contrastive_scales = nn.Parameter(torch.ones(3))
 

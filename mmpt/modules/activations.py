@@ -1,16 +1,14 @@
 """Activation functions by their Hugging Face names."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mmpt.utils.errors import ConfigError, nearest
 
-__all__ = ["ACTIVATIONS", "activation", "gelu_linear"]
+__all__ = ["ACTIVATIONS", "activation"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -31,33 +29,3 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in ACTIVATIONS:
         raise ConfigError(f"hidden_act: unknown activation {name!r}.{nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
-
-
-def gelu_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``linear(gelu(values), weight, bias)`` of values (.., I), and keep of it the values alone.
-
-    The activation, the widest thing a layer makes, is computed again in the backward pass.
-    There is no second derivative.
-    """
-    return _GeluLinear.apply(values, weight, bias)
-
-
-class _GeluLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(values, weight)
-        return F.linear(F.gelu(values), weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        values, weight = ctx.saved_tensors
-        rows = gradient.flatten(0, -2)
-        of_values = of_weight = of_bias = None
-        if ctx.needs_input_grad[1]:
-            of_weight = rows.T @ F.gelu(values).flatten(0, -2)
-        if ctx.needs_input_grad[2]:
-            of_bias = rows.sum(0)
-        if ctx.needs_input_grad[0]:
-            of_values = torch.ops.aten.gelu_backward(gradient @ weight, values)
-        return of_values, of_weight, of_bias

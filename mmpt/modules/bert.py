@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.dropout import Dropout
+from mmpt.modules.linear import Linear
 from mmpt.modules.packing import Packing, Segments, packing_of
 from mmpt.modules.transformer import EncoderOutput, KeyValueCache, TransformerEncoder, TransformerOptions, initialise
 from mmpt.utils.checkpoint import load_into
@@ -135,7 +136,7 @@ class BertPooler(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Pool (B, L, H) to (B, H)."""

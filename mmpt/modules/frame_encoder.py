@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmpt.modules.linear import Linear
 from mmpt.modules.video_swin import SwinOptions, VideoSwin
 from mmpt.utils.errors import DataError
 
@@ -47,7 +48,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.swin = VideoSwin(swin)
         if swin.dim != hidden_size:
-            self.fc = nn.Linear(swin.dim, hidden_size)
+            self.fc = Linear(swin.dim, hidden_size)
         self.emb_cls = _table(1, 1, hidden_size)
         self.emb_pos = _table(1, 1 + max_patches**2, hidden_size)
         self.emb_len = _table(max_frames, 1, hidden_size)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.bert import BertConfig
+from mmpt.modules.linear import Linear, linear
 from mmpt.modules.transformer import activation, initialise
 
 __all__ = ["HeadTransform", "LMHead", "untied_lm_head"]
@@ -14,7 +15,7 @@ class HeadTransform(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
         self.activation = activation(config.hidden_act)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -41,7 +42,7 @@ class LMHead(nn.Module):
         if bias:
             self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.transform = HeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.decoder = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.decoder.weight = embedding.weight
         if bias:
             self.decoder.bias = self.bias
@@ -66,9 +67,7 @@ class LMHead(nn.Module):
             weight, bias = weight[words], None if bias is None else bias[words]
         exact = torch.promote_types(transformed.dtype, torch.float32)
         with torch.autocast(transformed.device.type, enabled=False):
-            return nn.functional.linear(
-                transformed.to(exact), weight.to(exact), None if bias is None else bias.to(exact)
-            )
+            return linear(transformed.to(exact), weight.to(exact), None if bias is None else bias.to(exact))
 
 
 def untied_lm_head(config: BertConfig) -> nn.ModuleDict:

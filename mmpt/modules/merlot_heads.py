@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.modules.linear import Linear
+
 __all__ = ["EASY_PAIR", "ORDERS", "AnswerHead", "MLPHead", "TextPositions", "order_targets", "order_weights", "unit"]
 
 #: Classes of a pair of moments: of different videos, the same, the first before the second, the first after it.
@@ -25,9 +27,9 @@ class MLPHead(nn.Module):
 
     def __init__(self, inputs: int, hidden_size: int, outputs: int, eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(inputs, hidden_size)
+        self.dense = Linear(inputs, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=eps)
-        self.output = nn.Linear(hidden_size, outputs)
+        self.output = Linear(hidden_size, outputs)
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (.., inputs) to (.., outputs)."""
@@ -48,8 +50,8 @@ class AnswerHead(nn.Module):
     def __init__(self, hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.dense = nn.Linear(hidden_size, hidden_size // 2)
-        self.output = nn.Linear(hidden_size // 2, 1)
+        self.dense = Linear(hidden_size, hidden_size // 2)
+        self.output = Linear(hidden_size // 2, 1)
 
     def reset_bias(self) -> None:
         """Set the bias of the score to the log-odds of one right option among four (published)."""

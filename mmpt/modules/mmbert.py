@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.bert import BertConfig, BertEmbeddings, BertModel, Mask, pack_ids
+from mmpt.modules.linear import Linear
 from mmpt.modules.packing import Packing, packing_of
 from mmpt.modules.transformer import EncoderOutput, KeyValueCache, activation, initialise
 from mmpt.utils.errors import DataError
@@ -24,10 +25,10 @@ class VideoTokenMLP(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(config.input_dim, config.hidden_size)
+        self.linear1 = Linear(config.input_dim, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size)
         self.activation = activation(config.hidden_act)
-        self.linear2 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.linear2 = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, features: Tensor) -> Tensor:
         """Project (B, V, D) of any float dtype to (B, V, H).

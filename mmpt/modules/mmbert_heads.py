@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.kv_cache import KeyValueCache, TextState
+from mmpt.modules.linear import Linear
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.mmbert import MMBertForEncoder
 from mmpt.modules.transformer import initialise
@@ -120,7 +121,7 @@ class MMBertForTokenClassification(MMBertForEncoder):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         initialise(self.classifier, config.initializer_range)
 
     def classify(self, states: Tensor) -> Tensor:

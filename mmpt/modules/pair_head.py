@@ -6,6 +6,8 @@ task-specific baselines that it is compared with.
 
 from torch import nn
 
+from mmpt.modules.linear import Linear
+
 __all__ = ["MatchingHead"]
 
 
@@ -22,4 +24,4 @@ class MatchingHead(nn.Sequential):
     """
 
     def __init__(self, hidden: int, outputs: int, dropout: float = 0.1) -> None:
-        super().__init__(nn.Dropout(dropout), nn.Linear(hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, outputs))
+        super().__init__(nn.Dropout(dropout), Linear(hidden, 2 * hidden), nn.ReLU(), Linear(2 * hidden, outputs))

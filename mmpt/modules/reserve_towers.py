@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.modules.linear import Linear
 from mmpt.modules.reserve_positions import (
     audio_coordinates,
     grid_coordinates,
@@ -84,7 +85,7 @@ class Tower(nn.Module):
         self.with_cls = with_cls
         if with_cls:
             self.cls = nn.Parameter(torch.zeros(size))
-            self.cls_proj = nn.Linear(size, size)
+            self.cls_proj = Linear(size, size)
 
     def forward(
         self, hidden: Tensor, coordinates: Tensor, mask: Tensor | None = None, places: Tensor | None = None
@@ -118,7 +119,7 @@ class AttentionPool(nn.Module):
     def __init__(self, size: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query, self.key, self.value, self.out = (nn.Linear(size, size) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(size, size) for _ in range(4))
 
     def forward(self, groups: Tensor) -> Tensor:
         """Pool ``groups`` (.., G, H) to (.., H)."""
@@ -159,7 +160,7 @@ class VisionEncoder(nn.Module):
     def __init__(self, options: TransformerOptions, pooling: int = 2) -> None:
         super().__init__()
         self.pooling = pooling
-        self.embedding = nn.Linear(3 * PATCH * PATCH, options.hidden_size)
+        self.embedding = Linear(3 * PATCH * PATCH, options.hidden_size)
         self.transformer = Tower(options)
         self.seq_attnpool = AttentionPool(options.hidden_size, options.num_heads)
 

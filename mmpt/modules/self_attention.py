@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.modules.kv_cache import LayerCache
+from mmpt.modules.linear import Linear
 from mmpt.modules.packing import Packing, packed_attention
 
 __all__ = ["MASKED_SCORE", "AttentionInputs", "Rotary", "SelfAttention", "additive_mask"]
@@ -60,9 +61,9 @@ class SelfAttention(nn.Module):
     def __init__(self, size: int, num_heads: int, bias: bool, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(size, size, bias=bias)
-        self.key = nn.Linear(size, size, bias=bias)
-        self.value = nn.Linear(size, size, bias=bias)
+        self.query = Linear(size, size, bias=bias)
+        self.key = Linear(size, size, bias=bias)
+        self.value = Linear(size, size, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:

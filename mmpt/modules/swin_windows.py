@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmpt.modules.linear import Linear
 from mmpt.modules.swin_attention import window_attention
 
 __all__ = ["Extent", "WindowAttention", "at_most", "from_windows", "kept_apart", "to_windows"]
@@ -33,8 +34,8 @@ class WindowAttention(nn.Module):
             offsets *= 2 * length - 1
         self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
         self.register_buffer("relative_position_index", _offset_numbers(window))
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, patches_BWNC: Tensor, apart_WNN: Tensor | None) -> Tensor:

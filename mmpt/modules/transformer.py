@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpt.modules.activations import ACTIVATIONS, activation, gelu_linear
+from mmpt.modules.activations import ACTIVATIONS, activation
 from mmpt.modules.dropout import Dropout
 from mmpt.modules.kv_cache import KeyValueCache
+from mmpt.modules.linear import Linear, feed_forward
 from mmpt.modules.packing import Packing, reordered
 from mmpt.modules.self_attention import MASKED_SCORE, AttentionInputs, Rotary, SelfAttention, additive_mask
 from mmpt.utils.errors import ConfigError
@@ -84,7 +85,7 @@ class ResidualOutput(nn.Module):
     def __init__(self, options: TransformerOptions, input_size: int) -> None:
         super().__init__()
         bias = options.bias if options.output_bias is None else options.output_bias
-        self.dense = nn.Linear(input_size, options.hidden_size, bias=bias)
+        self.dense = Linear(input_size, options.hidden_size, bias=bias)
         if options.norm == "post":
             self.LayerNorm = nn.LayerNorm(options.hidden_size, eps=options.layer_norm_eps)
         self.dropout = Dropout(options.hidden_dropout)
@@ -125,9 +126,10 @@ class Intermediate(nn.Module):
 
     def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
-        self.dense = nn.Linear(options.hidden_size, options.intermediate_size, bias=options.bias)
+        self.dense = Linear(options.hidden_size, options.intermediate_size, bias=options.bias)
         self.activation = activation(options.activation)
-        self.recomputes = options.activation == "gelu"
+        self.is_gelu = options.activation == "gelu"
+        self.checkpointed = options.gradient_checkpointing
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (B, L, intermediate size)."""
@@ -156,20 +158,9 @@ class TransformerLayer(nn.Module):
 
     def _feed_forward(self, normed: Tensor, residual: Tensor) -> Tensor:
         wide, narrow = self.intermediate, self.output
-        if not wide.recomputes or not _keeps_little(narrow.dense, normed):
+        if not wide.is_gelu:
             return narrow(wide(normed), residual)
-        return narrow.finish(gelu_linear(wide.dense(normed), narrow.dense.weight, narrow.dense.bias), residual)
-
-
-def _keeps_little(dense: nn.Module, hidden: Tensor) -> bool:
-    """Say whether the activation is computed again in the backward pass: on a CPU, in eager training."""
-    return (
-        hidden.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and type(dense) is nn.Linear
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-    )
+        return narrow.finish(feed_forward(normed, wide.dense, narrow.dense, not wide.checkpointed), residual)
 
 
 class TransformerEncoder(nn.Module):

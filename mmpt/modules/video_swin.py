@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmpt.modules.linear import Linear, feed_forward
 from mmpt.modules.swin_windows import Extent, WindowAttention, at_most, from_windows, kept_apart, to_windows
 from mmpt.utils.errors import ConfigError, nearest
 
@@ -103,12 +104,12 @@ class SwinMLP(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim)
+        self.fc2 = Linear(4 * dim, dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the same shape."""
-        return self.fc2(F.gelu(self.fc1(hidden)))
+        return feed_forward(hidden, self.fc1, self.fc2)
 
 
 class SwinBlock(nn.Module):
@@ -162,7 +163,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, hidden_BTYXC: Tensor) -> Tensor:
         """Return (B, T, ceil(Y / 2), ceil(X / 2), 2 C)."""

@@ -1,5 +1,6 @@
 """Counting the operations of a call of a model: matrix products, convolutions and attention, forward and backward."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,12 @@ def count(call: Callable[[], Any]) -> float:
     def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return sdpa_backward_flop_count(grad, query, key, value)
 
+    def product(values: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * math.prod(values) * weight[0]
+
     # torch has no formula for the kernels of the CPU
     own = {
+        torch.ops.mkldnn._linear_pointwise: product,
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }

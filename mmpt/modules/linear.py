@@ -170,6 +170,10 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of a product's values (.., I), weight (O, I) and bias (O,), as far as needed."""
     of_values = _product(gradient, weight.T) if needed[0] else None
-    rows = _rows(gradient)
-    of_weight = _product(rows.T, _rows(values).T) if needed[1] else None
-    return of_values, of_weight, rows.sum(0) if needed[2] else None
+    outputs, inputs = _rows(gradient), _rows(values)
+    of_weight = None
+    if needed[1] and outputs.shape[1] <= inputs.shape[1]:
+        of_weight = _product(outputs.T, inputs.T)
+    elif needed[1]:  # oneDNN copies its first matrix if that is not contiguous: let it be the smaller one
+        of_weight = _product(inputs.T, outputs.T).T.contiguous()
+    return of_values, of_weight, outputs.sum(0) if needed[2] else None

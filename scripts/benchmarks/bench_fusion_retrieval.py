@@ -20,9 +20,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mmpt.evaluators.fusion_retrieval_predictor import FusionRetrievalPredictor
-from scripts.benchmarks.frame_step import random_clips, violet
+from scripts.benchmarks.frame_step import random_clips, random_prompts, violet
 from scripts.benchmarks.run import run_module
-from scripts.benchmarks.systems import random_prompts
 from scripts.benchmarks.work import Run, Work
 
 __all__ = ["WORKS"]

@@ -5,7 +5,7 @@
     python scripts/benchmarks/bench_training.py switch-                 # what each switch of training costs and saves
 
 A step is masking, all objectives, backward and Adam in float32. VideoCLIP's is that of 128 pairs of 8 to 61 words and
-3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text layers, VLM's that of the same pairs and 6 layers; the
+3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text layers, VLM's that of 64 of them and 6 layers; the
 others are small ("tiny") or, with ``-o size=base``, of the published sizes. The reference is the published step
 (``published_step.py``). Compared are the losses of two steps without dropout. Of the works ``switch-...`` the reference
 is our plain step, with AdamW and clipped gradients.
@@ -24,10 +24,15 @@ from scripts.benchmarks.systems import SYSTEMS
 from scripts.benchmarks.training import WAYS, Training, training_run
 from scripts.benchmarks.work import Run, Work
 
-__all__ = ["SAMPLES", "WORKS", "training"]
+__all__ = ["SIZES", "WORKS", "training"]
 
-#: Samples of a batch.
-SAMPLES = {"videoclip": 128, "vlm": 128, "violet": 4, "lavender": 4, "merlot": 2, "reserve": 2}
+#: Samples of a batch, and the size of the model.
+SIZES: dict[str, dict[str, Any]] = {
+    "videoclip": {"samples": 128, "size": "workload"},
+    "vlm": {"samples": 64, "size": "workload"},
+    **{system: {"samples": 4, "size": "tiny"} for system in ("violet", "lavender")},
+    **{system: {"samples": 2, "size": "tiny"} for system in ("merlot", "reserve")},
+}
 
 
 def training(system: str, way: str) -> Callable[..., Run]:
@@ -50,11 +55,10 @@ def training(system: str, way: str) -> Callable[..., Run]:
 def _works() -> list[Work]:
     works = []
     for name, system in SYSTEMS.items():
-        features = name in ("videoclip", "vlm")
         known: dict[str, Any] = {
             "unit": system.unit,
-            "sizes": {"samples": SAMPLES[name], "size": "workload" if features else "tiny"},
-            "quick": {"samples": max(2, SAMPLES[name] // 8)},
+            "sizes": SIZES[name],
+            "quick": {"samples": max(2, SIZES[name]["samples"] // 8)},
             "tiny": {"samples": 2, "size": "tiny"},
             "threads": 2,
         }

@@ -5,7 +5,7 @@
     python scripts/benchmarks/bench_training.py switch-                 # what each switch of training costs and saves
 
 A step is masking, all objectives, backward and Adam in float32. VideoCLIP's is that of 128 pairs of 8 to 61 words and
-3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text layers, VLM's that of 64 of them and 6 layers; the
+3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text layers, VLM's that of 32 of them and 6 layers; the
 others are small ("tiny") or, with ``-o size=base``, of the published sizes. The reference is the published step
 (``published_step.py``). Compared are the losses of two steps without dropout. Of the works ``switch-...`` the reference
 is our plain step, with AdamW and clipped gradients.
@@ -29,7 +29,7 @@ __all__ = ["SIZES", "WORKS", "training"]
 #: Samples of a batch, and the size of the model.
 SIZES: dict[str, dict[str, Any]] = {
     "videoclip": {"samples": 128, "size": "workload"},
-    "vlm": {"samples": 64, "size": "workload"},
+    "vlm": {"samples": 32, "size": "workload"},
     **{system: {"samples": 4, "size": "tiny"} for system in ("violet", "lavender")},
     **{system: {"samples": 2, "size": "tiny"} for system in ("merlot", "reserve")},
 }

@@ -17,7 +17,7 @@ from scripts.benchmarks.work import Work, WrongResult, disagreement
 __all__ = ["Effort", "Entry", "Result", "Session", "prepare"]
 
 #: Seconds that the rounds of a work should not exceed, and how many there are anyway.
-LONGEST, LEAST = 40.0, 3
+LONGEST, LEAST = 30.0, 3
 
 
 @dataclass(frozen=True)

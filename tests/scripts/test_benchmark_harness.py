@@ -72,7 +72,7 @@ def test_works_are_chosen_by_name_and_wrong_ones_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("rounds", "passes", "taken"), [(5, 0.5, 5), (5, 10.0, 4), (5, 30.0, 3), (2, 30.0, 2), (9, 0.0, 9)]
+    ("rounds", "passes", "taken"), [(5, 0.5, 5), (5, 7.0, 4), (5, 30.0, 3), (2, 30.0, 2), (9, 0.0, 9)]
 )
 def test_long_passes_take_fewer_turns(rounds, passes, taken):
     assert measuring._rounds(measuring.Effort(rounds), passes) == taken

@@ -12,6 +12,7 @@ point failed; the others are drawn.
 
 import argparse
 import dataclasses
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,15 @@ CURVES: dict[str, tuple[Curve, ...]] = {
     "length": (Curve("Captions of 16 videos", "captions", "words", (5, 10, 20, 30), (4, 8), "words each", "batch"),),
     "videos": (
         Curve(
-            *("Start on a store", "first-batch-clips", "videos", (10**4, 10**5, 10**6), (100, 1000), "videos", "start"),
+            *(
+                "Start on a store",
+                "first-batch-clips",
+                "videos",
+                (16_000, 128_000, 1_000_000),
+                (128, 1024),
+                "videos",
+                "start",
+            ),
             memory=START_MEMORY,
         ),
     ),
@@ -102,7 +111,7 @@ def points(curve: Curve, effort: Effort) -> list[dict[str, Any]]:
 
 
 def draw(measured: Sequence[tuple[Curve, list[dict[str, Any]]]]) -> Any:
-    """Return a figure with a row of panels, time and memory, for each curve; logarithmic over powers of ten."""
+    """Return a figure with a row of panels, time and memory, for each curve; logarithmic over orders of magnitude."""
     figure = blank_figure(WIDTH, 3.4 * len(measured))
     figure.patch.set(facecolor="white", alpha=1.0)  # pages may be dark
     rows = figure.subplots(len(measured), 2, squeeze=False)
@@ -124,14 +133,14 @@ def draw(measured: Sequence[tuple[Curve, list[dict[str, Any]]]]) -> Any:
 
 
 def _scale(axes: Any, values: Sequence[int]) -> None:
-    """Have a tick for each value of the size; both axes logarithmic where the values are powers of ten."""
-    if values and max(values) >= 100 * min(values):
+    """Have a tick for each value of the size; both axes logarithmic where the values are orders of magnitude."""
+    if values and max(values) >= 50 * min(values):
         axes.set(xscale="log", yscale="log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else "")
         axes.tick_params(which="minor", colors=LIGHT.muted, labelsize=9, length=0)
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max((y for line in axes.lines for y in line.get_ydata()), default=1))
     axes.set_xticks(values, [f"{value:,}" for value in values])
     axes.set_xticks([], minor=True)
 
@@ -148,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.figures if name not in CURVES]:
         parser.error(f"no figure is called {unknown[0]!r}: {', '.join(CURVES)}")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # what the models import tells every detail else
     failed = False
     for name in options.figures or CURVES:
         if options.list:

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -23,7 +23,7 @@ from mmpt.datasets.mmdataset import MMDataset
 from mmpt.store.frame_extraction import FrameExtractionOptions, extract_frames
 from mmpt.utils.registry import build
 from scripts.benchmarks.bench_sampling import dataset_of, write_corpus
-from scripts.benchmarks.bench_training import SAMPLES, training
+from scripts.benchmarks.bench_training import SIZES, training
 from scripts.benchmarks.run import run_module
 from scripts.benchmarks.segment_items import make_data, open_data
 from scripts.benchmarks.systems import SYSTEMS
@@ -51,10 +51,10 @@ def _segments(folder: Path, videos: int) -> None:
     make_data(folder, videos, 512, 288)
 
 
-def _frame_data(folder: Path) -> MMDataset:
+def _frame_data(folder: Path, aligner: str) -> MMDataset:
     section = {"split": "train", "train_path": str(folder / "captions.json"), "frame_path": str(folder / "store")}
     section |= {"bert_name": str(folder), "num_frames": 4, "image_size": 96, "max_text_len": 32}
-    names = ("ClipPretrainingMetaProcessor", "FrameVideoProcessor", "TextProcessor", "FrameAligner")
+    names = ("ClipPretrainingMetaProcessor", "FrameVideoProcessor", "TextProcessor", aligner)
     kinds = ("meta_processor", "video_processor", "text_processor", "aligner")
     return MMDataset(*(build(kind, name, section) for kind, name in zip(kinds, names, strict=True)))
 
@@ -72,22 +72,47 @@ class _Round(Dataset[dict[str, Any]]):
         return self.data[index % len(self.data)]
 
 
-#: System -> writes its data, opens it, samples that an item has (pairs of a group), items of a batch.
-_DATA: dict[str, tuple[Callable[..., None], Callable[[Path], MMDataset], int, int]] = {
-    "videoclip": (_clips, lambda folder: dataset_of(folder, "videoclip", 16), 8 * 16, 1),
-    "violet": (_frames, _frame_data, 1, 4),
-    "merlot": (_segments, lambda folder: open_data(folder, "MERLOT"), 1, 2),
-    "reserve": (_segments, lambda folder: open_data(folder, "Reserve"), 1, 2),
+class _Data(NamedTuple):
+    """How to write and open the data of a system; items have ``each`` samples (pairs of a group), batches ``items``."""
+
+    write: Callable[..., None]
+    open: Callable[[Path], MMDataset]
+    each: Callable[[int], int]
+    items: int
+
+
+#: Pairs that an item takes of a video.
+_PAIRS = {"videoclip": 16, "vlm": 32}
+_DATA = {
+    "videoclip": _Data(
+        _clips,
+        lambda folder: dataset_of(folder, "videoclip", _PAIRS["videoclip"]),
+        lambda videos: min(8, videos) * _PAIRS["videoclip"],
+        1,
+    ),
+    "vlm": _Data(_clips, lambda folder: dataset_of(folder, "vlm", _PAIRS["vlm"]), lambda videos: _PAIRS["vlm"], 4),
+    "violet": _Data(
+        _frames,
+        lambda folder: _frame_data(folder, "FrameAligner"),
+        lambda videos: 1,
+        4,
+    ),
+    "lavender": _Data(
+        _frames,
+        lambda folder: _frame_data(folder, "LAVENDERPretrainingAligner"),
+        lambda videos: 1,
+        4,
+    ),
+    "merlot": _Data(_segments, lambda folder: open_data(folder, "MERLOT"), lambda videos: 1, 2),
+    "reserve": _Data(_segments, lambda folder: open_data(folder, "Reserve"), lambda videos: 1, 2),
 }
 
 
 def _loading(system: str) -> Callable[..., Run]:
     def make(folder: Path, videos: int, workers: int, **_: Any) -> Run:
-        _write, opened, each, items = _DATA[system]
-        data = opened(folder)
-        if system == "videoclip":
-            each = min(8, videos) * 16
-        loader = DataLoader(_Round(data), batch_size=items, num_workers=workers, collate_fn=data.collater)
+        known = _DATA[system]
+        data = known.open(folder)
+        loader = DataLoader(_Round(data), batch_size=known.items, num_workers=workers, collate_fn=data.collater)
         batches: Iterator[Any] = iter(loader)
         for _number in range(2):
             next(batches)
@@ -96,7 +121,7 @@ def _loading(system: str) -> Callable[..., Run]:
             for _number in range(_BATCHES):
                 next(batches)
 
-        return Run(call, _BATCHES * items * each)
+        return Run(call, _BATCHES * known.items * known.each(videos))
 
     return make
 
@@ -108,21 +133,16 @@ WORKS = tuple(
         _loading(system),
         training(system, "ours"),
         "the training step that takes them",
-        write,
-        {
-            "videos": 32,
-            "samples": SAMPLES[system],
-            "size": "workload" if system == "videoclip" else "tiny",
-            "workers": 1,
-        },
-        quick={"videos": 8, "samples": max(2, SAMPLES[system] // 8)},
+        known.write,
+        {"videos": 32, "workers": 1, **SIZES[system]},
+        quick={"videos": 8, "samples": max(2, SIZES[system]["samples"] // 8)},
         tiny={"videos": 2, "samples": 2, "size": "tiny"},
         threads=2,
         tolerance=None,
         least_ratio=1,
         group="feeding",
     )
-    for system, (write, *_) in _DATA.items()
+    for system, known in _DATA.items()
 )
 
 if __name__ == "__main__":

@@ -31,26 +31,27 @@ from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.store.extraction import ExtractionOptions, extract_features
 from mmpt.utils.files import write_json
 from scripts.benchmarks.bench_extract import make_videos
+from scripts.benchmarks.flops import count
 from scripts.benchmarks.s3d_step import clips
 from scripts.benchmarks.systems import SYSTEMS, System
 
 __all__ = ["ATTENTION_KERNELS", "PEAK_TFLOPS", "attention_kernels", "main", "peak_of"]
 
-#: Dense bf16 TFLOP/s by a part of the device's name, the first that fits; NVIDIA's data sheets, without sparsity.
+#: Dense bf16 TFLOP/s by a part of the device's name, the first that fits. They are NVIDIA's data sheets' (half of what
+#: is given with sparsity), as public tables repeat them; a device whose rate could not be checked is not here.
 PEAK_TFLOPS: dict[str, float] = {
-    "H200 NVL": 835.5,  # H200 data sheet (NVL): 1,671 with sparsity
-    "H200": 989.4,  # H200 Tensor Core GPU data sheet (SXM): 1,979 with sparsity
-    "H100 PCIe": 756.0,  # H100 data sheet (PCIe): 1,513 with sparsity
-    "H100 NVL": 835.5,  # H100 NVL data sheet: 1,671 with sparsity
-    "H100": 989.4,  # H100 data sheet (SXM): 1,979 with sparsity
-    "A100": 312.0,  # A100 data sheet
-    "A40": 149.7,  # A40 data sheet
-    "A10": 125.0,  # A10 data sheet
-    "L40S": 362.0,  # L40S data sheet: 733 with sparsity, rounded
+    "H200": 989.5,  # H200 data sheet, SXM: 1,979 with sparsity
+    "H100 PCIe": 756.5,  # H100 data sheet, PCIe: 1,513 with sparsity
+    "H100": 989.5,  # H100 data sheet, SXM: 1,979 with sparsity
+    "A100": 312.0,  # A100 data sheet: 624 with sparsity
+    "A40": 149.7,  # A40 data sheet: 299.3 with sparsity
+    "A10": 125.0,  # A10 data sheet: 250 with sparsity
+    "L40S": 362.0,  # L40S data sheet: 362.05, and 733 with sparsity
     "L4": 121.0,  # L4 data sheet: 242 with sparsity
-    "RTX 4090": 165.2,  # Ada architecture white paper, float32 accumulation
-    "RTX 3090": 71.0,  # Ampere GA102 white paper, float32 accumulation
+    "RTX 4090": 165.2,  # Ada architecture white paper, float32 accumulation: 330.3 with sparsity
 }
+#: Words of names of devices that have a part of the chip, or another clock: NVLink bridges, notebooks, China's, slices.
+_OTHER_CHIPS = {"NVL", "Laptop", "D", "MIG"}
 
 #: Kind of attention -> what the names of its kernels and operators contain.
 ATTENTION_KERNELS: dict[str, tuple[str, ...]] = {
@@ -62,8 +63,10 @@ ATTENTION_KERNELS: dict[str, tuple[str, ...]] = {
 
 
 def peak_of(name: str) -> float | None:
-    """Return the dense bf16 TFLOP/s of a device by its name, None if it is not in the table."""
+    """Return the dense bf16 TFLOP/s of a device by its name, None if its rate is not known."""
     words = name.replace("-", " ").split()
+    if _OTHER_CHIPS.intersection(words):
+        return None
     return next((peak for part, peak in PEAK_TFLOPS.items() if all(word in words for word in part.split())), None)
 
 
@@ -127,14 +130,6 @@ def _wall(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def _operations(call: Callable[[], Any]) -> float:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return float(counter.get_total_flops())
-
-
 def _kernels(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
     """Return the share of the time of each kernel (operator on a CPU) of a call, most first."""
     from torch.profiler import ProfilerActivity, profile
@@ -155,7 +150,7 @@ def _kernels(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
 def _training(system: System, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     size, samples = ("tiny", 2) if options.tiny else ("base", options.samples or system.samples)
     training = _Training(system, size, samples, device)
-    operations = _operations(training.forward_backward)
+    operations = count(training.forward_backward)
     training.model.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -180,7 +175,7 @@ def _extraction(options: argparse.Namespace, device: torch.device) -> list[dict[
             video = frames_to_video(torch.from_numpy(clips(batch, 32 if options.tiny else 224)).to(device))
             with torch.inference_mode():
                 alone = _seconds(lambda: encoder.encode(video), device, options.warm_up, options.rounds)  # noqa: B023
-                operations = _operations(lambda: encoder.encode(video))  # noqa: B023
+                operations = count(lambda: encoder.encode(video))  # noqa: B023
             settings = ExtractionOptions(batch_size=batch, workers=workers)
             summary = extract_features(items, encoder, Path(folder) / f"features_{dtype}", settings)
             rows.append(

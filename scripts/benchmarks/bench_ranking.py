@@ -2,8 +2,8 @@
 
     python scripts/benchmarks/bench_ranking.py
 
-"ranks" takes 10,000 x 10,000 scores, "ranks-large" the embeddings of 100,000 texts and videos, whose scores would take
-40 GB: it has no reference but the matrix product, and 4 GiB for all.
+"ranks" takes 10,000 x 10,000 scores, "ranks-large" the embeddings of 50,000 texts and videos, whose scores would take
+10 GB: it has no reference but the matrix product, and 4 GiB for all.
 """
 
 import sys
@@ -75,7 +75,7 @@ WORKS = (
         "ranks-large",
         "texts",
         _from_embeddings,
-        sizes={"size": 100_000, "dim": 256},
+        sizes={"size": 50_000, "dim": 256},
         quick={"size": 10_000},
         tiny={"size": 50, "dim": 8},
         threads=2,

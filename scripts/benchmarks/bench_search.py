@@ -137,7 +137,7 @@ def _killed(folder: Path, videos: int, dim: int) -> Run:
     return Run(call, videos, own_clock=True, figures=lambda: kept)
 
 
-_COMMON: dict[str, Any] = {"sizes": {"vectors": 200_000, "dim": 512, "queries": 200}, "threads": 2, "tolerance": None}
+_COMMON: dict[str, Any] = {"sizes": {"vectors": 100_000, "dim": 512, "queries": 200}, "threads": 2, "tolerance": None}
 WORKS = (
     *(
         Work(

@@ -25,14 +25,16 @@ from mmpt.store.images import encode_jpeg
 from mmpt.store.video_shards import STORE_VERSION
 from mmpt.utils.files import write_json
 from mmpt.utils.shardedtensor_writer import ShardedTensorWriter
-from scripts.benchmarks.child import call_in_child
+from scripts.benchmarks.child import call_in_child, peak_bytes, resident_bytes
 from scripts.benchmarks.run import run_module
 from scripts.benchmarks.work import Run, Work
 
-__all__ = ["WORKS", "first_batch", "write_many_clips", "write_many_frames"]
+__all__ = ["START_MEMORY", "WORKS", "first_batch", "write_many_clips", "write_many_frames"]
 
 BATCH, PER_SHARD, GROUP = 8, 4096, 32
 _WORDS = 5
+#: A figure of these works: what the process that starts holds at most.
+START_MEMORY = "memory beyond the imports, MiB"
 
 
 def _shards(videos: int) -> list[list[str]]:
@@ -111,7 +113,10 @@ STORES: dict[str, tuple[Callable[..., None], Callable[[Path], Any]]] = {
 
 
 def first_batch(kind: str, folder: str) -> dict[str, float]:
-    """Return the seconds of imports, of making the data set, of its order, and until a loader gives a batch."""
+    """Return the seconds of imports, of making the data set, of its order, and until a loader gives a batch.
+
+    And :data:`START_MEMORY`, and how many videos there are.
+    """
     began = time.perf_counter()
     from torch.utils.data import DataLoader
 
@@ -124,7 +129,7 @@ def first_batch(kind: str, folder: str) -> dict[str, float]:
     for what, name in zip(kinds, names, strict=True):
         resolve_class(what, name)
     load_tokenizer(section["bert_name"], True)  # imports transformers, which is none of the data's
-    imported = time.perf_counter()
+    imported, held = time.perf_counter(), resident_bytes()
     data = MMDataset(*(build(what, name, section) for what, name in zip(kinds, names, strict=True)))
     made = time.perf_counter()
     batches = data.order()[: BATCH * max(1, len(data) // BATCH)].reshape(-1, min(BATCH, len(data)))
@@ -134,7 +139,8 @@ def first_batch(kind: str, folder: str) -> dict[str, float]:
     ended = time.perf_counter()
     assert len(batch["caps"])
     parts = {"imports": imported - began, "data set": made - imported, "order": ordered - made}
-    return parts | {"batch": ended - ordered, "videos": float(len(data.meta_processor))}
+    told = {START_MEMORY: (peak_bytes() - held) / 2**20, "videos": float(len(data.meta_processor))}
+    return parts | {"batch": ended - ordered} | told
 
 
 def _starting(kind: str) -> Callable[..., Run]:
@@ -145,9 +151,11 @@ def _starting(kind: str) -> Callable[..., Run]:
             last.update(call_in_child(first_batch, kind, str(folder)))
             return last["data set"] + last["order"] + last["batch"]
 
-        return Run(
-            call, 1, own_clock=True, figures=lambda: {f"{name}, s": v for name, v in last.items() if name != "videos"}
-        )
+        def figures() -> dict[str, float]:
+            seconds = {f"{name}, s": value for name, value in last.items() if name not in (START_MEMORY, "videos")}
+            return seconds | {START_MEMORY: last[START_MEMORY]}
+
+        return Run(call, 1, own_clock=True, figures=figures)
 
     return make
 

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from mmpt.models.cross_modal import CrossModalModel
-from mmpt.models.violet import VIOLETPretraining
 from mmpt.modules.masking import IGNORED
-from mmpt.modules.masking_visual import hide_squares
-from mmpt.modules.pairing import in_batch_negatives
 from mmpt.utils.registry import resolve_class
 from mmpt.utils.tokenizers import load_tokenizer
 
-__all__ = ["SIZES", "random_clips", "violet", "violet_as_published"]
+__all__ = ["SIZES", "random_clips", "random_prompts", "violet"]
 
-WORDS, VOCABULARY, CODES = 32, 30522, 8192
+WORDS, VOCABULARY, CODES, MASK = 32, 30522, 8192, 103
 #: Name -> Swin of ``model.swin``, sizes of BERT, pixels of a side, frames.
 SIZES: dict[str, tuple[str, dict[str, int], int, int]] = {
     "tiny": (
@@ -74,30 +71,13 @@ def random_clips(size: str, count: int, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def violet_as_published(
-    model: VIOLETPretraining,
-    caps: Tensor,
-    cmasks: Tensor,
-    vfeats: Tensor,
-    vmasks: Tensor,
-    visual_codes: Tensor,
-    masked_words: Tensor,
-    masked_squares: Tensor,
-) -> dict[str, Tensor]:
-    """Return what the loss needs, with scores over both vocabularies of all positions, masked or not."""
-    masked_squares = masked_squares & vmasks[:, :, None, None]
-    video = model.encode_video(hide_squares(vfeats, masked_squares), vmasks)
-    text = model.encode_text(caps.masked_fill(masked_words, model.special_ids.mask), cmasks)
-    negatives = in_batch_negatives(len(caps), model.options.matching_texts)
-    texts = torch.cat([torch.arange(len(caps))[:, None], negatives], dim=1)
-    videos = torch.arange(len(caps)).repeat_interleave(texts.shape[1])
-    fused = model.fuse(video.rows(videos), text.rows(texts.flatten())).last_hidden_state.unflatten(0, texts.shape)
-    length = video.values.shape[1]
-    squares = fused[:, 0, :length].unflatten(1, (vfeats.shape[1], -1))[:, :, 1:]
-    return {
-        "text_logits": model.fc_mtm["predictions"](fused[:, 0, length:]).flatten(0, 1),
-        "text_targets": caps.masked_fill(~masked_words, IGNORED).flatten(),
-        "code_logits": model.fc_mvm(squares).flatten(0, 2),
-        "code_targets": visual_codes.masked_fill(~masked_squares, IGNORED).flatten(),
-        "matching_scores": model.fc(fused[:, :, length])[..., 0],
-    }
+def random_prompts(size: str, count: int) -> dict[str, Any]:
+    """Return clips and texts for LAVENDER's pre-training: about 15 % of the words masked, a ``[MASK]`` at the end."""
+    clips = random_clips(size, count)
+    caps, cmasks, words = clips["caps"], clips["cmasks"], clips["masked_words"]
+    label = caps.where(words, IGNORED)
+    caps = caps.masked_fill(words, MASK)
+    caps[:, -1], cmasks[:, -1] = MASK, True
+    label[:, -1] = IGNORED
+    batch = {key: clips[key] for key in ("vfeats", "vmasks")}
+    return {**batch, "caps": caps, "cmasks": cmasks, "text_label": label, "objective": "pretraining"}

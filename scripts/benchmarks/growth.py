@@ -1,24 +1,30 @@
 """Measure how time and memory grow with batch, length, videos and workers, and draw it: docs/images/growth_*.png.
 
-    python scripts/benchmarks/growth.py                     # all four figures; half an hour on two idle cores
+    python scripts/benchmarks/growth.py                     # all four figures; some six minutes on two idle cores
     python scripts/benchmarks/growth.py --quick batch
     python scripts/benchmarks/growth.py --list
 
 Each point is a work of ``run.py`` at another size: both ways in fresh processes that take turns. Time is that of a
-pass, a whole batch or start; memory what the process holds at most beyond interpreter and imports. The numbers of a
-figure are written beside it as JSON. Exit code 1 if a point failed; the others are drawn.
+pass, a whole batch or start. Memory is what a process holds at most beyond interpreter and imports: the one that
+computes, the one that starts, or each worker. The numbers of a figure are written beside it as JSON. Exit code 1 if a
+point failed; the others are drawn.
 """
 
 import argparse
+import dataclasses
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.evaluators.figure_style import LIGHT, WIDTH, blank_figure, save_figure, style_axes
 from mmpt.utils.files import write_json
+from scripts.benchmarks.bench_memory import WORKER_MEMORY
+from scripts.benchmarks.bench_start import START_MEMORY
 from scripts.benchmarks.measuring import Effort, Session
 from scripts.benchmarks.run import MODULES, entries_of
 
@@ -28,7 +34,18 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 
 class Curve(NamedTuple):
-    """A work over the values of one of its sizes; ``per`` is what a pass is."""
+    """A work over the values of one of its sizes.
+
+    Attributes:
+        title: of the panels.
+        work: its name.
+        size: which of its sizes.
+        values: of that size; ``quick`` are those of ``--quick``.
+        axis: what the size is.
+        per: what a pass is.
+        others: sizes that stay.
+        memory: which of the work's figures is the memory, MiB; None: that of the process.
+    """
 
     title: str
     work: str
@@ -37,44 +54,54 @@ class Curve(NamedTuple):
     quick: tuple[int, ...]
     axis: str
     per: str
+    others: Mapping[str, int] = MappingProxyType({})
+    memory: str | None = None
 
 
 #: Figure -> its curves; each has a panel of time and one of memory.
 CURVES: dict[str, tuple[Curve, ...]] = {
     "batch": (
-        Curve("VideoCLIP's training step", "training-videoclip", "samples", (16, 32, 64, 128), (4, 8), "pairs", "step"),
+        Curve("VideoCLIP's training step", "training-videoclip", "samples", (16, 32, 48, 64), (4, 8), "pairs", "step"),
     ),
-    "length": (Curve("Captions of 16 videos", "captions", "words", (5, 10, 20, 40), (4, 8), "words each", "batch"),),
+    "length": (Curve("Captions of 16 videos", "captions", "words", (5, 10, 20, 30), (4, 8), "words each", "batch"),),
     "videos": (
         Curve(
-            "Start on a store",
-            "first-batch-clips",
-            "videos",
-            (10**3, 10**4, 10**5, 10**6),
-            (100, 1000),
-            "videos",
-            "start",
+            *(
+                "Start on a store",
+                "first-batch-clips",
+                "videos",
+                (16_000, 128_000, 1_000_000),
+                (128, 1024),
+                "videos",
+                "start",
+            ),
+            memory=START_MEMORY,
         ),
     ),
     "workers": (
-        Curve("Random reads by each worker", "many-reads-clips", "workers", (1, 2, 4), (1, 2), "workers", "pass"),
+        Curve(
+            *("Random reads by each worker", "many-reads-clips", "workers", (1, 2, 4), (1, 2), "workers", "pass"),
+            others={"videos": 100_000, "reads": 100_000},
+            memory=WORKER_MEMORY,
+        ),
     ),
 }
 
 
-def points(curve: Curve, effort: Effort, session: Session | None = None) -> list[dict[str, Any]]:
+def points(curve: Curve, effort: Effort) -> list[dict[str, Any]]:
     """Measure a curve; return for each value seconds of a pass and bytes, of both ways, or ``failed``."""
     (entry,) = [entry for entry in entries_of(MODULES) if entry.work.name == curve.work]
     found = []
     for value in curve.quick if effort.quick else curve.values:
-        one = Effort(effort.rounds, effort.seconds, effort.quick, effort.clock, {curve.size: value})
-        (result,) = (session or Session(one)).measure([entry])
+        changes = {**({} if effort.quick else curve.others), curve.size: value}
+        (result,) = Session(dataclasses.replace(effort, changes=changes)).measure([entry])
         point: dict[str, Any] = {curve.size: value}
         if result.failed:
             point["failed"] = result.failed
         else:
             assert result.ours is not None
-            point |= {"seconds": result.units / result.ours, "bytes": result.own}
+            held = result.figures[curve.memory] * 2**20 if curve.memory else result.own
+            point |= {"seconds": result.units / result.ours, "bytes": held}
             if result.reference:
                 seconds = result.units / result.reference
                 point |= {"reference_seconds": seconds, "reference_bytes": result.reference_own}
@@ -84,29 +111,38 @@ def points(curve: Curve, effort: Effort, session: Session | None = None) -> list
 
 
 def draw(measured: Sequence[tuple[Curve, list[dict[str, Any]]]]) -> Any:
-    """Return a figure with a row of panels, time and memory, for each curve."""
+    """Return a figure with a row of panels, time and memory, for each curve; logarithmic over orders of magnitude."""
     figure = blank_figure(WIDTH, 3.4 * len(measured))
+    figure.patch.set(facecolor="white", alpha=1.0)  # pages may be dark
     rows = figure.subplots(len(measured), 2, squeeze=False)
     for panels, (curve, found) in zip(rows, measured, strict=True):
         found = [point for point in found if "failed" not in point]
         for axes, key, what, scale in (
             (panels[0], "seconds", f"seconds a {curve.per}", 1.0),
-            (panels[1], "bytes", "MiB beyond the imports", 2.0**20),
+            (panels[1], "bytes", curve.memory or "MiB beyond the imports", 2.0**20),
         ):
             style_axes(axes, LIGHT, f"{curve.title}: {'time' if key == 'seconds' else 'memory'}", curve.axis, what)
             for name, prefix, colour in (("MMPT", "", LIGHT.series[0]), ("reference", "reference_", LIGHT.series[1])):
                 both = [(p[curve.size], p[prefix + key] / scale) for p in found if prefix + key in p]
                 if both:
                     axes.plot(*zip(*both, strict=True), marker="o", color=colour, label=name)
-            values = [point[curve.size] for point in found]
-            if values and max(values) > 100 * min(values):
-                axes.set_xscale("log")
-            else:
-                axes.set_xticks(values)
-            axes.set_ylim(bottom=0)
+            _scale(axes, [point[curve.size] for point in found])
         if any("reference_seconds" in point for point in found):
             panels[0].legend(frameon=False, labelcolor=LIGHT.text)
     return figure
+
+
+def _scale(axes: Any, values: Sequence[int]) -> None:
+    """Have a tick for each value of the size; both axes logarithmic where the values are orders of magnitude."""
+    if values and max(values) >= 50 * min(values):
+        axes.set(xscale="log", yscale="log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else "")
+        axes.tick_params(which="minor", colors=LIGHT.muted, labelsize=9, length=0)
+    else:
+        axes.set_ylim(0, 1.1 * max((y for line in axes.lines for y in line.get_ydata()), default=1))
+    axes.set_xticks(values, [f"{value:,}" for value in values])
+    axes.set_xticks([], minor=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.figures if name not in CURVES]:
         parser.error(f"no figure is called {unknown[0]!r}: {', '.join(CURVES)}")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # what the models import tells every detail else
     failed = False
     for name in options.figures or CURVES:
         if options.list:

@@ -16,6 +16,9 @@ from scripts.benchmarks.work import Work, WrongResult, disagreement
 
 __all__ = ["Effort", "Entry", "Result", "Session", "prepare"]
 
+#: Seconds that the rounds of a work should not exceed, and how many there are anyway.
+LONGEST, LEAST = 30.0, 3
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -27,7 +30,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long and how large: ``rounds`` in which the ways take turns, each for about ``seconds``."""
+    """How long and how large: ``rounds`` in which the ways take turns, each for about ``seconds``.
+
+    There are fewer rounds, at least three, where a pass takes so long that they would take more than :data:`LONGEST`.
+    """
 
     rounds: int = 5
     seconds: float = 1.0
@@ -76,7 +82,7 @@ class Result:
 
 
 def prepare(module: str, name: str, folder: str, sizes: dict[str, Any]) -> None:
-    """Write the data of a work; works of a module that ask one writer for one size share it."""
+    """Write the data of a work; works that ask one writer for one size share it."""
     work = find_work(module, name)
     if work.prepare:
         work.prepare(Path(folder), **_asked(work.prepare, sizes))
@@ -128,7 +134,8 @@ class Session:
     def _data(self, entry: Entry, sizes: dict[str, Any], place: Path) -> str:
         writer = entry.work.prepare
         asked = _asked(writer, sizes) if writer else {}
-        key = json.dumps([entry.module, getattr(writer, "__qualname__", ""), asked], sort_keys=True)
+        named = [getattr(writer, name, "") for name in ("__module__", "__qualname__")]
+        key = json.dumps([named, asked], sort_keys=True)
         if key not in self._folders:
             folder = Path(tempfile.mkdtemp(dir=place))
             if writer:
@@ -143,18 +150,20 @@ class Session:
         with ExitStack() as stack:
             children: dict[str, Child] = {}
             found: dict[str, Any] = {}
+            passed: dict[str, float] = {}
             for side in sides:
                 self.say(f"first pass, {side}")
                 arguments = (entry.module, work.name, side, folder, sizes, work.threads)
                 children[side] = stack.enter_context(Child(arguments, work.threads))
-                found[side], _ = children[side].ask("check", effort.seconds)
+                found[side], passed[side] = children[side].ask("check", effort.seconds)
             compared = len(sides) == 2 and work.tolerance is not None
             if compared and (where := disagreement(found["ours"], found["reference"], work.tolerance or 0.0)):
                 raise WrongResult(where)
             taken: dict[str, list[float]] = {side: [] for side in sides}
-            for number in range(effort.rounds):
+            rounds = _rounds(effort, sum(passed.values()))
+            for number in range(rounds):
                 for side in sides if number % 2 == 0 else sides[::-1]:
-                    self.say(f"round {number + 1} of {effort.rounds}, {side}")
+                    self.say(f"round {number + 1} of {rounds}, {side}")
                     wall, busy = children[side].ask("go")
                     taken[side].append(busy if effort.clock == "processor" else wall)
             memory = {side: child.ask("memory") for side, child in children.items()}
@@ -178,6 +187,11 @@ class Session:
         result.bound_by = cost["bound"] if moving is not None and moving == result.bound else "matmul"
         assert result.ours is not None and result.bound is not None
         result.share = result.ours / result.bound
+
+
+def _rounds(effort: Effort, passes: float) -> int:
+    """Return how many rounds there are room for, of passes of both ways that take so many seconds."""
+    return max(min(effort.rounds, LEAST), min(effort.rounds, int(LONGEST // max(passes, 1e-9))))
 
 
 def _broken(work: Work, result: Result) -> list[str]:

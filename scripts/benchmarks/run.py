@@ -1,14 +1,15 @@
 """Measure works of MMPT against a naive way of doing the same on the same data, and print one table.
 
-    python scripts/benchmarks/run.py                          # all works; an hour on two idle cores
+    python scripts/benchmarks/run.py                          # all works; some 25 minutes on two idle cores
     python scripts/benchmarks/run.py --quick shard-reads      # one of them, small
     python scripts/benchmarks/run.py --list
 
-Each way of a work runs in a fresh process; the two are compared first and then take turns for several rounds. "ratio"
-is the median of the rounds' ratios. "peak MiB" is the most memory that the process held while it worked, its mapped
-files included, "(own)" what of that is beyond interpreter and imports. "bound/s" is what the machine could do at most,
-by its own rates in the same run, if a unit took nothing but the operations ("compute") that it needs or the bytes that
-it copies or reads; "share" is how much of that we reach.
+Each way of a work runs in a fresh process; the two are compared first and then take turns for several rounds, three
+where passes are long. "ratio" is the median of the rounds' ratios. "peak MiB" is the most memory that our process held
+while it worked, its mapped files included, "(own)" what of that is beyond interpreter and imports; "reference MiB" is
+that of the reference's process. "bound/s" is what the machine could do at most, by its own rates in the same run, if a
+unit took nothing but the operations ("compute") that it needs or the bytes that it copies or reads; "share" is how much
+of that we reach.
 
 A run is appended to the history as one line of JSON. A ratio more than 20 % below the median of the last five runs
 is reported.
@@ -64,7 +65,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="also the works that else only run when they are named")
     parser.add_argument("--list", action="store_true", help="list the works, their sizes and references")
     parser.add_argument("--quick", action="store_true", help="small sizes, two short rounds; promises are not checked")
-    parser.add_argument("--rounds", type=int, help="turns of each way (default 5, quick 2)")
+    parser.add_argument("--rounds", type=int, help="turns of each way, 3 where passes are long (default 5, quick 2)")
     parser.add_argument("--seconds", type=float, help="about how long a turn takes (default 1, quick 0.2)")
     parser.add_argument(
         "--clock", choices=("wall", "processor"), default="wall",

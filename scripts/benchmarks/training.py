@@ -1,17 +1,14 @@
-"""A training step of a model on a batch, as our trainer does it and plainly: what the benchmarks of training run."""
+"""A training step of a model on a batch, by each of the switches of training: what ``switch-...`` run."""
 
-import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scripts.benchmarks.work import Run
 
-__all__ = ["WAYS", "Training", "eager_attention", "training_run"]
+__all__ = ["WAYS", "Training", "training_run"]
 
 #: Ways of the step beside the plain one: what the model is built with, and what the step does is named alike.
 WAYS: dict[str, dict[str, Any]] = {
@@ -24,36 +21,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def _eager(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, **_: Any,
-) -> Tensor:  # fmt: skip
-    """Attend as the formula has it: all scores, their softmax, and its dropout are tensors."""
-    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attn_mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        scores = scores.masked_fill(~attn_mask, lowest) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return F.dropout(scores.softmax(-1), dropout_p) @ value
-
-
-@contextlib.contextmanager
-def eager_attention() -> Iterator[None]:
-    """Replace torch's fused attention by the formula, as the published models have it."""
-    fused = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _eager
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused
-
-
 class Training:
-    """A model, its optimizer, and a step of one of :data:`WAYS`, of the "plain" one, or of the "naive" one.
-
-    The naive step attends eagerly and updates parameter after parameter.
-    """
+    """A model, its optimizer, and a step of one of :data:`WAYS`, or the "plain" one."""
 
     def __init__(
         self, model: nn.Module, loss: Callable[..., Tensor], batch: Mapping[str, Tensor], way: str = "plain"
@@ -71,14 +40,11 @@ class Training:
         if way == "bf16":
             model.bfloat16()
             self.batch = {key: v.bfloat16() if v.is_floating_point() else v for key, v in self.batch.items()}
-        how: dict[str, Any] = {"foreach": True} if way == "foreach" else {"fused": way != "naive" or None}
-        if way == "naive":
-            how = {"foreach": False}
+        how = {"foreach": True} if way == "foreach" else {"fused": True}
         self.optimizer = torch.optim.AdamW(self.masters, lr=2e-5, betas=(0.9, 0.98), weight_decay=1e-3, **how)
 
     def _loss(self) -> Tensor:
-        eager = eager_attention() if self.way == "naive" else contextlib.nullcontext()
-        with eager, torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.way == "bf16_autocast"):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.way == "bf16_autocast"):
             outputs = self.model(**self.batch)
         return self.loss(**self.batch, **outputs)
 

@@ -1,27 +1,16 @@
-"""A VideoCLIP of chosen size, random pairs for it, and its training step: MMPT's and the published code's.
-
-Both steps are made of a model and return the loss; with dropout at 0 the losses are equal to rounding:
-
-    step = our_step()           # or naive_step()
-    step(random_pairs(128))
-"""
+"""A VideoCLIP of chosen size and random pairs for it: what the benchmarks of pairs run."""
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmpt.losses.contrastive import MMContraLoss
 from mmpt.models.videoclip import MMFusionSeparate
-from mmpt.modules.bert import BertModel
-from mmpt.modules.mmbert import MMBertForEncoder
-from scripts.benchmarks.naive_transformer import eager_encode, plain_adam
 
-__all__ = ["fused_adam", "naive_step", "our_step", "random_pairs", "update", "videoclip", "videoclip_config"]
+__all__ = ["SIZES", "random_pairs", "videoclip", "videoclip_config"]
 
 #: Sizes of the reference step: 3 video and 6 text layers of width 384.
 SIZES = {"hidden_size": 384, "num_attention_heads": 12, "num_hidden_layers": 6, "intermediate_size": 1536}
@@ -60,58 +49,3 @@ def random_pairs(count: int, seed: int = 0) -> dict[str, Tensor]:
         "vfeats": torch.randn(count, SECONDS, WIDTH, generator=generator),
         "vmasks": torch.arange(SECONDS) < seconds,
     }
-
-
-def our_step(model: MMFusionSeparate | None = None) -> Callable[[dict[str, Tensor]], Tensor]:
-    """Return MMPT's training step as it is by default; ``model`` None is that of :func:`videoclip`."""
-    model = model or videoclip()
-    optimizer, loss = fused_adam(model), MMContraLoss()
-
-    def step(batch: dict[str, Tensor]) -> Tensor:
-        return update(loss(**model(**batch)), optimizer)
-
-    return step
-
-
-def naive_step(model: MMFusionSeparate | None = None) -> Callable[[dict[str, Tensor]], Tensor]:
-    """Return the step of the published code: eager attention, all padding computed, Adam tensor by tensor."""
-    model = model or videoclip()
-    optimizer, loss = plain_adam(model), MMContraLoss()
-
-    def step(batch: dict[str, Tensor]) -> Tensor:
-        return update(loss(_naive_video(model, **batch), _naive_text(model, **batch)), optimizer)
-
-    return step
-
-
-def fused_adam(model: nn.Module) -> torch.optim.Optimizer:
-    """Return Adam whose step is one kernel for all weights."""
-    return torch.optim.Adam(model.parameters(), lr=5e-5, betas=(0.9, 0.98), fused=True)
-
-
-def update(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Do the backward pass and the optimizer's step; return the loss as a number without a graph."""
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
-
-
-def _naive_video(
-    model: MMFusionSeparate, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Tensor
-) -> Tensor:
-    encoder = cast(MMBertForEncoder, model.video_encoder)
-    mask = torch.cat([cmasks[:, :1], vmasks, cmasks[:, 1:2]], dim=1)
-    embedded = encoder.bert.embeddings(caps[:, :2], video_embeddings=encoder.videomlp(vfeats))
-    return _mean(eager_encode(encoder.bert, embedded, mask), mask)
-
-
-def _naive_text(model: MMFusionSeparate, caps: Tensor, cmasks: Tensor, **_: Tensor) -> Tensor:
-    encoder = cast(BertModel, model.text_encoder)
-    ids, mask = (torch.cat([given[:, :1], given[:, 2:]], dim=1) for given in (caps, cmasks))
-    return _mean(eager_encode(encoder, encoder.embeddings(ids), mask), mask)
-
-
-def _mean(states: Tensor, mask: Tensor) -> Tensor:
-    weights = mask[:, 1:, None].to(states.dtype)
-    return (states[:, 1:] * weights).sum(1) / weights.sum(1)

@@ -1,27 +1,18 @@
-"""VLM's pre-training step (masked frames and words told among both), MMPT's and the published code's.
-
-step = our_step()           # or naive_step()
-step(masked_pairs(128))
-"""
+"""A VLM of chosen size and random pairs for its pre-training: masked frames and words, told among both."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.losses.masked import MTM
 from mmpt.models.vlm import MMFusionMTM
-from mmpt.modules.attention_masks import joint_mask, joint_token_types
 from mmpt.modules.masking import IGNORED, mask_frames, mask_tokens
-from mmpt.modules.mmbert_heads import MMBertForMTM
-from scripts.benchmarks.naive_transformer import eager_encode, plain_adam
-from scripts.benchmarks.videoclip_step import fused_adam, random_pairs, update, videoclip_config
+from scripts.benchmarks.videoclip_step import random_pairs, videoclip_config
 
-__all__ = ["masked_pairs", "naive_step", "our_step", "vlm"]
+__all__ = ["masked_pairs", "vlm"]
 
 _RATE, _MASK, _WORDS = 0.15, 103, 30522
 
@@ -51,49 +42,3 @@ def masked_pairs(count: int, seed: int = 0) -> dict[str, Tensor]:
         "text_label": torch.from_numpy(np.where(selected, caps, IGNORED)),
         "video_label": torch.from_numpy(frames),
     }
-
-
-def our_step(model: MMFusionMTM | None = None) -> Callable[[dict[str, Tensor]], Tensor]:
-    """Return MMPT's training step as it is by default; ``model`` None is that of :func:`vlm`."""
-    model = model or vlm()
-    optimizer, loss = fused_adam(model), MTM()
-
-    def step(batch: dict[str, Tensor]) -> Tensor:
-        return update(loss(text_label=batch["text_label"], **model(**batch)), optimizer)
-
-    return step
-
-
-def naive_step(model: MMFusionMTM | None = None) -> Callable[[dict[str, Tensor]], Tensor]:
-    """Return the step of the published code: eager attention, all padding computed, Adam tensor by tensor."""
-    model = model or vlm()
-    optimizer, loss = plain_adam(model), MTM()
-
-    def step(batch: dict[str, Tensor]) -> Tensor:
-        return update(loss(text_label=batch["text_label"], **_naive_scores(model, **batch)), optimizer)
-
-    return step
-
-
-def _naive_scores(
-    model: MMFusionMTM,
-    caps: Tensor,
-    cmasks: Tensor,
-    vfeats: Tensor,
-    vmasks: Tensor,
-    video_label: Tensor,
-    text_label: Tensor,
-) -> dict[str, Tensor]:
-    encoder, seconds = cast(MMBertForMTM, model.mm_encoder), vmasks.shape[1]
-    video = encoder.videomlp(vfeats.masked_fill(video_label[..., None], 0))
-    types = joint_token_types(seconds, caps.shape[1])
-    embedded = encoder.bert.embeddings(caps, types, video_embeddings=video)
-    states = eager_encode(encoder.bert, embedded, joint_mask(vmasks, cmasks))
-    of_caps = torch.cat([states[:, :1], states[:, 1 + seconds :]], dim=1)
-    scores = encoder.masked_scores(
-        states[:, 1 : 1 + seconds][video_label],
-        of_caps[text_label != IGNORED],
-        vfeats[video_label],
-        vfeats[vmasks & ~video_label],
-    )
-    return {"video_logits": scores.video, "text_logits": scores.text}

@@ -13,8 +13,7 @@ from mmpt.modules.swin_attention import window_attention
 from mmpt.modules.transformer import TransformerEncoder, TransformerOptions
 from mmpt.modules.valid_states import places_at, places_of, valid_states
 from mmpt.utils.registry import resolve_class
-from scripts.benchmarks.frame_step import violet_as_published
-from scripts.benchmarks.published_step import as_published
+from scripts.benchmarks.published_step import as_published, violet_as_published
 from tests.models.test_battery import SYSTEMS
 from tests.models.test_violet import pretraining_batch
 

@@ -71,6 +71,13 @@ def test_works_are_chosen_by_name_and_wrong_ones_refused(tmp_path, capsys):
     assert "sum-named" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("rounds", "passes", "taken"), [(5, 0.5, 5), (5, 7.0, 4), (5, 30.0, 3), (2, 30.0, 2), (9, 0.0, 9)]
+)
+def test_long_passes_take_fewer_turns(rounds, passes, taken):
+    assert measuring._rounds(measuring.Effort(rounds), passes) == taken
+
+
 def record_of(ratio, **other):
     about = {"cpu": "one", "cores": 2, "clock": "wall"} | other
     return about | {"works": {"a": {"ratio": ratio, "sizes": {"n": 1}}}}

@@ -16,7 +16,7 @@ from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.sampling import usable_clips
 from mmpt.store.features import FeatureStore, read_shard_map
 from mmpt.store.transcripts import TranscriptFile, parse_transcript
-from mmpt.utils.collection import uncollected
+from mmpt.utils.collection import all_differ, first_places, uncollected
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
 from mmpt.utils.options import read_options
@@ -85,10 +85,11 @@ class How2MetaProcessor(MetaProcessor):
             self._list(read_id_list(self.path, self.path_key))
 
     def _list(self, listed: Sequence[str]) -> None:
-        ids = list(dict.fromkeys(listed))
+        ids = listed if all_differ(listed) else list(dict.fromkeys(listed))
         if len(ids) < len(listed):
             logger.warning("%s: %d ids are listed more than once", self.path, len(listed) - len(ids))
-        ids = list(itertools.compress(ids, self.in_split(ids)))
+        used = self.in_split(ids)
+        ids = list(ids) if used.all() else list(itertools.compress(ids, used))
         videos = SkipReport(self.path, self.options.max_missing, what="videos")
         captions = SkipReport(self._caption_source or self.path, what="captions")
         self._captions_met = 0
@@ -99,8 +100,14 @@ class How2MetaProcessor(MetaProcessor):
         videos.close(len(ids))
         self.skipped: Counter[str] = videos.counts
         self.dropped: Counter[str] = captions.counts
-        self.video_ids: list[str] = [name for name in ids if name not in faults] if faults else ids
+        self.video_ids: list[str] = ids
+        if faults:
+            self._keep(np.fromiter((name not in faults for name in ids), bool, len(ids)))
         self.data = self.video_ids
+
+    def _keep(self, usable: np.ndarray) -> None:
+        """Forget the videos of which the mask is false."""
+        self.video_ids = list(itertools.compress(self.video_ids, usable))
 
     @property
     def _caption_source(self) -> str | None:
@@ -140,11 +147,13 @@ class How2MetaProcessor(MetaProcessor):
         return "" if usable else _NONE_INSIDE if len(transcript) else _NO_CAPTIONS
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        item = self._item(range(len(self.video_ids))[index], self.video_ids[index])
+        index = range(len(self.video_ids))[index]
+        item = self._item(index, index)
         return item, item
 
-    def _item(self, index: int, name: str) -> Any:
-        return name
+    def _item(self, number: int, index: int) -> Any:
+        """Return what the processors get of video ``number`` of the list, under ``index``."""
+        return self.video_ids[number]
 
 
 class ShardedHow2MetaProcessor(How2MetaProcessor):
@@ -160,19 +169,18 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
         return self.options.tfeat_dir
 
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
-        split, listed = shard_split(self.options), frozenset(ids)
-        vfeat_dir = resolve_path(self.options.vfeat_dir or "")
+        split, vfeat_dir = shard_split(self.options), resolve_path(self.options.vfeat_dir or "")
         shards = read_shard_map(str(vfeat_dir), split)
-        # A map may name a video twice, with the same features: the first place counts, which is added last.
-        self._places: dict[str, int] = {}
-        for shard, names in reversed(shards.items()):
-            last = shard * _SHARD + len(names) - 1
-            self._places.update(zip(reversed(names), range(last, last - len(names), -1), strict=True))
-        faults = {}
+        mapped = list(itertools.chain.from_iterable(shards.values()))
+        found = first_places(mapped, ids)
+        used = np.zeros(len(mapped), dtype=bool)
+        used[found[found >= 0]] = True
+        places = [shard * _SHARD + np.arange(len(names)) for shard, names in shards.items()]
+        self._places = np.concatenate([*places, [0]])[found]  # of no place (-1) the last, which nobody asks for
+        faults, end = {}, 0
         for shard, names in shards.items():
-            numbers = np.fromiter(map(self._places.__getitem__, names), np.int64, len(names)) - shard * _SHARD
-            here = numbers == np.arange(len(names))
-            here &= np.fromiter(map(listed.__contains__, names), bool, len(names))
+            end += len(names)
+            here = used[end - len(names) : end]
             if not here.any():
                 continue
             reasons, clips, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
@@ -182,7 +190,11 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
                     faults[names[index]] = reasons[index]
                 if dropped[index]:
                     report.add(_OUTSIDE, names[index], int(dropped[index]))
-        return faults | dict.fromkeys(itertools.filterfalse(self._places.__contains__, ids), _NO_FEATURES)
+        return faults | dict.fromkeys(itertools.compress(ids, found < 0), _NO_FEATURES)
+
+    def _keep(self, usable: np.ndarray) -> None:
+        super()._keep(usable)
+        self._places = self._places[usable]
 
     def _shard_faults(
         self, video_path: Path, shard_name: str, names: Sequence[str]
@@ -204,8 +216,8 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
             dropped = np.where(seconds > 0, clips - count, 0)
         return reasons, clips, dropped
 
-    def _item(self, index: int, name: str) -> Any:
-        return (name, index, *divmod(self._places[name], _SHARD))
+    def _item(self, number: int, index: int) -> Any:
+        return (self.video_ids[number], index, *divmod(self._places.item(number), _SHARD))
 
 
 class _VideoGroups(How2MetaProcessor):
@@ -219,12 +231,15 @@ class _VideoGroups(How2MetaProcessor):
         size = read_options(config, GroupOptions).num_video_per_batch
         if size < 1:
             raise ConfigError(f"dataset.num_video_per_batch: {size} is not at least 1")
+        count = len(self.video_ids)
+        #: The numbers of the videos of each group; ``data`` are their ids.
+        self._groups: list[Sequence[int]] = [range(i, min(i + size, count)) for i in range(0, count, size)]
         with uncollected():
-            self.data: list[Any] = [self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)]
+            self.data: list[Any] = [self.video_ids[group.start : group.stop] for group in self._groups]
 
     @functools.cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.video_ids)
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.video_ids)}
 
     def set_candidates(self, candidates: Sequence[Sequence[str]]) -> None:
         """Replace the groups, as after each round of retrieval; their number may change.
@@ -235,12 +250,12 @@ class _VideoGroups(How2MetaProcessor):
         groups = [list(group) for group in candidates]
         if not groups or not all(groups):
             raise DataError(f"{self.path}: retrieval gave {'an empty group' if groups else 'no groups'} of videos")
-        if unknown := sorted(set(itertools.chain.from_iterable(groups)) - self._known):
+        if unknown := sorted(set(itertools.chain.from_iterable(groups)) - self._numbers.keys()):
             raise DataError(f"{self.path}: groups name videos that are not listed: {', '.join(unknown[:_EXAMPLES])}")
-        self.data = groups
+        self.data, self._groups = groups, [[self._numbers[name] for name in group] for group in groups]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        group = [self._item(-1, name) for name in self.data[index]]
+        group = [self._item(number, -1) for number in self._groups[index]]
         return group, group
 
 
@@ -285,7 +300,7 @@ def check_startends(path: str, startends: ShardedTensor) -> None:
 
 def _aligned(path: str | Path, names: Sequence[str]) -> ShardedTensor:
     """Open a shard and check that it holds the videos that the shard map names."""
-    shard = open_shared(path)
+    shard = open_shared(path, expected_ids=names)
     if len(shard) != len(names):
         raise DataError(f"{path}: holds {len(shard)} videos, the shard map names {len(names)}; shard both again")
     if shard.ids is not None and shard.ids != list(names):

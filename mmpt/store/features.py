@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmpt.store.opened import OpenedOnce, file_state
 from mmpt.utils import safe_pickle
 from mmpt.utils.errors import DataError, UnsafePathError, nearest, shown
 from mmpt.utils.files import read_json, resolve_path
@@ -113,6 +114,10 @@ class FeatureStore:
     def __contains__(self, video_id: object) -> bool:
         return is_plain_name(video_id) and os.path.isfile(self.vfeat_dir / f"{video_id}.npy")
 
+    def holds(self, video_ids: Iterable[object]) -> list[bool]:
+        """Tell of each id whether there are features of it."""
+        return [video_id in self for video_id in video_ids]
+
     def ids(self) -> list[str]:
         """Return the ids of all videos in the folder, sorted."""
         with os.scandir(self.vfeat_dir) as entries:
@@ -130,7 +135,7 @@ def shard_map_paths(vfeat_dir: str | os.PathLike[str], split: str) -> tuple[Path
 
 
 def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, list[str]]:
-    """Read which videos are in which shard, in the shard's order.
+    """Return which videos are in which shard, in the shard's order; read once per process, and again if it changes.
 
     Reads ``<split>_meta.json``, or else ``<split>_meta.pkl`` of the published layout (without
     executing pickled code).
@@ -139,15 +144,17 @@ def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, l
         DataError: if neither exists or the content is not such a map; names the file.
     """
     ours, published = shard_map_paths(vfeat_dir, split)
-    if ours.exists():
-        path, found = ours, read_json(ours)
-    elif published.exists():
-        path, found = published, safe_pickle.load(published)
-    else:
-        raise DataError(
-            f"{ours}: no such file, nor {published.name}. Make the shards of split {split!r} with"
-            " scripts/video_feature_extractor/shard_feature.py, or correct dataset.vfeat_dir."
-        )
+    for path in (ours, published):
+        if path.exists():
+            return _shard_map(path)
+    raise DataError(
+        f"{ours}: no such file, nor {published.name}. Make the shards of split {split!r} with"
+        " scripts/video_feature_extractor/shard_feature.py, or correct dataset.vfeat_dir."
+    )
+
+
+def _read_shard_map(path: str | os.PathLike[str]) -> dict[int, list[str]]:
+    found = safe_pickle.load(path) if os.fspath(path).endswith(".pkl") else read_json(path)
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds a {type(found).__name__}, expected a map of shard number to video ids")
     shards = {_shard_number(key, path): ids for key, ids in found.items()}
@@ -157,7 +164,10 @@ def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, l
     return {shard_id: list(shards[shard_id]) for shard_id in sorted(shards)}
 
 
-def _shard_number(key: Any, path: Path) -> int:
+_shard_map = OpenedOnce(_read_shard_map, file_state)
+
+
+def _shard_number(key: Any, path: str | os.PathLike[str]) -> int:
     try:
         if int(key) >= 0 and str(int(key)) == str(key):
             return int(key)
@@ -226,8 +236,8 @@ class ShardedFeatureStore:
         if shard_id not in self.shards:
             raise DataError(f"{self.vfeat_dir}: the map of split {self.split!r} has no shard {shard_id}")
         prefix = shard_prefix(self.vfeat_dir, self.split, shard_id)
-        shard = open_shared(prefix)
         ids = self.shards[shard_id]
+        shard = open_shared(prefix, expected_ids=ids)
         if len(shard) != len(ids) or (shard.ids is not None and shard.ids != ids):
             raise DataError(
                 f"{prefix}: the shard's {len(shard)} videos are not the {len(ids)} videos that the map of split"

@@ -15,14 +15,14 @@ import itertools
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mmpt.store.opened import OpenedOnce, not_among
+from mmpt.store.opened import OpenedOnce, file_state, not_among
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import allow_open_files, read_json
 from mmpt.utils.shardedtensor import ShardedTensor
@@ -168,6 +168,10 @@ class VideoShards:
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._places
 
+    def holds(self, video_ids: Iterable[object]) -> list[bool]:
+        """Tell of each id whether there is such a video."""
+        return list(map(self._places.__contains__, video_ids))
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
@@ -272,11 +276,4 @@ Store = TypeVar("Store", bound=VideoShards)
 def opener_of(store: type[Store]) -> Callable[[str | os.PathLike[str]], Store]:
     """Return what opens stores of a kind once per process, and anew where one has got other shards since."""
 
-    def state(folder: str) -> tuple[int, ...] | None:
-        try:
-            status = os.stat(Path(folder) / store.layout.file)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-    return OpenedOnce(store, state)
+    return OpenedOnce(store, lambda folder: file_state(Path(folder) / store.layout.file))

@@ -144,8 +144,8 @@ class StoredSeconds:
     def __contains__(self, video_id: object) -> bool:
         return video_id in self.store
 
-    def holds(self, video_ids: Iterable[object]) -> list[bool]:
-        """Tell of each id whether there are frames of it."""
+    def holds(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Tell of each id whether there are frames of it, bool (ids,)."""
         return self.store.holds(video_ids)
 
     def __getitem__(self, video_id: str) -> range:

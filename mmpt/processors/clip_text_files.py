@@ -11,6 +11,7 @@ pre-training              ``{video: [caption, ..]}``
 """
 
 import itertools
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -88,9 +89,8 @@ class ClipTextFile:
                 raise DataError(f"{where}, record {number}: expected an object, found {shown(record)}")
             yield Where(where, number), record
 
-
     def pretraining_runs(self, split: str) -> Iterator[tuple[bool, Sequence[Any]]]:
-        """Yield ``{video: [caption, ..]}`` thousands at a time: true and items, or false and records; nothing of a list.
+        """Yield ``{video: [caption, ..]}`` thousands at a time: true and items, or false and records; a list not.
 
         Where nothing is to be said of a run, all of its records become what ``READERS["pretraining"]`` makes of each,
         ``(video, caption)``, in a fraction of the time.
@@ -116,11 +116,13 @@ def _records_of(where: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[Record
 
 def _plain_items(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, str]] | None:
     """Return video and first caption of each, if each has both and nothing has to be looked at more closely."""
-    videos = [video.strip() for video, _ in pairs]
-    texts = [captions[0] if type(captions) is list and captions else captions for _, captions in pairs]
-    if set(map(type, texts)) != {str} or not all(map(str.isascii, videos)):
+    names, captions = zip(*pairs, strict=True)
+    if set(map(type, captions)) != {list} or not all(captions):
         return None
-    texts = [text.strip() for text in texts]
+    first = list(map(operator.itemgetter(0), captions))
+    if set(map(type, first)) != {str} or not all(map(str.isascii, names)):
+        return None
+    videos, texts = list(map(str.strip, names)), list(map(str.strip, first))
     return list(zip(videos, texts, strict=True)) if all(videos) and all(texts) else None
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import logging
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,6 @@ from typing import Any, ClassVar
 from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of
 from mmpt.processors.base import PATH_KEYS, MetaProcessor, SplitOptions
 from mmpt.processors.clip_text_files import READERS, RUN, ClipTextFile, Labels, Record, UnusableRecordError, video_of
-from mmpt.processors.msrvtt_qa import Choice
 from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.options import read_options
@@ -115,14 +113,15 @@ class ClipTextMetaProcessor(MetaProcessor):
 
     def _take(self, items: Sequence[tuple[str, Any]], store: Any, skips: SkipReport) -> None:
         """Keep the items of which there is the video."""
-        there = [True] * len(items) if store is None else store.holds([video for video, _ in items])
+        if store is None:
+            self.data += items
+            return
+        there = store.holds([video for video, _ in items])
         self.data += itertools.compress(items, there)
-        for video, _ in itertools.compress(items, map(operator.not_, there)):
+        for video, _ in itertools.compress(items, ~there):
             skips.add("without frames" if self.options.frame_path else "without features", video)
 
-    def _runs(
-        self, file: ClipTextFile, paths: Mapping[str, Sequence[str]]
-    ) -> Iterator[tuple[bool, Sequence[Any]]]:
+    def _runs(self, file: ClipTextFile, paths: Mapping[str, Sequence[str]]) -> Iterator[tuple[bool, Sequence[Any]]]:
         """Yield this split thousands at a time: true and items that are read already, or false and records."""
         another = paths["train_path"] and paths["val_path"] and paths["train_path"] != paths["val_path"]
         self.val_holdout = 0.0 if another or file.has("valid") else self.options.val_holdout

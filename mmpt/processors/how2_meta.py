@@ -1,4 +1,4 @@
-"""The usable videos of a HowTo100M-style corpus, one by one or in groups (files: :mod:`mmpt.processors.how2`)."""
+"""The usable videos of a HowTo100M-style corpus (files: :mod:`mmpt.processors.how2`; groups: `how2_groups`)."""
 
 import functools
 import itertools
@@ -16,19 +16,17 @@ from mmpt.processors.base import MetaProcessor, SplitOptions, read_id_list
 from mmpt.processors.sampling import usable_clips
 from mmpt.store.features import FeatureStore, read_shard_map
 from mmpt.store.transcripts import TranscriptFile, parse_transcript
-from mmpt.utils.collection import all_differ, first_places, uncollected
+from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.name_index import NameIndex, all_differ
 from mmpt.utils.options import read_options
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
 
 __all__ = [
-    "GroupOptions",
     "How2MetaProcessor",
     "How2Options",
-    "How2VideoRetriMetaProcessor",
     "ShardedHow2MetaProcessor",
-    "ShardedHow2VideoRetriMetaProcessor",
     "check_startends",
     "open_caption_file",
     "shard_split",
@@ -37,7 +35,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_EXAMPLES = 3
 #: A place is one number, which takes little memory: that of the shard times this, and the index in the shard.
 _SHARD = 2**32
 _NO_FEATURES = "without features"
@@ -55,13 +52,6 @@ class How2Options(SplitOptions):
     tfeat_dir: str | None = None
     caption_pkl_path: str | None = None
     max_missing: float = 0.1
-
-
-@dataclass
-class GroupOptions(How2Options):
-    """``num_video_per_batch`` videos make an item."""
-
-    num_video_per_batch: int = 32
 
 
 class How2MetaProcessor(MetaProcessor):
@@ -172,7 +162,7 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
         split, vfeat_dir = shard_split(self.options), resolve_path(self.options.vfeat_dir or "")
         shards = read_shard_map(str(vfeat_dir), split)
         mapped = list(itertools.chain.from_iterable(shards.values()))
-        found = first_places(mapped, ids)
+        found = NameIndex(mapped).find(ids)
         used = np.zeros(len(mapped), dtype=bool)
         used[found[found >= 0]] = True
         places = [shard * _SHARD + np.arange(len(names)) for shard, names in shards.items()]
@@ -218,57 +208,6 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
 
     def _item(self, number: int, index: int) -> Any:
         return (self.video_ids[number], index, *divmod(self._places.item(number), _SHARD))
-
-
-class _VideoGroups(How2MetaProcessor):
-    """Items are groups of videos (a list, twice); at first runs of ``num_video_per_batch`` in the order of the list.
-
-    ``video_ids`` are all videos. The last group may be shorter, and there is always at least one.
-    """
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        size = read_options(config, GroupOptions).num_video_per_batch
-        if size < 1:
-            raise ConfigError(f"dataset.num_video_per_batch: {size} is not at least 1")
-        count = len(self.video_ids)
-        #: The numbers of the videos of each group; ``data`` are their ids.
-        self._groups: list[Sequence[int]] = [range(i, min(i + size, count)) for i in range(0, count, size)]
-        with uncollected():
-            self.data: list[Any] = [self.video_ids[group.start : group.stop] for group in self._groups]
-
-    @functools.cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.video_ids)}
-
-    def set_candidates(self, candidates: Sequence[Sequence[str]]) -> None:
-        """Replace the groups, as after each round of retrieval; their number may change.
-
-        Raises:
-            DataError: if there is no group, one is empty, or a video is not of this split.
-        """
-        groups = [list(group) for group in candidates]
-        if not groups or not all(groups):
-            raise DataError(f"{self.path}: retrieval gave {'an empty group' if groups else 'no groups'} of videos")
-        if unknown := sorted(set(itertools.chain.from_iterable(groups)) - self._numbers.keys()):
-            raise DataError(f"{self.path}: groups name videos that are not listed: {', '.join(unknown[:_EXAMPLES])}")
-        self.data, self._groups = groups, [[self._numbers[name] for name in group] for group in groups]
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        group = [self._item(number, -1) for number in self._groups[index]]
-        return group, group
-
-
-class How2VideoRetriMetaProcessor(_VideoGroups):
-    """Groups of ids."""
-
-    config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
-
-
-class ShardedHow2VideoRetriMetaProcessor(_VideoGroups, ShardedHow2MetaProcessor):
-    """Groups of ``(id, -1, shard, index in the shard)``."""
-
-    config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
 
 
 def shard_split(options: SplitOptions) -> str:

@@ -4,9 +4,11 @@ Both stores answer ``store[video_id]`` with the memory-mapped array ``(seconds, 
 row per second of video.
 """
 
+import bisect
 import functools
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ from mmpt.store.opened import OpenedOnce, file_state
 from mmpt.utils import safe_pickle
 from mmpt.utils.errors import DataError, UnsafePathError, nearest, shown
 from mmpt.utils.files import read_json, resolve_path
+from mmpt.utils.name_index import NameIndex
 from mmpt.utils.npy import read_npy
 from mmpt.utils.safe_paths import is_plain_name, path_below
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
@@ -114,9 +117,9 @@ class FeatureStore:
     def __contains__(self, video_id: object) -> bool:
         return is_plain_name(video_id) and os.path.isfile(self.vfeat_dir / f"{video_id}.npy")
 
-    def holds(self, video_ids: Iterable[object]) -> list[bool]:
-        """Tell of each id whether there are features of it."""
-        return [video_id in self for video_id in video_ids]
+    def holds(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Tell of each id whether there are features of it, bool (ids,)."""
+        return np.fromiter(map(self.__contains__, video_ids), bool, len(video_ids))
 
     def ids(self) -> list[str]:
         """Return the ids of all videos in the folder, sorted."""
@@ -195,14 +198,15 @@ class ShardedFeatureStore:
         Raises:
             DataError: if no shard has it, or its bytes were changed; names the video.
         """
-        place = self._places.get(video_id)
-        if place is None:
+        number = self._index.get(video_id)
+        if number is None:
             raise DataError(
                 f"video {video_id!r}: not in the shards of split {self.split!r} in {self.vfeat_dir}."
-                f"{nearest(str(video_id), self._places) if len(self._places) < 10_000 else ''} Shard its features, or"
+                f"{nearest(str(video_id), self._index) if len(self._index) < 10_000 else ''} Shard its features, or"
                 " take it off the list."
             )
-        return self.read(*place)
+        shard = bisect.bisect_right(self._firsts, number) - 1
+        return self.read(list(self.shards)[shard], number - self._firsts[shard])
 
     def read(self, shard_id: int, index: int) -> np.ndarray:
         """Map the features ``(seconds, dim)`` of video number ``index`` of a shard.
@@ -217,20 +221,21 @@ class ShardedFeatureStore:
         return shard[index]
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._places
+        return video_id in self._index
 
     def ids(self) -> list[str]:
         """Return the ids of all videos, shard by shard in the shard's order."""
-        return list(self._places)
+        return list(self._index)
 
     @functools.cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
-        places: dict[str, tuple[int, int]] = {}
-        for shard_id, ids in self.shards.items():
-            for index, video_id in enumerate(ids):
-                # The published lists may name a video twice; both are the same features.
-                places.setdefault(video_id, (shard_id, index))
-        return places
+    def _index(self) -> NameIndex:
+        # The published lists may name a video twice; both are the same features.
+        return NameIndex(list(itertools.chain.from_iterable(self.shards.values())))
+
+    @functools.cached_property
+    def _firsts(self) -> list[int]:
+        """The number of the first video of each shard, all counted through, and how many there are."""
+        return list(itertools.accumulate(map(len, self.shards.values()), initial=0))
 
     def _open(self, shard_id: int) -> ShardedTensor:
         if shard_id not in self.shards:

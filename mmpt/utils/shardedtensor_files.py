@@ -171,9 +171,9 @@ def check_against_index(
     index: dict[str, Any],
     data: np.ndarray,
     starts: np.ndarray,
-    expected: Sequence[str] | None = None,
+    expected_ids: Sequence[str] | None = None,
 ) -> Sequence[str] | None:
-    """Check everything but the bytes of the data; return the ids, or ``expected`` itself where they are these.
+    """Check everything but the bytes of the data; return the ids, or ``expected_ids`` itself where they are these.
 
     Raises:
         DataError: if a file does not fit the index; names the file.
@@ -198,8 +198,8 @@ def check_against_index(
         raise DataError(f"{paths.ids}: cannot be read ({error}). {again}") from error
     if zlib.crc32(content) != index["ids_crc32"]:
         raise DataError(f"{paths.ids}: was changed since the shard was written. {again}")
-    if expected is not None and content == encode_ids(expected):
-        return expected
+    if expected_ids is not None and content == encode_ids(expected_ids):
+        return expected_ids
     try:
         ids = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The usable videos of a HowTo100M-style corpus in groups, each an item (one by one: :mod:`mmpt.processors.how2_meta`)."""
+"""The usable videos of a HowTo100M-style corpus in groups; one by one: :mod:`mmpt.processors.how2_meta`."""
 
 import functools
 import itertools

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmpt.store.frame_extraction import FrameExtractionOptions, extract_frames
 from mmpt.utils.errors import MMPTError
-from mmpt_cli.extraction import add_video_arguments, check_arguments, exit_code, report, videos_of
+from mmpt_cli.extraction import add_video_arguments, check_arguments, report, run_command, videos_of
 from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
@@ -60,9 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(args), as_json=args.json)
+    return run_command(build_parser(), _run, argv, logging.WARNING)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from mmpt.store.segment_extraction import KINDS, VIDEOS_PER_SHARD, SegmentExtractionOptions, extract_segments
-from mmpt_cli.extraction import add_video_arguments, check_arguments, exit_code, report, videos_of
+from mmpt_cli.extraction import add_video_arguments, check_arguments, report, run_command, videos_of
 from mmpt_cli.parsers import Parser
 
 __all__ = ["build_parser", "main"]
@@ -82,9 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: _run(args), as_json=args.json)
+    return run_command(build_parser(), _run, argv, logging.WARNING)
 
 
 def _run(args: argparse.Namespace) -> int:

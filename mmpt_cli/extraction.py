@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from mmpt.store.extraction_job import ExtractionSummary
@@ -21,6 +22,7 @@ __all__ = [
     "judged",
     "refuse_unused",
     "report",
+    "run_command",
     "videos_of",
 ]
 
@@ -155,3 +157,22 @@ def judged(failed: float, max_failed: float, what: str = "videos") -> int:
 def exit_code(command: Callable[[], int], as_json: bool = False) -> int:
     """Run a resumable command: its code, 2 for an error that a user can put right, 130 if interrupted."""
     return run_folders.exit_code(command, resumes=True, as_json=as_json)
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None,
+    level: int = logging.INFO,
+) -> int:
+    """Run a resumable command whose parser has ``--quiet``; return its exit code, as :func:`exit_code`.
+
+    Args:
+        parser: of the command; with ``--json`` errors are documents too.
+        command: is run with the arguments.
+        argv: the arguments; None: those of the process.
+        level: of the lines that are logged without ``--quiet``; with it, errors alone are.
+    """
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.ERROR if args.quiet else level, format="%(message)s")
+    return exit_code(lambda: command(args), as_json=getattr(args, "json", False))

@@ -46,8 +46,9 @@ def exit_code(command: Callable[[], int], resumes: bool = False, as_json: bool =
         raise
     except MMPTError as error:
         from mmpt.evaluators.base import NothingEvaluated
+        from mmpt.store.transcripts import TooManyFailuresError
 
-        return failed(str(error), 1 if isinstance(error, NothingEvaluated) else 2)
+        return failed(str(error), 1 if isinstance(error, NothingEvaluated | TooManyFailuresError) else 2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return failed(f"{place}{error.strerror or error}", 2)

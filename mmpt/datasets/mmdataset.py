@@ -1,6 +1,7 @@
 """MMDataset: a meta, video and text processor and an aligner, put together."""
 
 import functools
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ class MMDataset(Dataset[dict[str, Any]]):
         _stay_with_the_training(os.getpid())
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of a dataset of {len(self)}")
-        for source in (*range(index, len(self)), *range(index)):
+        for source in itertools.chain(range(index, len(self)), range(index)):
             if source in self.unusable:
                 continue
             try:

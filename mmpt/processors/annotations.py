@@ -144,6 +144,10 @@ class StoredSeconds:
     def __contains__(self, video_id: object) -> bool:
         return video_id in self.store
 
+    def holds(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Tell of each id whether there are frames of it, bool (ids,)."""
+        return self.store.holds(video_ids)
+
     def __getitem__(self, video_id: str) -> range:
         """Return as many numbers as there are seconds: up to the last frame, and once more the longest step before it.
 

@@ -1,15 +1,15 @@
 """Clips and the texts about them, out of the public text files of VIOLET and LAVENDER."""
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mmpt.processors.annotations import AnnotationOptions, SkipReport, features_of
 from mmpt.processors.base import PATH_KEYS, MetaProcessor, SplitOptions
-from mmpt.processors.clip_text_files import READERS, ClipTextFile, Labels, Record, UnusableRecordError, video_of
-from mmpt.processors.msrvtt_qa import Choice
+from mmpt.processors.clip_text_files import READERS, RUN, ClipTextFile, Labels, Record, UnusableRecordError, video_of
 from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.options import read_options
@@ -88,35 +88,54 @@ class ClipTextMetaProcessor(MetaProcessor):
         return None if self.labels is None else len(self.labels)
 
     def _read(self, paths: Mapping[str, Sequence[str]], store: Any) -> None:
-        read, slots = READERS[self.items], set()
         for path in paths[self.path_key] or [str(self.path)]:
             file = ClipTextFile(path)
             labels = Labels(file)
             if self.items == "open_ended":
                 self.labels = labels.names
             skips, listed = SkipReport(path, self.options.max_missing), 0
-            for record in self._of_split(file, paths):
-                listed += 1
-                video = video_of(record)
-                try:
-                    text = read(record, labels)
-                except UnusableRecordError as reason:
-                    skips.add(str(reason), str(record[0]).removeprefix(f"{path}: "))
-                    continue
-                if store is not None and video not in store:
-                    skips.add("without frames" if self.options.frame_path else "without features", video)
-                    continue
-                self.data.append((video, text))
-                if isinstance(text, Choice):
-                    slots.add(len(text.options))
+            for read, run in self._runs(file, paths):
+                listed += len(run)
+                self._take(run if read else list(self._usable(run, labels, skips)), store, skips)
             skips.close(listed)
+        slots = {len(choice.options) for _, choice in self.data} if self.items == "multiple_choice" else set()
         if len(slots) > 1:  # questions with fewer options than others are filled up
             self.data = [(video, choice._replace(slots=max(slots))) for video, choice in self.data]
 
-    def _of_split(self, file: ClipTextFile, paths: Mapping[str, Sequence[str]]) -> Iterator[Record]:
-        """Yield the records of this split, held-out ones among them or not."""
+    def _usable(self, records: Iterable[Record], labels: Labels, skips: SkipReport) -> Iterator[tuple[str, Any]]:
+        read = READERS[self.items]
+        for record in records:
+            video = video_of(record)
+            try:
+                yield video, read(record, labels)
+            except UnusableRecordError as reason:
+                skips.add(str(reason), str(record[0]).removeprefix(f"{skips.source}: "))
+
+    def _take(self, items: Sequence[tuple[str, Any]], store: Any, skips: SkipReport) -> None:
+        """Keep the items of which there is the video."""
+        if store is None:
+            self.data += items
+            return
+        there = store.holds([video for video, _ in items])
+        self.data += itertools.compress(items, there)
+        for video, _ in itertools.compress(items, ~there):
+            skips.add("without frames" if self.options.frame_path else "without features", video)
+
+    def _runs(self, file: ClipTextFile, paths: Mapping[str, Sequence[str]]) -> Iterator[tuple[bool, Sequence[Any]]]:
+        """Yield this split thousands at a time: true and items that are read already, or false and records."""
         another = paths["train_path"] and paths["val_path"] and paths["train_path"] != paths["val_path"]
         self.val_holdout = 0.0 if another or file.has("valid") else self.options.val_holdout
+        found = False
+        if self.items == "pretraining" and not self.val_holdout:
+            for run in file.pretraining_runs(self.split):
+                found = True
+                yield run
+        records = iter(()) if found else self._of_split(file)
+        while several := list(itertools.islice(records, RUN)):
+            yield False, several
+
+    def _of_split(self, file: ClipTextFile) -> Iterator[Record]:
+        """Yield the records of this split, held-out ones among them or not."""
         split = "train" if self.split == "valid" and self.val_holdout else self.split
         if not self.val_holdout:
             empty = True

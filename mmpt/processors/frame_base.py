@@ -206,8 +206,9 @@ class FrameAligner:
                 images.append(refuse_oblong(decode_image(stored.read(number))))
             except DataError as error:
                 raise UnusableItemError(f"video {name}: frame {number} of {len(stored)}: {error}") from error
-        vfeats = np.zeros((self.num_frames, 3, self.image_size, self.image_size), dtype=np.uint8)
-        vfeats[: len(numbers)] = self.transform(images, rng if self.split == "train" else None)
+        vfeats = np.empty((self.num_frames, 3, self.image_size, self.image_size), dtype=np.uint8)
+        self.transform(images, rng if self.split == "train" else None, vfeats[: len(numbers)])
+        vfeats[len(numbers) :] = 0
         vmasks = np.arange(self.num_frames) < len(numbers)
         return torch.from_numpy(vfeats), torch.from_numpy(vmasks)
 

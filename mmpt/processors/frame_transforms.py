@@ -59,17 +59,20 @@ class FrameTransform:
             raise ConfigError(f"dataset.image_size: {size} is not a number of pixels (1 or more)")
         self.size = size
 
-    def __call__(self, images: Sequence[np.ndarray], rng: np.random.Generator | None = None) -> np.ndarray:
+    def __call__(
+        self, images: Sequence[np.ndarray], rng: np.random.Generator | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the frames of one clip, uint8 (frames, 3, size, size).
 
         Args:
             images: each uint8 (height, width, 3); sizes may differ.
             rng: draws what is random, in training; None does as tests do.
+            out: where to write them; None: into new memory.
         """
         name = self.names[0]
         if rng is not None and len(self.names) > 1:
             name = self.names[int(rng.integers(len(self.names)))]
-        pixels = np.empty((len(images), 3, self.size, self.size), dtype=np.uint8)
+        pixels = np.empty((len(images), 3, self.size, self.size), dtype=np.uint8) if out is None else out
         places = _places(name, len(images), rng)
         for number, (image, place) in enumerate(zip(images, places, strict=True)):
             square = pad_resize(image, self.size) if name == "pad_resize" else crop_square(image, self.size, place)

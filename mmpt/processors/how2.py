@@ -20,12 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmpt.processors.base import TextOptions, TextProcessor, VideoProcessor, video_name
+from mmpt.processors.how2_groups import How2VideoRetriMetaProcessor, ShardedHow2VideoRetriMetaProcessor
 from mmpt.processors.how2_meta import (
     How2MetaProcessor,
     How2Options,
-    How2VideoRetriMetaProcessor,
     ShardedHow2MetaProcessor,
-    ShardedHow2VideoRetriMetaProcessor,
     check_startends,
     open_caption_file,
     shard_split,

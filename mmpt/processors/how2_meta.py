@@ -1,4 +1,4 @@
-"""The usable videos of a HowTo100M-style corpus, one by one or in groups (files: :mod:`mmpt.processors.how2`)."""
+"""The usable videos of a HowTo100M-style corpus (files: :mod:`mmpt.processors.how2`; groups: `how2_groups`)."""
 
 import functools
 import itertools
@@ -19,16 +19,14 @@ from mmpt.store.transcripts import TranscriptFile, parse_transcript
 from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
+from mmpt.utils.name_index import NameIndex, all_differ
 from mmpt.utils.options import read_options
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
 
 __all__ = [
-    "GroupOptions",
     "How2MetaProcessor",
     "How2Options",
-    "How2VideoRetriMetaProcessor",
     "ShardedHow2MetaProcessor",
-    "ShardedHow2VideoRetriMetaProcessor",
     "check_startends",
     "open_caption_file",
     "shard_split",
@@ -37,7 +35,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_EXAMPLES = 3
 #: A place is one number, which takes little memory: that of the shard times this, and the index in the shard.
 _SHARD = 2**32
 _NO_FEATURES = "without features"
@@ -55,13 +52,6 @@ class How2Options(SplitOptions):
     tfeat_dir: str | None = None
     caption_pkl_path: str | None = None
     max_missing: float = 0.1
-
-
-@dataclass
-class GroupOptions(How2Options):
-    """``num_video_per_batch`` videos make an item."""
-
-    num_video_per_batch: int = 32
 
 
 class How2MetaProcessor(MetaProcessor):
@@ -85,10 +75,11 @@ class How2MetaProcessor(MetaProcessor):
             self._list(read_id_list(self.path, self.path_key))
 
     def _list(self, listed: Sequence[str]) -> None:
-        ids = list(dict.fromkeys(listed))
+        ids = listed if all_differ(listed) else list(dict.fromkeys(listed))
         if len(ids) < len(listed):
             logger.warning("%s: %d ids are listed more than once", self.path, len(listed) - len(ids))
-        ids = list(itertools.compress(ids, self.in_split(ids)))
+        used = self.in_split(ids)
+        ids = list(ids) if used.all() else list(itertools.compress(ids, used))
         videos = SkipReport(self.path, self.options.max_missing, what="videos")
         captions = SkipReport(self._caption_source or self.path, what="captions")
         self._captions_met = 0
@@ -99,8 +90,14 @@ class How2MetaProcessor(MetaProcessor):
         videos.close(len(ids))
         self.skipped: Counter[str] = videos.counts
         self.dropped: Counter[str] = captions.counts
-        self.video_ids: list[str] = [name for name in ids if name not in faults] if faults else ids
+        self.video_ids: list[str] = ids
+        if faults:
+            self._keep(np.fromiter((name not in faults for name in ids), bool, len(ids)))
         self.data = self.video_ids
+
+    def _keep(self, usable: np.ndarray) -> None:
+        """Forget the videos of which the mask is false."""
+        self.video_ids = list(itertools.compress(self.video_ids, usable))
 
     @property
     def _caption_source(self) -> str | None:
@@ -140,11 +137,13 @@ class How2MetaProcessor(MetaProcessor):
         return "" if usable else _NONE_INSIDE if len(transcript) else _NO_CAPTIONS
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        item = self._item(range(len(self.video_ids))[index], self.video_ids[index])
+        index = range(len(self.video_ids))[index]
+        item = self._item(index, index)
         return item, item
 
-    def _item(self, index: int, name: str) -> Any:
-        return name
+    def _item(self, number: int, index: int) -> Any:
+        """Return what the processors get of video ``number`` of the list, under ``index``."""
+        return self.video_ids[number]
 
 
 class ShardedHow2MetaProcessor(How2MetaProcessor):
@@ -160,19 +159,18 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
         return self.options.tfeat_dir
 
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
-        split, listed = shard_split(self.options), frozenset(ids)
-        vfeat_dir = resolve_path(self.options.vfeat_dir or "")
+        split, vfeat_dir = shard_split(self.options), resolve_path(self.options.vfeat_dir or "")
         shards = read_shard_map(str(vfeat_dir), split)
-        # A map may name a video twice, with the same features: the first place counts, which is added last.
-        self._places: dict[str, int] = {}
-        for shard, names in reversed(shards.items()):
-            last = shard * _SHARD + len(names) - 1
-            self._places.update(zip(reversed(names), range(last, last - len(names), -1), strict=True))
-        faults = {}
+        mapped = list(itertools.chain.from_iterable(shards.values()))
+        found = NameIndex(mapped).find(ids)
+        used = np.zeros(len(mapped), dtype=bool)
+        used[found[found >= 0]] = True
+        places = [shard * _SHARD + np.arange(len(names)) for shard, names in shards.items()]
+        self._places = np.concatenate([*places, [0]])[found]  # of no place (-1) the last, which nobody asks for
+        faults, end = {}, 0
         for shard, names in shards.items():
-            numbers = np.fromiter(map(self._places.__getitem__, names), np.int64, len(names)) - shard * _SHARD
-            here = numbers == np.arange(len(names))
-            here &= np.fromiter(map(listed.__contains__, names), bool, len(names))
+            end += len(names)
+            here = used[end - len(names) : end]
             if not here.any():
                 continue
             reasons, clips, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
@@ -182,7 +180,11 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
                     faults[names[index]] = reasons[index]
                 if dropped[index]:
                     report.add(_OUTSIDE, names[index], int(dropped[index]))
-        return faults | dict.fromkeys(itertools.filterfalse(self._places.__contains__, ids), _NO_FEATURES)
+        return faults | dict.fromkeys(itertools.compress(ids, found < 0), _NO_FEATURES)
+
+    def _keep(self, usable: np.ndarray) -> None:
+        super()._keep(usable)
+        self._places = self._places[usable]
 
     def _shard_faults(
         self, video_path: Path, shard_name: str, names: Sequence[str]
@@ -204,56 +206,8 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
             dropped = np.where(seconds > 0, clips - count, 0)
         return reasons, clips, dropped
 
-    def _item(self, index: int, name: str) -> Any:
-        return (name, index, *divmod(self._places[name], _SHARD))
-
-
-class _VideoGroups(How2MetaProcessor):
-    """Items are groups of videos (a list, twice); at first runs of ``num_video_per_batch`` in the order of the list.
-
-    ``video_ids`` are all videos. The last group may be shorter, and there is always at least one.
-    """
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        size = read_options(config, GroupOptions).num_video_per_batch
-        if size < 1:
-            raise ConfigError(f"dataset.num_video_per_batch: {size} is not at least 1")
-        with uncollected():
-            self.data: list[Any] = [self.video_ids[i : i + size] for i in range(0, len(self.video_ids), size)]
-
-    @functools.cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.video_ids)
-
-    def set_candidates(self, candidates: Sequence[Sequence[str]]) -> None:
-        """Replace the groups, as after each round of retrieval; their number may change.
-
-        Raises:
-            DataError: if there is no group, one is empty, or a video is not of this split.
-        """
-        groups = [list(group) for group in candidates]
-        if not groups or not all(groups):
-            raise DataError(f"{self.path}: retrieval gave {'an empty group' if groups else 'no groups'} of videos")
-        if unknown := sorted(set(itertools.chain.from_iterable(groups)) - self._known):
-            raise DataError(f"{self.path}: groups name videos that are not listed: {', '.join(unknown[:_EXAMPLES])}")
-        self.data = groups
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        group = [self._item(-1, name) for name in self.data[index]]
-        return group, group
-
-
-class How2VideoRetriMetaProcessor(_VideoGroups):
-    """Groups of ids."""
-
-    config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
-
-
-class ShardedHow2VideoRetriMetaProcessor(_VideoGroups, ShardedHow2MetaProcessor):
-    """Groups of ``(id, -1, shard, index in the shard)``."""
-
-    config_options: ClassVar[dict[str, type]] = {"dataset": GroupOptions}
+    def _item(self, number: int, index: int) -> Any:
+        return (self.video_ids[number], index, *divmod(self._places.item(number), _SHARD))
 
 
 def shard_split(options: SplitOptions) -> str:
@@ -285,7 +239,7 @@ def check_startends(path: str, startends: ShardedTensor) -> None:
 
 def _aligned(path: str | Path, names: Sequence[str]) -> ShardedTensor:
     """Open a shard and check that it holds the videos that the shard map names."""
-    shard = open_shared(path)
+    shard = open_shared(path, expected_ids=names)
     if len(shard) != len(names):
         raise DataError(f"{path}: holds {len(shard)} videos, the shard map names {len(names)}; shard both again")
     if shard.ids is not None and shard.ids != list(names):

@@ -14,9 +14,8 @@ import torch
 
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.merlot_tokens import END, PADDING, START
-from mmpt.processors.base import UnusableItemError, clip_name, flat_ids
-from mmpt.processors.cut_texts import CutTexts
-from mmpt.processors.frame_sampling import sample_frames
+from mmpt.processors.base import clip_name, flat_ids
+from mmpt.processors.few_frames import FewFrames
 from mmpt.processors.msrvtt_qa import Choice, OptionsAligner
 from mmpt.processors.oblong_frames import MERLOTItemOptions, merlot_frames
 from mmpt.processors.open_questions import OpenQuestion
@@ -51,34 +50,16 @@ def lay_out_merlot(words: Sequence[int], length: int) -> tuple[torch.Tensor, tor
     return torch.from_numpy(caps), torch.arange(length) < len(kept) + 2
 
 
-class _ClipFrames:
+class _ClipFrames(FewFrames):
     """What the aligners of questions about a clip share: a few of its frames, and the length of texts."""
-
-    whole_videos: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         """Read the sizes; ConfigError if one cannot be."""
         options = read_options(config, MERLOTChoiceOptions)
-        if options.num_frames < 1:
-            raise ConfigError(f"dataset.num_frames: {options.num_frames} is not a number of frames (1 or more)")
+        super().__init__(options, merlot_frames(config))
         if options.max_text_len < 3:
             raise ConfigError(f"dataset.max_text_len: {options.max_text_len} has no room for START, a word and END")
-        self.split, self.num_frames, self.max_text_len = options.split, options.num_frames, options.max_text_len
-        self.frames = merlot_frames(config)
-        self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")
-
-    def clip(self, name: str, stored: StoredFrames, rng: np.random.Generator | None) -> dict[str, Any]:
-        """Return ``vfeats``, ``vmasks`` and ``video_id`` of a clip; UnusableItemError if it has no usable frame."""
-        drawn = rng if self.split == "train" else None
-        if not len(stored):
-            raise UnusableItemError(f"video {name}: has no stored frame")
-        numbers = sample_frames(len(stored), self.num_frames, drawn)
-        vfeats, vmasks = self.frames([stored[number] for number in numbers], f"video {name}", self.num_frames, drawn)
-        return {"vfeats": vfeats, "vmasks": vmasks, "video_id": name}
-
-    def count_cut(self, name: str, over: int) -> None:
-        """Count a text about a video of which ``over`` ids, if positive, do not fit."""
-        self.cut.add(over > 0, f"video {name}, {over} ids too many")
+        self.max_text_len = options.max_text_len
 
 
 class MERLOTChoiceAligner(_ClipFrames, OptionsAligner):

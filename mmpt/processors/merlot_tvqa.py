@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mmpt.processors.cut_texts import CutTexts
-from mmpt.processors.frame_sampling import sample_frames
+from mmpt.processors.few_frames import FewFrames
 from mmpt.processors.merlot_questions import MERLOTChoiceOptions, lay_out_merlot
 from mmpt.processors.oblong_frames import merlot_frames
 from mmpt.processors.segment_base import RecordSegments
@@ -21,26 +20,22 @@ from mmpt.utils.options import read_options
 __all__ = ["MERLOTTVQAAligner"]
 
 
-class MERLOTTVQAAligner(Tokenised):
+class MERLOTTVQAAligner(Tokenised, FewFrames):
     """Align the frames of a clip with ``START question answer subtitles END`` for each answer.
 
     Subtitles that do not fit are cut at their end, the same for every answer.
     """
 
     config_options: ClassVar[dict[str, type]] = {"dataset": MERLOTChoiceOptions}
-    whole_videos: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         """Read the sizes; ConfigError if one cannot be."""
         super().__init__(config)
         options = read_options(config, MERLOTChoiceOptions)
-        if options.num_frames < 1:
-            raise ConfigError(f"dataset.num_frames: {options.num_frames} is not a number of frames (1 or more)")
+        FewFrames.__init__(self, options, merlot_frames(config))
         if options.max_text_len < 8:
             raise ConfigError(f"dataset.max_text_len: {options.max_text_len} has no room for a question (8 or more)")
-        self.split, self.num_frames, self.max_text_len = options.split, options.num_frames, options.max_text_len
-        self.frames = merlot_frames(config)
-        self.cut = CutTexts("are cut at their end: dataset.max_text_len leaves too little room")
+        self.max_text_len = options.max_text_len
 
     def __call__(
         self,
@@ -59,12 +54,11 @@ class MERLOTTVQAAligner(Tokenised):
             UnusableItemError: if a frame is damaged; names the question.
             DataError: if there are fewer segments than the question says; names it.
         """
-        question, drawn = text_feature, rng if self.split == "train" else None
+        question = text_feature
         name = f"question {question.question_id}"
         if len(stored) < question.frames:
             raise DataError(f"{name}: {len(stored)} segments are stored, and frames is {question.frames}")
-        windows = sample_frames(question.frames, self.num_frames, drawn)
-        vfeats, vmasks = self.frames([stored.image(window) for window in windows], name, self.num_frames, drawn)
+        seen = self.few(stored.image, question.frames, name, rng)
         asked = self.running(question.query)
         choices = [self.running(choice) for choice in question.choices]
         said = [one for window in question.subtitles[: question.frames] for one in self.running(window)]
@@ -72,8 +66,7 @@ class MERLOTTVQAAligner(Tokenised):
         self.cut.add(len(said) > room, f"{name}, {len(said) - room} ids too many")
         rows = [lay_out_merlot([*asked, *choice, *said[:room]], self.max_text_len) for choice in choices]
         return {
-            "vfeats": vfeats,
-            "vmasks": vmasks,
+            **seen,
             "caps": torch.stack([caps for caps, _ in rows]),
             "cmasks": torch.stack([mask for _, mask in rows]),
             "answers": torch.tensor(question.answer),

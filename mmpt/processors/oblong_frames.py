@@ -86,13 +86,14 @@ class OblongFrames:
         """
         if not len(images):
             raise UnusableItemError(f"{name}: has no image")
-        vfeats = np.zeros((frames, 3, *self.size), np.uint8)
+        vfeats = np.empty((frames, 3, *self.size), np.uint8)
         for number, image in enumerate(images):
             try:
                 pixels = image if isinstance(image, np.ndarray) and image.ndim == 3 else decode_image(image)
-                vfeats[number] = self.transform(refuse_oblong(pixels), rng)
+                self.transform(refuse_oblong(pixels), rng, vfeats[number])
             except DataError as error:
                 raise UnusableItemError(f"{name}: image {number}: {error}") from error
+        vfeats[len(images) :] = 0
         return torch.from_numpy(vfeats), torch.arange(frames) < len(images)
 
 

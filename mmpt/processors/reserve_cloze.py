@@ -200,7 +200,7 @@ class ClozeAligner(Tokenised):
         clips = np.zeros((self.options.max_segments, SOUNDS, 60, 65), np.float32)
         if "spectrograms" in stored.fields:
             for number, segment in enumerate(chosen):
-                clips[number] = mel_blocks(stored.spectrogram(segment).astype(np.float32), stored.speed(segment))
+                mel_blocks(stored.spectrogram(segment), stored.speed(segment), out=clips[number])
         return clips.reshape(-1, 60, 65)
 
 

@@ -167,7 +167,7 @@ class ReservePretrainingAligner:
         sequences = 2 * options.num_segment_groups
         return {
             "vfeats": torch.from_numpy(video_feature.frames(self.transform, drawn)),
-            "audio_clips": torch.from_numpy(_sound(video_feature, starts) * np.float16(self.options.use_audio)),
+            "audio_clips": torch.from_numpy(_sound(video_feature, starts, options.use_audio)),
             "text_spans": torch.from_numpy(fill_spans(spans, options.text_span_length)),
             "video_src_index": torch.from_numpy(video_feature.sources),
             "video_id": video_id.name,
@@ -246,10 +246,14 @@ def _check(options: ReservePretrainingAlignerOptions) -> None:
         raise ConfigError(f"dataset.text_span_budget: {options.text_span_budget} is below 0")
 
 
-def _sound(stored: RecordSegments, starts: np.ndarray) -> np.ndarray:
-    """Return the sound of all subsegments, float16 (3 S, 60, 65)."""
-    blocks = [mel_blocks(stored.spectrogram(n), stored.speed(n), row) for n, row in enumerate(starts.tolist())]
-    return np.concatenate(blocks).astype(np.float16)
+def _sound(stored: RecordSegments, starts: np.ndarray, heard: bool) -> np.ndarray:
+    """Return the sound of all subsegments, float16 (3 S, 60, 65); zeros if it is not to be heard."""
+    blocks = np.empty((*starts.shape, 60, 65), np.float16)
+    for n, row in enumerate(starts.tolist()):
+        mel_blocks(stored.spectrogram(n), stored.speed(n), row, blocks[n])
+    if not heard:
+        blocks[:] = 0
+    return blocks.reshape(-1, 60, 65)
 
 
 def _stacked(kind: str, layouts: list[Layout]) -> dict[str, torch.Tensor]:

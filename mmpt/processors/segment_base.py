@@ -5,7 +5,7 @@ segments, mostly of one video.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from mmpt.processors.base import UnusableItemError
 from mmpt.processors.frame_transforms import refuse_oblong
+from mmpt.processors.segment_images import MERLOTTransform, ReserveTransform
 from mmpt.store.images import decode_image
 from mmpt.store.segment_store import SegmentStore, StoredSegments, open_segments
 from mmpt.utils.distributed import is_main_process
@@ -138,19 +139,20 @@ class RecordSegments:
         except DataError as error:
             raise UnusableItemError(f"{self.where(n)}: {error}") from error
 
-    def frames(
-        self, transform: Callable[[np.ndarray, np.random.Generator | None], np.ndarray], rng: np.random.Generator | None
-    ) -> np.ndarray:
+    def frames(self, transform: MERLOTTransform | ReserveTransform, rng: np.random.Generator | None) -> np.ndarray:
         """Return the frames of all segments, each brought to one size: uint8 (N, 3, height, width).
 
         Args:
-            transform: makes uint8 (3, height, width) of a frame.
+            transform: makes uint8 (3, height, width) of a frame, each where it stands among the others.
             rng: of the transform, in training.
 
         Raises:
             UnusableItemError: if one is damaged; names video and segment.
         """
-        return np.stack([transform(self.image(n), rng) for n in range(len(self))])
+        pixels = np.empty((len(self), 3, *transform.size), np.uint8)
+        for n in range(len(self)):
+            transform(self.image(n), rng, pixels[n])
+        return pixels
 
     def spectrogram(self, n: int) -> np.ndarray:
         """Return the log-mel spectrogram of segment ``n``, float16 (188, 64)."""

@@ -96,16 +96,19 @@ class MERLOTTransform:
     def __init__(self, size: tuple[int, int], scale: tuple[float, float] = MERLOT_SCALE) -> None:
         self.size, self.scale = size, scale
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, rng: np.random.Generator | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the frame, uint8 (3, height, width).
 
         Args:
             image: uint8 (H, W, 3).
             rng: draws what is random, in training; None does as evaluation.
+            out: where to write it; None: into new memory.
         """
         pixels = _tensor(image)
         if rng is None:
-            return _on_black(_resize_corners(pixels, fitted_size(image.shape, self.size), "bilinear"), self.size)
+            return _on_black(_resize_corners(pixels, fitted_size(image.shape, self.size), "bilinear"), self.size, out)
         grown = _grown(self.size, rng.uniform(*self.scale))
         least = [min(side, _LEAST_SIDE) for side in self.size]
         fitted = fitted_size(image.shape, grown)
@@ -114,7 +117,7 @@ class MERLOTTransform:
         )
         (top, left), (rows, columns) = _crop(resized.shape[1:], self.size, rng)
         resized = resized[:, top : top + rows, left : left + columns]
-        return _on_black(_jittered(resized, rng) if rng.random() < _JITTERED else resized, self.size)
+        return _on_black(_jittered(resized, rng) if rng.random() < _JITTERED else resized, self.size, out)
 
 
 class ReserveTransform:
@@ -132,21 +135,24 @@ class ReserveTransform:
     def __init__(self, size: tuple[int, int], scale: tuple[float, float] = RESERVE_SCALE, rotate: bool = True) -> None:
         self.size, self.scale, self.rotate = size, scale, rotate
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, rng: np.random.Generator | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the frame, uint8 (3, height, width).
 
         Args:
             image: uint8 (H, W, 3).
             rng: draws what is random, in training; None does as evaluation.
+            out: where to write it; None: into new memory.
         """
         if rng is None:
             size = fitted_size(image.shape, self.size)
-            return _on_black(_resize(_tensor(image), size, (0, 0), size, "bilinear"), self.size)
+            return _on_black(_resize(_tensor(image), size, (0, 0), size, "bilinear"), self.size, out)
         if self.rotate and image.shape[0] >= _TALL * image.shape[1]:
             image = np.ascontiguousarray(np.rot90(image))
         size = fitted_size(image.shape, _grown(self.size, rng.uniform(*self.scale)))
         corner, part = _crop(size, self.size, rng)
-        return _on_black(_resize(_tensor(image), size, corner, part, str(rng.choice(_RESERVE_KERNELS))), self.size)
+        return _on_black(_resize(_tensor(image), size, corner, part, str(rng.choice(_RESERVE_KERNELS))), self.size, out)
 
 
 def image_scale(given: Any, default: tuple[float, float]) -> tuple[float, float]:
@@ -235,8 +241,10 @@ def _jittered(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     return values.mul_(factors).add_(pivots * (1 - factors)).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _on_black(pixels: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Return uint8 (3, *size), the pixels at the top left."""
-    whole = np.zeros((3, *size), np.uint8)
-    whole[:, : pixels.shape[1], : pixels.shape[2]] = pixels.numpy()
+def _on_black(pixels: Tensor, size: tuple[int, int], out: np.ndarray | None) -> np.ndarray:
+    """Return uint8 (3, *size), the pixels at the top left; ``out``, if that is given."""
+    whole = np.empty((3, *size), np.uint8) if out is None else out
+    rows, columns = pixels.shape[1:]
+    whole[:, :rows, :columns] = pixels.numpy()
+    whole[:, rows:], whole[:, :rows, columns:] = 0, 0
     return whole

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from mmpt.modules.reserve_tokens import SPAN_LENGTH
-from mmpt.processors.base import UnusableItemError, clip_name, flat_ids
-from mmpt.processors.cut_texts import CutTexts
-from mmpt.processors.frame_sampling import sample_frames
+from mmpt.processors.base import clip_name, flat_ids
+from mmpt.processors.few_frames import FewFrames
 from mmpt.processors.merlot_pretraining import lay_out_chunk
 from mmpt.processors.merlot_questions import MERLOTChoiceOptions
 from mmpt.processors.msrvtt_qa import Choice, OptionsAligner
@@ -40,10 +39,8 @@ class ReservePairOptions(ReserveItemOptions):
     num_frames: int = 4
 
 
-class _PairAligner(OptionsAligner):
+class _PairAligner(FewFrames, OptionsAligner):
     """Align the frames of a clip with a text, or with every option of a question."""
-
-    whole_videos: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -52,11 +49,8 @@ class _PairAligner(OptionsAligner):
         max_words: int,
         lay_out: Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor]],
     ) -> None:
-        if options.num_frames < 1:
-            raise ConfigError(f"dataset.num_frames: {options.num_frames} is not a number of frames (1 or more)")
-        self.split, self.num_frames = options.split, options.num_frames
-        self.frames, self._max_words, self._lay_out = frames, max_words, lay_out
-        self.cut = CutTexts("are cut at their end: the model takes no more")
+        super().__init__(options, frames, "are cut at their end: the model takes no more")
+        self._max_words, self._lay_out = max_words, lay_out
 
     @property
     def max_words(self) -> int:
@@ -87,12 +81,8 @@ class _PairAligner(OptionsAligner):
             UnusableItemError: if there is no frame, or one is damaged; names the video.
             DataError: if the right option is none of them; names the video.
         """
-        name, drawn = clip_name(video_id), rng if self.split == "train" else None
-        if not len(stored):
-            raise UnusableItemError(f"video {name}: has no stored frame")
-        numbers = sample_frames(len(stored), self.num_frames, drawn)
-        vfeats, vmasks = self.frames([stored[number] for number in numbers], f"video {name}", self.num_frames, drawn)
-        item = {"vfeats": vfeats, "vmasks": vmasks, "video_id": name}
+        name = clip_name(video_id)
+        item = self.clip(name, stored, rng)
         if isinstance(text_feature, Choice):
             over = self.too_many(text_feature)
             item |= self.question_item(name, text_feature)
@@ -101,7 +91,7 @@ class _PairAligner(OptionsAligner):
             item["caps"], item["cmasks"] = self.lay_out(text_feature)
             written = getattr(text_feature, "text", None)
             item |= {"text": written} if self.split == "test" and written is not None else {}
-        self.cut.add(over > 0, f"video {name}, {over} ids too many")
+        self.count_cut(name, over)
         return item
 
 

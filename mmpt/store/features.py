@@ -4,17 +4,21 @@ Both stores answer ``store[video_id]`` with the memory-mapped array ``(seconds, 
 row per second of video.
 """
 
+import bisect
 import functools
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from mmpt.store.opened import OpenedOnce, file_state
 from mmpt.utils import safe_pickle
 from mmpt.utils.errors import DataError, UnsafePathError, nearest, shown
 from mmpt.utils.files import read_json, resolve_path
+from mmpt.utils.name_index import NameIndex
 from mmpt.utils.npy import read_npy
 from mmpt.utils.safe_paths import is_plain_name, path_below
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
@@ -113,6 +117,10 @@ class FeatureStore:
     def __contains__(self, video_id: object) -> bool:
         return is_plain_name(video_id) and os.path.isfile(self.vfeat_dir / f"{video_id}.npy")
 
+    def holds(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Tell of each id whether there are features of it, bool (ids,)."""
+        return np.fromiter(map(self.__contains__, video_ids), bool, len(video_ids))
+
     def ids(self) -> list[str]:
         """Return the ids of all videos in the folder, sorted."""
         with os.scandir(self.vfeat_dir) as entries:
@@ -130,7 +138,7 @@ def shard_map_paths(vfeat_dir: str | os.PathLike[str], split: str) -> tuple[Path
 
 
 def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, list[str]]:
-    """Read which videos are in which shard, in the shard's order.
+    """Return which videos are in which shard, in the shard's order; read once per process, and again if it changes.
 
     Reads ``<split>_meta.json``, or else ``<split>_meta.pkl`` of the published layout (without
     executing pickled code).
@@ -139,15 +147,17 @@ def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, l
         DataError: if neither exists or the content is not such a map; names the file.
     """
     ours, published = shard_map_paths(vfeat_dir, split)
-    if ours.exists():
-        path, found = ours, read_json(ours)
-    elif published.exists():
-        path, found = published, safe_pickle.load(published)
-    else:
-        raise DataError(
-            f"{ours}: no such file, nor {published.name}. Make the shards of split {split!r} with"
-            " scripts/video_feature_extractor/shard_feature.py, or correct dataset.vfeat_dir."
-        )
+    for path in (ours, published):
+        if path.exists():
+            return _shard_map(path)
+    raise DataError(
+        f"{ours}: no such file, nor {published.name}. Make the shards of split {split!r} with"
+        " scripts/video_feature_extractor/shard_feature.py, or correct dataset.vfeat_dir."
+    )
+
+
+def _read_shard_map(path: str | os.PathLike[str]) -> dict[int, list[str]]:
+    found = safe_pickle.load(path) if os.fspath(path).endswith(".pkl") else read_json(path)
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds a {type(found).__name__}, expected a map of shard number to video ids")
     shards = {_shard_number(key, path): ids for key, ids in found.items()}
@@ -157,7 +167,10 @@ def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, l
     return {shard_id: list(shards[shard_id]) for shard_id in sorted(shards)}
 
 
-def _shard_number(key: Any, path: Path) -> int:
+_shard_map = OpenedOnce(_read_shard_map, file_state)
+
+
+def _shard_number(key: Any, path: str | os.PathLike[str]) -> int:
     try:
         if int(key) >= 0 and str(int(key)) == str(key):
             return int(key)
@@ -185,14 +198,15 @@ class ShardedFeatureStore:
         Raises:
             DataError: if no shard has it, or its bytes were changed; names the video.
         """
-        place = self._places.get(video_id)
-        if place is None:
+        number = self._index.get(video_id)
+        if number is None:
             raise DataError(
                 f"video {video_id!r}: not in the shards of split {self.split!r} in {self.vfeat_dir}."
-                f"{nearest(str(video_id), self._places) if len(self._places) < 10_000 else ''} Shard its features, or"
+                f"{nearest(str(video_id), self._index) if len(self._index) < 10_000 else ''} Shard its features, or"
                 " take it off the list."
             )
-        return self.read(*place)
+        shard = bisect.bisect_right(self._firsts, number) - 1
+        return self.read(list(self.shards)[shard], number - self._firsts[shard])
 
     def read(self, shard_id: int, index: int) -> np.ndarray:
         """Map the features ``(seconds, dim)`` of video number ``index`` of a shard.
@@ -207,27 +221,28 @@ class ShardedFeatureStore:
         return shard[index]
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._places
+        return video_id in self._index
 
     def ids(self) -> list[str]:
         """Return the ids of all videos, shard by shard in the shard's order."""
-        return list(self._places)
+        return list(self._index)
 
     @functools.cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
-        places: dict[str, tuple[int, int]] = {}
-        for shard_id, ids in self.shards.items():
-            for index, video_id in enumerate(ids):
-                # The published lists may name a video twice; both are the same features.
-                places.setdefault(video_id, (shard_id, index))
-        return places
+    def _index(self) -> NameIndex:
+        # The published lists may name a video twice; both are the same features.
+        return NameIndex(list(itertools.chain.from_iterable(self.shards.values())))
+
+    @functools.cached_property
+    def _firsts(self) -> list[int]:
+        """The number of the first video of each shard, all counted through, and how many there are."""
+        return list(itertools.accumulate(map(len, self.shards.values()), initial=0))
 
     def _open(self, shard_id: int) -> ShardedTensor:
         if shard_id not in self.shards:
             raise DataError(f"{self.vfeat_dir}: the map of split {self.split!r} has no shard {shard_id}")
         prefix = shard_prefix(self.vfeat_dir, self.split, shard_id)
-        shard = open_shared(prefix)
         ids = self.shards[shard_id]
+        shard = open_shared(prefix, expected_ids=ids)
         if len(shard) != len(ids) or (shard.ids is not None and shard.ids != ids):
             raise DataError(
                 f"{prefix}: the shard's {len(shard)} videos are not the {len(ids)} videos that the map of split"

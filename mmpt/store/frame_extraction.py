@@ -4,27 +4,26 @@ Output: a frame store (:mod:`mmpt.store.frame_store`), and ``manifest.json`` bes
 (:mod:`mmpt.store.extraction_manifest`). The command is ``scripts/frame_extractor/extract_frames.py``.
 """
 
+import functools
 import math
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmpt.store.decode import DecodeReport, Picture, decoder_version, stream_frames
-from mmpt.store.decode_pool import Piece, PoolOptions
-from mmpt.store.extraction_job import ExtractionJob, ExtractionSummary, is_unchanged, source_of
+from mmpt.store.decode_pool import Piece
+from mmpt.store.extraction_job import ExtractionSummary
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.store.frame_seeking import sought_frames
 from mmpt.store.frame_selection import ChosenFrames, middle_frames
 from mmpt.store.frame_writer import VIDEOS_PER_SHARD, FrameStoreWriter
 from mmpt.store.images import QUALITY, encode_jpeg
+from mmpt.store.store_job import StoreJob, run_store_job
 from mmpt.store.video_list import VideoItem
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import sole_writer
 
 __all__ = ["FrameExtractionOptions", "extract_frames"]
 
@@ -98,32 +97,25 @@ def extract_frames(
         MissingExtraError: if PyAV is not installed.
     """
     options = options or FrameExtractionOptions()
-    began = time.perf_counter()
     provenance = options.provenance()
-    with sole_writer(Path(folder) / ".lock"):
-        job = _FrameJob(folder, options, Manifest(folder, provenance), provenance)
-        with job.writer:
-            pool = PoolOptions(options.workers, options.timeout_seconds)
-            job.run(items, job.decode, pool, options.force, progress)
-    job.summary.wall_seconds = time.perf_counter() - began
-    return job.summary
+    job = functools.partial(_FrameJob, folder, options, provenance)
+    return run_store_job(folder, job, items, options, progress)
 
 
-class _FrameJob(ExtractionJob):
+class _FrameJob(StoreJob):
     """Encodes the chosen frames, in the decoding threads, and adds each video to a shard."""
+
+    writer: FrameStoreWriter
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
         options: FrameExtractionOptions,
-        manifest: Manifest,
         provenance: dict[str, Any],
     ) -> None:
-        super().__init__(manifest, "frames")
+        super().__init__(Manifest(folder, provenance), "frames")
         self.options = options
-        self.writer = FrameStoreWriter(folder, provenance, options.videos_per_shard, self._record)
-        self.parts: dict[str, ChosenFrames] = {}
-        self.entries: dict[str, dict[str, Any]] = {}
+        self.writer = FrameStoreWriter(folder, provenance, options.videos_per_shard, self.record)
 
     def decode(self, item: VideoItem, report: DecodeReport) -> Iterator[tuple[ChosenFrames | None, float]]:
         if self.options.fps is None:
@@ -161,36 +153,13 @@ class _FrameJob(ExtractionJob):
             number += len(block)
             yield ChosenFrames([encode_jpeg(image, self.options.quality) for image in block], seconds), len(block) / fps
 
-    def is_there(self, item: VideoItem) -> bool:
-        entry = self.manifest.entries.get(item.video_id)
-        if item.video_id not in self.writer.stored or entry is None or entry["status"] != "done":
-            return False
-        source = source_of(item)
-        if source["source_bytes"] is None:
-            self.summary.notes.append((item.video_id, "its file is no longer there; the frames of an earlier run stay"))
-            return True
-        return is_unchanged(entry, source)
-
     def take(self, piece: Piece) -> None:
-        part = self.parts.setdefault(piece.item.video_id, ChosenFrames())
+        part = self.taken.setdefault(piece.item.video_id, ChosenFrames())
         part.images += piece.content.images
         part.seconds += piece.content.seconds
 
     def finish(self, piece: Piece, entry: dict[str, Any]) -> None:
         video_id = piece.item.video_id
-        part = self.parts.pop(video_id)
+        part = self.taken.pop(video_id)
         self.entries[video_id] = {**entry, "frames": len(part.images)}
         self.writer.append(video_id, part.images, part.seconds)
-
-    def discard(self, video_id: str) -> None:
-        self.parts.pop(video_id, None)
-        self.writer.remove([video_id])
-
-    def end(self) -> None:
-        self.writer.close_shard()
-        self.writer.drop_useless_shards()
-
-    def _record(self, video_ids: list[str]) -> None:
-        """Note what a shard was made of; a run that is killed before that extracts those videos again."""
-        for video_id in video_ids:
-            self.manifest.record(video_id, self.entries.pop(video_id))

@@ -44,9 +44,9 @@ def decode_image(content: bytes | np.ndarray, shortest_side: int | None = None) 
     Raises:
         DataError: if it is neither, cut short, damaged, or absurdly large; says which. The caller names the video.
     """
-    data = content if isinstance(content, bytes) else content.tobytes()
-    if shortest_side is None and (pixels := _decode_fast(data)) is not None:
+    if shortest_side is None and (pixels := _decode_fast(content)) is not None:
         return pixels
+    data = content if isinstance(content, bytes) else content.tobytes()
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -82,10 +82,10 @@ def _simplejpeg() -> ModuleType | None:
     return simplejpeg
 
 
-def _decode_fast(data: bytes) -> np.ndarray | None:
+def _decode_fast(data: bytes | np.ndarray) -> np.ndarray | None:
     """Decode an intact and usual JPEG; None leaves it, and the choice of the error, to Pillow."""
     simplejpeg = _simplejpeg()
-    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff"):
+    if simplejpeg is None or bytes(data[:3]) != b"\xff\xd8\xff":
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from mmpt.utils.errors import nearest, shown
 
-__all__ = ["OpenedOnce", "not_among"]
+__all__ = ["OpenedOnce", "file_state", "not_among"]
 
 _SUGGEST_BELOW = 10_000  # ids; looking for the nearest of more takes long
 
@@ -36,6 +36,15 @@ class OpenedOnce(Generic[Store]):
         if known is None or known[0] != current:
             known = self._opened[key] = (current, self._make(path))
         return known[1]
+
+
+def file_state(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """Return what is otherwise once a file was replaced or written; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def not_among(video_id: object, ids: Collection[str], where: str) -> str:

@@ -4,16 +4,15 @@ Output: a segment store (:mod:`mmpt.store.segment_store`), and ``manifest.json``
 (:mod:`mmpt.store.extraction_manifest`). The command is ``scripts/segment_extractor/extract_segments.py``.
 """
 
+import functools
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmpt.store.decode import DecodeReport, decoder_version
-from mmpt.store.decode_pool import Piece, PoolOptions
-from mmpt.store.extraction_job import ExtractionJob, ExtractionSummary, UnfitVideoError, is_unchanged, source_of
+from mmpt.store.decode_pool import Piece
+from mmpt.store.extraction_job import ExtractionSummary, UnfitVideoError
 from mmpt.store.extraction_manifest import Manifest
 from mmpt.store.merlot_chunks import END_MARGIN, MOST_TOKENS
 from mmpt.store.reserve_segments import SpeedUp
@@ -21,10 +20,11 @@ from mmpt.store.segment_making import PictureSize, SegmentRules, make_record
 from mmpt.store.segment_store import ALWAYS
 from mmpt.store.segment_writer import SegmentRecord, SegmentStoreWriter
 from mmpt.store.spectrogram import SEGMENT_SECONDS
+from mmpt.store.store_job import StoreJob, run_store_job
 from mmpt.store.transcript_source import TranscriptSource, open_transcripts
 from mmpt.store.video_list import VideoItem
 from mmpt.utils.errors import DataError
-from mmpt.utils.files import file_sha256, sole_writer
+from mmpt.utils.files import file_sha256
 from mmpt.utils.subwords import Subwords, load_subwords, subwords_files
 
 __all__ = ["KINDS", "SegmentExtractionOptions", "extract_segments"]
@@ -162,7 +162,6 @@ def extract_segments(
         StorageError: if the disk is full, the folder may not be written, or many decoders hang.
         MissingExtraError: if PyAV is not installed.
     """
-    began = time.perf_counter()
     subwords = load_subwords(options.tokenizer)
     if subwords.kind != options.kind:
         raise DataError(f"--tokenizer {options.tokenizer}: is of the kind {subwords.kind}, not {options.kind}")
@@ -170,34 +169,28 @@ def extract_segments(
         raise DataError("--missing-as-speechless: of no effect without --transcripts; leave it out")
     source = None if transcripts is None else open_transcripts(transcripts)
     provenance = {**options.provenance(), "speech": source is not None}
-    with sole_writer(Path(folder) / ".lock"):
-        job = _SegmentJob(folder, options, Manifest(folder, provenance), provenance, subwords, source)
-        with job.writer:
-            pool = PoolOptions(options.workers, options.timeout_seconds)
-            job.run(items, job.decode, pool, options.force, progress)
-    job.summary.wall_seconds = time.perf_counter() - began
-    return job.summary
+    job = functools.partial(_SegmentJob, folder, options, provenance, subwords, source)
+    return run_store_job(folder, job, items, options, progress)
 
 
-class _SegmentJob(ExtractionJob):
+class _SegmentJob(StoreJob):
     """Makes the record of each video in the decoding threads, and adds it to a shard."""
+
+    writer: SegmentStoreWriter
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
         options: SegmentExtractionOptions,
-        manifest: Manifest,
         provenance: dict[str, Any],
         subwords: Subwords,
         source: TranscriptSource | None,
     ) -> None:
-        super().__init__(manifest, "segments")
+        super().__init__(Manifest(folder, provenance), "segments")
         self.options, self.rules = options, options.rules()
         self.subwords, self.source = subwords, source
         fields = options.fields()
-        self.writer = SegmentStoreWriter(folder, fields, provenance, options.videos_per_shard, self._record)
-        self.records: dict[str, SegmentRecord] = {}
-        self.entries: dict[str, dict[str, Any]] = {}
+        self.writer = SegmentStoreWriter(folder, fields, provenance, options.videos_per_shard, self.record)
 
     def decode(self, item: VideoItem, report: DecodeReport) -> Iterator[tuple[SegmentRecord | None, float]]:
         """Yield the record of a video, in a worker's thread."""
@@ -206,32 +199,18 @@ class _SegmentJob(ExtractionJob):
             spoken = self.source[item.video_id]
         yield from make_record(item, spoken, self.rules, self.subwords, report)
 
-    def is_there(self, item: VideoItem) -> bool:
-        entry = self.manifest.entries.get(item.video_id)
-        if item.video_id not in self.writer.stored or entry is None or entry["status"] != "done":
-            return False
-        source = source_of(item)
-        if source["source_bytes"] is None:
-            self.summary.notes.append(
-                (item.video_id, "its file is no longer there; the segments of an earlier run stay")
-            )
-            return True
-        if not is_unchanged(entry, source):
-            return False
+    def is_current(self, item: VideoItem, entry: dict[str, Any]) -> bool:
         stamp = self._stamp(item)
         if stamp is None and entry.get("transcript") is not None:
-            self.summary.notes.append(
-                (item.video_id, "its transcript is no longer there; the segments of an earlier run stay")
-            )
-            return True
+            return self.stays(item, "transcript")
         return bool(entry.get("transcript") == stamp)
 
     def take(self, piece: Piece) -> None:
-        self.records[piece.item.video_id] = piece.content
+        self.taken[piece.item.video_id] = piece.content
 
     def finish(self, piece: Piece, entry: dict[str, Any]) -> None:
         video_id = piece.item.video_id
-        record = self.records.pop(video_id)
+        record = self.taken.pop(video_id)
         self.entries[video_id] = {**entry, "segments": len(record.images), "transcript": self._stamp(piece.item)}
         try:
             self.writer.add(video_id, record)
@@ -239,18 +218,5 @@ class _SegmentJob(ExtractionJob):
             self.entries.pop(video_id, None)
             raise UnfitVideoError(str(error)) from error
 
-    def discard(self, video_id: str) -> None:
-        self.records.pop(video_id, None)
-        self.writer.remove([video_id])
-
-    def end(self) -> None:
-        self.writer.close_shard()
-        self.writer.drop_useless_shards()
-
     def _stamp(self, item: VideoItem) -> str | None:
         return None if self.source is None else self.source.stamp(item.video_id)
-
-    def _record(self, video_ids: list[str]) -> None:
-        """Note what a shard was made of; a run that is killed before that extracts those videos again."""
-        for video_id in video_ids:
-            self.manifest.record(video_id, self.entries.pop(video_id))

@@ -127,16 +127,22 @@ def log_mel(
     return logs.reshape(*leading, frames, options.bands).numpy()
 
 
-def mel_blocks(spec: np.ndarray, playback_speed: float, starts: Sequence[int] = INFERENCE_STARTS) -> np.ndarray:
+def mel_blocks(
+    spec: np.ndarray,
+    playback_speed: float,
+    starts: Sequence[int] = INFERENCE_STARTS,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Cut a spectrogram into blocks of 60 frames and append the playback speed to each frame.
 
     Args:
         spec: (frames, 64).
         playback_speed: of the segment.
         starts: where each block begins.
+        out: where to write, floats (blocks, 60, 65); None: into new memory.
 
     Returns:
-        float32 (blocks, 60, 65).
+        ``out``, or float32 (blocks, 60, 65).
 
     Raises:
         DataError: if a block leaves the spectrogram; says how long it is.
@@ -144,9 +150,11 @@ def mel_blocks(spec: np.ndarray, playback_speed: float, starts: Sequence[int] = 
     first, last = min(starts), max(starts) + BLOCK_FRAMES
     if first < 0 or last > len(spec):
         raise DataError(f"blocks of {BLOCK_FRAMES} frames from {list(starts)} on need {last} frames, not {len(spec)}")
-    cut = np.stack([spec[start : start + BLOCK_FRAMES] for start in starts]).astype(np.float32)
-    speed = np.full((*cut.shape[:-1], 1), playback_speed, np.float32)
-    return np.concatenate([cut, speed], axis=-1)
+    blocks = np.empty((len(starts), BLOCK_FRAMES, spec.shape[1] + 1), np.float32) if out is None else out
+    for block, start in zip(blocks, starts, strict=True):
+        block[:, :-1] = spec[start : start + BLOCK_FRAMES]
+    blocks[..., -1] = np.float32(playback_speed)
+    return blocks
 
 
 def make_spectrogram(wave: np.ndarray, playback_speed: float = 1, sr: int = 22050, pad_size: int = 2) -> np.ndarray:

@@ -15,16 +15,17 @@ import itertools
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mmpt.store.opened import OpenedOnce, not_among
+from mmpt.store.opened import OpenedOnce, file_state, not_among
 from mmpt.utils.errors import DataError, shown
 from mmpt.utils.files import allow_open_files, read_json
+from mmpt.utils.name_index import NameIndex
 from mmpt.utils.shardedtensor import ShardedTensor
 
 __all__ = [
@@ -153,20 +154,36 @@ class VideoShards:
         self._videos = [self._open_videos(shard) for shard in self.shards]
         self._parts: list[dict[str, ShardedTensor]] = [{} for _ in self.shards]
         allow_open_files(len(self.shards) * len(self.layout.parts))  # each mapping holds one
-        self._firsts = [0]
-        self._places: dict[str, int] = {}  # the number of the video, all shards counted through
-        for shard, videos in zip(self.shards, self._videos, strict=True):
-            assert videos.ids is not None
-            self._places.update(zip(videos.ids, itertools.count(self._firsts[-1])))
+        self._firsts = list(itertools.accumulate(map(len, self._videos), initial=0))
+        self._places = self._number()
+
+    def _number(self) -> Mapping[str, int]:
+        """Return the number of each video, all shards counted through."""
+        index = NameIndex(list(itertools.chain.from_iterable(videos.ids or [] for videos in self._videos)))
+        if len(index) == len(index.names) and not any(shard.removed for shard in self.shards):
+            return index
+        places: dict[str, int] = {}
+        for shard, videos, first in zip(self.shards, self._videos, self._firsts, strict=False):
+            places.update(zip(videos.ids or [], itertools.count(first)))
             for video_id in shard.removed:
-                self._places.pop(video_id, None)
-            self._firsts.append(self._firsts[-1] + len(videos))
+                places.pop(video_id, None)
+        return places
+
+    def _find(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Return the numbers of videos, -1 for those that there are not; int64 (videos,)."""
+        if isinstance(self._places, NameIndex):
+            return self._places.find(video_ids)
+        return np.fromiter(map(self._places.get, video_ids, itertools.repeat(-1)), np.int64, len(video_ids))
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._places
+
+    def holds(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Tell of each id whether there is such a video, bool (ids,)."""
+        return self._find(video_ids) >= 0
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -179,7 +196,7 @@ class VideoShards:
     def lengths(self) -> np.ndarray:
         """Return how many rows (frames, segments) each video has, int64 (videos,), in the order of ``ids``."""
         every = np.concatenate([videos.lengths() for videos in self._videos])
-        return np.asarray(every[np.fromiter(self._places.values(), np.int64, len(self._places))], np.int64)
+        return np.asarray(every[self._find(self.ids)], np.int64)
 
     def parts(self) -> frozenset[str]:
         """Return the names of the parts that each shard of this store has."""
@@ -272,11 +289,4 @@ Store = TypeVar("Store", bound=VideoShards)
 def opener_of(store: type[Store]) -> Callable[[str | os.PathLike[str]], Store]:
     """Return what opens stores of a kind once per process, and anew where one has got other shards since."""
 
-    def state(folder: str) -> tuple[int, ...] | None:
-        try:
-            status = os.stat(Path(folder) / store.layout.file)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-    return OpenedOnce(store, state)
+    return OpenedOnce(store, lambda folder: file_state(Path(folder) / store.layout.file))

@@ -109,7 +109,13 @@ class ShardedTensor:
             writer.append_all(self.data, self.starts, self.ids)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], mmap_mode: str | None = "r", verify: str = "lazy") -> "ShardedTensor":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        mmap_mode: str | None = "r",
+        verify: str = "lazy",
+        expected_ids: Sequence[str] | None = None,
+    ) -> "ShardedTensor":
         """Open a shard.
 
         Args:
@@ -117,6 +123,8 @@ class ShardedTensor:
             mmap_mode: ``"r"``, ``"c"`` (copy-on-write) or None (read into memory).
             verify: ``"lazy"`` checks a block of data when an item in it is first read,
                 ``"off"`` never. Sizes, starts and ids are always checked here.
+            expected_ids: where the shard's ids are these, it keeps them instead of strings of its own, which
+                takes neither the time of making them nor their memory. It opens with others as well.
 
         Raises:
             DataError: if files are missing, cut, changed or half-written; names the file.
@@ -127,7 +135,7 @@ class ShardedTensor:
             # A writer may replace the files between two of our reads: then what we saw has changed.
             before = identity(path)
             try:
-                shard = cls._open(path, mmap_mode, verify)
+                shard = cls._open(path, mmap_mode, verify, expected_ids)
                 if identity(path) == before:
                     return shard
             except UnfinishedShardError:
@@ -140,7 +148,9 @@ class ShardedTensor:
         raise DataError(f"{path}: the shard keeps being rewritten. Wait for its writer to end.")
 
     @classmethod
-    def _open(cls, path: str | os.PathLike[str], mmap_mode: str | None, verify: str) -> "ShardedTensor":
+    def _open(
+        cls, path: str | os.PathLike[str], mmap_mode: str | None, verify: str, expected_ids: Sequence[str] | None
+    ) -> "ShardedTensor":
         paths = shard_paths(path)
         index = read_index(path)
         if not paths.data.exists() and temporary_of(paths.data).exists():
@@ -149,7 +159,7 @@ class ShardedTensor:
         starts = read_npy(paths.starts, None)
         ids = None
         if index is not None:
-            ids = check_against_index(paths, index, data, starts)
+            ids = check_against_index(paths, index, data, starts, expected_ids)
         try:
             shard = cls(data, starts, ids)
         except (DataError, TypeError) as error:
@@ -264,7 +274,9 @@ def _reopen(
 _OPENED: dict[tuple[str, str], tuple[tuple[Any, ...], ShardedTensor]] = {}
 
 
-def open_shared(path: str | os.PathLike[str], verify: str = "lazy") -> ShardedTensor:
+def open_shared(
+    path: str | os.PathLike[str], verify: str = "lazy", expected_ids: Sequence[str] | None = None
+) -> ShardedTensor:
     """Return the shard, opened once per process; one whose files were replaced is opened anew.
 
     Each call costs a few file-status calls: code that reads many items keeps the result.
@@ -277,6 +289,6 @@ def open_shared(path: str | os.PathLike[str], verify: str = "lazy") -> ShardedTe
     known = _OPENED.get(key)
     if known is None or known[0] != current:
         # If the files change during load, the older one only makes the next call open again.
-        known = (current, ShardedTensor.load(path, verify=verify))
+        known = (current, ShardedTensor.load(path, verify=verify, expected_ids=expected_ids))
         _OPENED[key] = known
     return known[1]

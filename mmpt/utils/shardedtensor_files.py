@@ -17,7 +17,7 @@ nor for one of the published layout, which has no index.
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "UnfinishedShardError",
     "check_against_index",
     "check_structure",
+    "encode_ids",
     "encode_index",
     "identity",
     "read_index",
@@ -140,11 +141,16 @@ def encode_index(index: dict[str, Any]) -> str:
     return json.dumps({**index, "checksum": _index_crc32(index)}) + "\n"
 
 
+def encode_ids(ids: Sequence[str]) -> bytes:
+    """Return the bytes of an ids file."""
+    return json.dumps(ids).encode()
+
+
 def _index_crc32(index: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(index, sort_keys=True).encode())
 
 
-def check_structure(data: np.ndarray, starts: np.ndarray, ids: list[str] | None) -> None:
+def check_structure(data: np.ndarray, starts: np.ndarray, ids: Sequence[str] | None) -> None:
     """Refuse starts or ids that do not fit the data.
 
     Raises:
@@ -161,9 +167,13 @@ def check_structure(data: np.ndarray, starts: np.ndarray, ids: list[str] | None)
 
 
 def check_against_index(
-    paths: ShardPaths, index: dict[str, Any], data: np.ndarray, starts: np.ndarray
-) -> list[str] | None:
-    """Check everything but the bytes of the data; return the ids.
+    paths: ShardPaths,
+    index: dict[str, Any],
+    data: np.ndarray,
+    starts: np.ndarray,
+    expected_ids: Sequence[str] | None = None,
+) -> Sequence[str] | None:
+    """Check everything but the bytes of the data; return the ids, or ``expected_ids`` itself where they are these.
 
     Raises:
         DataError: if a file does not fit the index; names the file.
@@ -188,6 +198,8 @@ def check_against_index(
         raise DataError(f"{paths.ids}: cannot be read ({error}). {again}") from error
     if zlib.crc32(content) != index["ids_crc32"]:
         raise DataError(f"{paths.ids}: was changed since the shard was written. {again}")
+    if expected_ids is not None and content == encode_ids(expected_ids):
+        return expected_ids
     try:
         ids = json.loads(content)
     except (ValueError, RecursionError) as error:

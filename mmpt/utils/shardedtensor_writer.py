@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import lock_file, sync_folder, writing
-from mmpt.utils.shardedtensor_files import BLOCK_BYTES, encode_index, shard_paths, write_index
+from mmpt.utils.shardedtensor_files import BLOCK_BYTES, encode_ids, encode_index, shard_paths, write_index
 
 __all__ = ["ShardedTensorWriter", "temporary_of"]
 
@@ -180,7 +180,7 @@ class ShardedTensorWriter:
         content = io.BytesIO()
         np.lib.format.write_array(content, starts, version=(1, 0), allow_pickle=False)
         self._write_temporary(self._paths.starts, content.getvalue())
-        ids = json.dumps(self._ids).encode() if self._ids else None
+        ids = encode_ids(self._ids) if self._ids else None
         if ids is not None:
             self._write_temporary(self._paths.ids, ids)
         self._write_temporary(self._paths.index, encode_index(self._index(starts, ids)).encode())

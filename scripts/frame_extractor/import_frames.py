@@ -10,7 +10,6 @@ failed, 2 for any other error, 130 if interrupted.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.store.frame_import import FrameImportOptions, import_frames
-from mmpt_cli.extraction import add_max_failed, check_arguments, exit_code, report
+from mmpt_cli.extraction import add_max_failed, check_arguments, report, run_command
 
 __all__ = ["build_parser", "main"]
 
@@ -54,9 +53,7 @@ def _column(text: str) -> int | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -12,7 +12,6 @@ store. Exit code 1 if more than
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmpt.api.reserve_windows import VIDEOS_PER_SHARD, anticipation_items, cut_windows, question_items
 from mmpt.store.video_list import find_videos
 from mmpt.utils.errors import MMPTError
-from mmpt_cli.extraction import add_max_failed, add_videos_per_shard, check_arguments, exit_code, report
+from mmpt_cli.extraction import add_max_failed, add_videos_per_shard, check_arguments, report, run_command
 
 __all__ = ["build_parser", "main"]
 
@@ -44,9 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ Exit code 1 if more than --max-failed of the questions failed, 2 for any other e
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,14 @@ from mmpt.store.tvqa_annotations import tvqa_items
 from mmpt.store.vcr_annotations import STYLES, vcr_items
 from mmpt.store.vist_annotations import story_items
 from mmpt.utils.errors import MMPTError
-from mmpt_cli.extraction import add_max_failed, add_videos_per_shard, check_arguments, exit_code, refuse_unused, report
+from mmpt_cli.extraction import (
+    add_max_failed,
+    add_videos_per_shard,
+    check_arguments,
+    refuse_unused,
+    report,
+    run_command,
+)
 
 __all__ = ["build_parser", "main"]
 
@@ -52,9 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ other error (a damaged file is one), 130 if interrupted.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmpt.store.tfrecord_pretraining import PRETRAINING_LAYOUTS, VIDEOS_PER_SHARD, import_segments
 from mmpt.store.tfrecord_questions import QUESTION_LAYOUTS, import_questions
 from mmpt.utils.errors import MMPTError
-from mmpt_cli.extraction import add_max_failed, add_videos_per_shard, check_arguments, exit_code, refuse_unused, report
+from mmpt_cli.extraction import (
+    add_max_failed,
+    add_videos_per_shard,
+    check_arguments,
+    refuse_unused,
+    report,
+    run_command,
+)
 
 __all__ = ["build_parser", "main"]
 
@@ -49,9 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for too many failures, 2 for any other error, 130 if interrupted."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s")
-    return exit_code(lambda: _run(args))
+    return run_command(build_parser(), _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -19,9 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tqdm import tqdm
 
 from mmpt.store.caption_files import deduplicate_file, write_caption_pickle
-from mmpt.store.transcripts import TooManyFailuresError
-from mmpt.utils.errors import MMPTError
 from mmpt.utils.seeds import DEFAULT_SEED
+from mmpt_cli.extraction import exit_code
 
 __all__ = ["main"]
 
@@ -54,18 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     if target.suffix != ".json":
         parser.error(f"--output {target}: write to a .json file; --pkl adds a .pkl beside it")
     progress = functools.partial(tqdm, desc="dedup", unit=" videos", mininterval=1.0)
-    try:
+
+    def run() -> int:
         report = deduplicate_file(source, target, arguments.seed, arguments.force, progress)
         if arguments.pkl:
             write_caption_pickle(target, target.with_suffix(".pkl"))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (MMPTError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TooManyFailuresError) else 2
-    print(f"{target}:", *report.lines(), sep="\n")
-    return 0
+        print(f"{target}:", *report.lines(), sep="\n")
+        return 0
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from mmpt.store.features import shard_map_paths
 from mmpt.store.token_encoder import tokenizer_name
 from mmpt.store.token_shards import TokenShardJob
-from mmpt.store.transcripts import TooManyFailuresError
 from mmpt.utils.config import read_yaml
-from mmpt.utils.errors import ConfigError, DataError, MMPTError, nearest
+from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.files import resolve_path
+from mmpt_cli.extraction import exit_code
 
 __all__ = ["main"]
 
@@ -123,28 +123,25 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--max-tokens and --workers are at least 1")
     if not 0 <= arguments.max_missing <= 1:
         parser.error("--max-missing is a share, 0 to 1")
-    try:
-        if arguments.config:
-            _from_yaml(arguments)
-        if not (arguments.captions and arguments.tokenizer and (arguments.vfeat_dir or arguments.meta)):
-            parser.error("give a YAML, or --captions, --tokenizer and --vfeat-dir (or --meta)")
-        splits = _splits(arguments)
-        job = TokenShardJob(
-            captions=arguments.captions,
-            bert_name=arguments.tokenizer,
-            vfeat_dir=arguments.vfeat_dir,
-            prefix=arguments.output or _prefix(arguments.vfeat_dir, arguments),
-            use_fast=not arguments.slow_tokenizer,
-            max_tokens=arguments.max_tokens,
-            max_missing=arguments.max_missing,
-        )
-        report = job.run(splits, arguments.workers, arguments.force, _bar)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (MMPTError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TooManyFailuresError) else 2
+    return exit_code(lambda: _run(parser, arguments))
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if arguments.config:
+        _from_yaml(arguments)
+    if not (arguments.captions and arguments.tokenizer and (arguments.vfeat_dir or arguments.meta)):
+        parser.error("give a YAML, or --captions, --tokenizer and --vfeat-dir (or --meta)")
+    splits = _splits(arguments)
+    job = TokenShardJob(
+        captions=arguments.captions,
+        bert_name=arguments.tokenizer,
+        vfeat_dir=arguments.vfeat_dir,
+        prefix=arguments.output or _prefix(arguments.vfeat_dir, arguments),
+        use_fast=not arguments.slow_tokenizer,
+        max_tokens=arguments.max_tokens,
+        max_missing=arguments.max_missing,
+    )
+    report = job.run(splits, arguments.workers, arguments.force, _bar)
     print(*report.lines(), f"dataset.tfeat_dir: {job.prefix}", sep="\n")
     return 0
 

@@ -20,6 +20,23 @@ from mmpt.utils.shardedtensor import ShardedTensor
 VIDEOS = 7
 
 
+class Endless:
+    """So many items that a list of their numbers fits into no memory."""
+
+    split, dup = "test", 1
+
+    def __len__(self) -> int:
+        return 2**60
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return index, index
+
+
+def test_an_item_costs_nothing_for_the_number_of_items() -> None:
+    data = MMDataset(Endless(), lambda video: video, lambda text, rng: text, lambda *parts, rng: {"of": parts})
+    assert data[2**59] == {"of": (2**59,) * 3, "idx": 2**59}
+
+
 def make_dataset(folder: Path, split: str = "train", seed: int = 1) -> MMDataset:
     """A dataset of groups of two videos over shards that lie in ``folder``."""
     rng = np.random.default_rng(0)

@@ -79,6 +79,22 @@ def test_questions_as_lavender_writes_them(tmp_path):
     assert read(tmp_path, {"test": items[2:3]}, "Question").data == [("v", OpenQuestion("c", "w8", -1))]
 
 
+def test_records_by_the_thousand_are_what_they_are_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmpt.processors.clip_text_files.RUN", 3)
+    captions = {f"v{number}": [f" w{number} ", "another"] for number in range(12)}
+    captions |= {" v4 ": ["w4 w4"], "v7": "w7", "vé": ["w1"], "v9": [" "], "v10": [], "v11": [5]}
+    write_frames(tmp_path / "store", {name: 1 for name in captions if name != "v5"} | {"v4": 1})
+    for frames in ({}, {"frame_path": str(tmp_path / "store")}):
+        meta = read(tmp_path, {"train": captions}, "Pretraining", "train", max_missing=0.9, **frames)
+        missing = {"v9", "v10"} | ({"v5"} if frames else set())
+        expected = {"v7": "w7", "v11": "5", "vé": "w1", " v4 ": "w4 w4"}
+        assert meta.data == [
+            (name.strip(), expected.get(name, f"w{name[1:]}")) for name in captions if name not in missing
+        ]
+    with pytest.raises(DataError, match=r"'v3': caption: expected text, found \[.w1.\]"):
+        read(tmp_path, {"train": captions | {"v3": [["w1"]]}}, "Pretraining", "train")
+
+
 def test_pretraining_takes_the_first_caption_of_several_data_sets(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"train": {"v1": ["w1", "w2"], "v2": "w3"}, "val": {}}))
     (tmp_path / "b.json").write_text(json.dumps({"train": [{"video": "v3", "caption": ["w4"]}]}))

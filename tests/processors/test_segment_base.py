@@ -15,6 +15,7 @@ from mmpt.processors.segment_base import (
     SegmentTextProcessor,
     SegmentVideoProcessor,
 )
+from mmpt.processors.segment_images import MERLOTTransform
 from mmpt.processors.segment_meta import MERLOTMetaProcessor, ReserveMetaProcessor, SegmentMetaProcessor
 from mmpt.store.images import encode_jpeg
 from mmpt.store.segment_store import open_segments
@@ -129,7 +130,7 @@ def test_damage_is_told(folder, tmp_path):
     segments = RecordSegments(store, Record([Piece("four", 0, 4)]))
     segments._places[0][0].image = lambda k: np.frombuffer(b"\xff\xd8\xff no", np.uint8)
     with pytest.raises(UnusableItemError, match="video four: segment 0: JPEG"):
-        segments.frames(lambda image, rng: image, None)
+        segments.frames(MERLOTTransform((8, 8)), None)
     segments._places[0][0].token_times = lambda k: np.zeros((77, 2))
     with pytest.raises(DataError, match=r"video four: segment 1: \d+ tokens and times of shape"):
         segments.token_times(1)

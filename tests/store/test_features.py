@@ -164,6 +164,18 @@ def test_changed_bytes_name_the_video(tmp_path: Path) -> None:
         ShardedFeatureStore(tmp_path, "val")["v1"]
 
 
+def test_a_map_is_read_once_and_again_when_it_was_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "train_meta.json"
+    path.write_text('{"0": ["a"]}')
+    first = read_shard_map(tmp_path, "train")
+    assert read_shard_map(tmp_path, "train") is first
+    path.write_text('{"0": ["a", "b"]}')
+    assert read_shard_map(tmp_path, "train") == {0: ["a", "b"]}
+    path.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        read_shard_map(tmp_path, "train")
+
+
 def test_shard_map_in_order_of_the_shards(tmp_path: Path) -> None:
     (tmp_path / "train_meta.json").write_text('{"10": ["c"], "2": ["a", "b"]}')
     assert list(read_shard_map(tmp_path, "train").items()) == [(2, ["a", "b"]), (10, ["c"])]

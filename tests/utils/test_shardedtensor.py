@@ -98,6 +98,18 @@ def test_ids_find_their_items(features: Path, tmp_path: Path) -> None:
         ShardedTensor.load(write(tmp_path / "y", [np.zeros(2)])).position("a")
 
 
+def test_ids_that_were_expected_are_kept_and_others_read(tmp_path: Path) -> None:
+    ids = ["a", "é", 'q"']
+    ShardedTensor.from_list([[1], [2], [3]], ids).save(tmp_path / "t")
+    known = ShardedTensor.load(tmp_path / "t", expected_ids=ids).ids
+    assert known == ids and all(one is other for one, other in zip(known or (), ids, strict=True))
+    for other in (["a"], ["é", "a", 'q"'], ["a", "e", 'q"'], []):
+        assert ShardedTensor.load(tmp_path / "t", expected_ids=other).ids == ids
+    (tmp_path / "t_ids.json").write_text(json.dumps(["a", "b", "c"]))
+    with pytest.raises(DataError, match=r"t_ids\.json: was changed"):  # also by what was expected
+        ShardedTensor.load(tmp_path / "t", expected_ids=["a", "b", "c"])
+
+
 def test_writing_takes_the_memory_of_one_item(tmp_path: Path) -> None:
     item = np.zeros((1000, 512), "f2")
     tracemalloc.start()

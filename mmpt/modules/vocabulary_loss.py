@@ -50,6 +50,11 @@ class VocabularyScores:
     others_first: bool = False
     _best: Tensor | None = dataclasses.field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        # DistributedDataParallel goes back from what has a history: parameters by themselves it takes for unused.
+        self.weight = self.weight.view_as(self.weight)
+        self.bias = None if self.bias is None else self.bias.view_as(self.bias)
+
     def __len__(self) -> int:
         return len(self.states)
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.losses.candidates import single_or_double
 from mmpt.modules.masking import IGNORED
+from mmpt.modules.vocabulary_loss import Scores, VocabularyScores
 
 __all__ = [
     "BCE",
@@ -23,37 +25,50 @@ __all__ = [
     "NLGLoss",
     "SmoothL1",
     "accuracy",
+    "summed_cross_entropy",
 ]
 
 
-def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+def summed_cross_entropy(logits: Scores, targets: Tensor) -> Tensor:
+    """Return the sum of the rows' cross entropies, float32 (float64 stays); label -100 is left out.
+
+    Args:
+        logits: (.., C), or rows of scores that are put off.
+        targets: int64, of as many elements as there are rows.
+
+    Raises:
+        ValueError: if there are more or fewer targets than rows.
+    """
+    rows = logits if isinstance(logits, VocabularyScores) else logits.reshape(-1, logits.shape[-1])
+    labels = targets.reshape(-1)
+    if len(rows) != len(labels):
+        raise ValueError(f"scores of {len(rows)} rows do not fit {len(labels)} targets")
+    if isinstance(rows, VocabularyScores):
+        return rows.cross_entropy(labels)
+    with torch.autocast(rows.device.type, enabled=False):
+        return F.cross_entropy(single_or_double(rows), labels, ignore_index=IGNORED, reduction="sum")
+
+
+def accuracy(logits: Scores, targets: Tensor) -> Tensor:
     """Return the share of rows (.., C) whose largest logit is that of their target, float32; NaN where none counts.
 
     Label -100 does not count. What a loss returns by ``measures`` is logged: the mean over the batches that have one.
     """
     labels = targets.reshape(-1)
     counts = labels != IGNORED
-    right = (logits.reshape(-1, logits.shape[-1]).argmax(-1) == labels) & counts
+    best = logits.best() if isinstance(logits, VocabularyScores) else logits.reshape(-1, logits.shape[-1]).argmax(-1)
+    right = (best == labels) & counts
     return right.sum().float() / counts.sum()
 
 
 class CrossEntropy:
     """Cross entropy of classes; label -100 is left out."""
 
-    def __call__(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
-        """Return the scalar float32 loss of logits (.., C) and int64 targets of as many elements as it has rows.
+    def __call__(self, logits: Scores, targets: Tensor, **kwargs: Any) -> Tensor:
+        """Return the scalar loss, float32 (float64 stays); arguments and errors as :func:`summed_cross_entropy`."""
+        return summed_cross_entropy(logits, targets) / (targets != IGNORED).sum().clamp(min=1)
 
-        Raises:
-            ValueError: if there are more or fewer targets than rows.
-        """
-        rows, labels = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
-        if len(rows) != len(labels):
-            raise ValueError(f"logits {tuple(logits.shape)} do not fit {labels.numel()} targets")
-        count = (labels != IGNORED).sum().clamp(min=1)
-        with torch.autocast(rows.device.type, enabled=False):
-            return F.cross_entropy(rows.float(), labels, ignore_index=IGNORED, reduction="sum") / count
-
-    def measures(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+    def measures(self, logits: Scores, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """Return what is logged beside the loss: ``accuracy`` in [0, 1]."""
         return {"accuracy": accuracy(logits, targets)}
 
@@ -61,11 +76,11 @@ class CrossEntropy:
 class ArgmaxCrossEntropy(CrossEntropy):
     """Cross entropy of the class whose target is largest: one-hot or soft targets (.., C)."""
 
-    def __call__(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, logits: Scores, targets: Tensor, **kwargs: Any) -> Tensor:
         """Return the scalar float32 loss of logits and targets, both (.., C)."""
         return super().__call__(logits, targets.argmax(dim=-1))
 
-    def measures(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+    def measures(self, logits: Scores, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """Return what is logged beside the loss, as :class:`CrossEntropy`."""
         return super().measures(logits, targets.argmax(dim=-1))
 
@@ -73,8 +88,8 @@ class ArgmaxCrossEntropy(CrossEntropy):
 class NLGLoss(CrossEntropy):
     """Cross entropy of a text's words, of which the model has computed the labelled positions alone."""
 
-    def __call__(self, logits: Tensor, text_label: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        """Return the scalar float32 loss of logits (labelled positions, V).
+    def __call__(self, logits: Scores, text_label: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Return the scalar float32 loss of logits (labelled positions, V), also put off.
 
         Args:
             text_label: int64 ids (B, L), -100 where nothing is to be predicted; the logits' rows are its labelled
@@ -85,7 +100,7 @@ class NLGLoss(CrossEntropy):
         """
         return super().__call__(logits, text_label[text_label != IGNORED])
 
-    def measures(self, logits: Tensor, text_label: Tensor, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+    def measures(self, logits: Scores, text_label: Tensor, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return what is logged beside the loss: ``accuracy`` of the words."""
         return super().measures(logits, text_label[text_label != IGNORED])
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmpt.losses.generic import CrossEntropy, NLGLoss
 from mmpt.losses.matching import PairMatchingLoss
+from mmpt.modules.vocabulary_loss import Scores
 
 __all__ = ["HeadsLoss"]
 
@@ -19,7 +20,7 @@ class HeadsLoss(PairMatchingLoss):
         self,
         pair_scores: Tensor | None = None,
         video_key: Tensor | None = None,
-        logits: Tensor | None = None,
+        logits: Scores | None = None,
         targets: Tensor | None = None,
         text_label: Tensor | None = None,
         **kwargs: Any,
@@ -45,7 +46,7 @@ class HeadsLoss(PairMatchingLoss):
     def measures(
         self,
         pair_scores: Tensor | None = None,
-        logits: Tensor | None = None,
+        logits: Scores | None = None,
         targets: Tensor | None = None,
         text_label: Tensor | None = None,
         **kwargs: Any,

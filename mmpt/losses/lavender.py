@@ -8,6 +8,7 @@ from torch import Tensor
 from mmpt.losses.generic import CrossEntropy, NLGLoss, accuracy
 from mmpt.losses.matching import check_temperature
 from mmpt.losses.violet import VIOLETLossOptions
+from mmpt.modules.vocabulary_loss import Scores
 
 __all__ = ["LAVENDERLoss", "LAVENDERTaskSpecificLoss"]
 
@@ -22,16 +23,16 @@ class LAVENDERLoss(NLGLoss):
 
     def __call__(  # type: ignore[override]
         self,
-        logits: Tensor,
+        logits: Scores,
         text_label: Tensor,
-        match_logits: Tensor | None = None,
+        match_logits: Scores | None = None,
         match_label: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Return the scalar float32 loss.
 
         Args:
-            logits: (labelled positions, V).
+            logits: (labelled positions, V), as ``match_logits`` also put off.
             text_label: int64, -100 where nothing is to be told; of any shape, in the order of the logits.
             match_logits: (pairs, V).
             match_label: int64 (pairs,), the id of "true" or of "false".
@@ -45,14 +46,16 @@ class LAVENDERLoss(NLGLoss):
         return loss + _classes(match_logits, match_label)
 
     def measures(  # type: ignore[override]
-        self, logits: Tensor, text_label: Tensor, match_scores: Tensor | None = None, **kwargs: Any
+        self, logits: Scores, text_label: Tensor, match_scores: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Return what is logged beside the loss: ``accuracy`` of the words, and in pre-training of the matching.
 
         ``match_scores`` (B, O) are those of each video with its own text, column 0, and with others.
         """
         if match_scores is None:
-            matched = logits.new_full((), torch.nan)  # not left out: workers with other batches may have it
+            matched = text_label.new_full(
+                (), torch.nan, dtype=torch.float32
+            )  # not left out: workers with other batches may have it
         else:
             matched = accuracy(match_scores, match_scores.new_zeros(len(match_scores), dtype=torch.long))
         return {**super().measures(logits, text_label), "vtm_accuracy": matched}
@@ -71,7 +74,7 @@ class LAVENDERTaskSpecificLoss(NLGLoss):
         self.temperature = check_temperature(temperature)
 
     def __call__(  # type: ignore[override]
-        self, logits: Tensor, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
+        self, logits: Scores, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
     ) -> Tensor:
         """Return the scalar float32 loss.
 
@@ -87,7 +90,7 @@ class LAVENDERTaskSpecificLoss(NLGLoss):
         return super().__call__(logits, text_label) + _classes(matching_scores.float() / self.temperature, own)
 
     def measures(  # type: ignore[override]
-        self, logits: Tensor, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
+        self, logits: Scores, text_label: Tensor, matching_scores: Tensor, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Return what is logged beside the loss: ``accuracy`` of the words, and of the matching."""
         own = torch.zeros(len(matching_scores), dtype=torch.long, device=matching_scores.device)

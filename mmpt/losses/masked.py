@@ -1,13 +1,15 @@
 """Objectives of masked frames and masked tokens (VLM, Xu et al. 2021, arXiv:2105.09996)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.losses.generic import summed_cross_entropy
 from mmpt.modules.masking import IGNORED
+from mmpt.modules.vocabulary_loss import Scores
 
 __all__ = ["MFMMLM", "MTM", "MTMOptions"]
 
@@ -31,10 +33,10 @@ class MTM:
     def __init__(self, pad_with_zero: bool = True) -> None:
         self.pad_with_zero = pad_with_zero
 
-    def __call__(self, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, video_logits: Scores, text_logits: Scores, text_label: Tensor, **kwargs: Any) -> Tensor:
         """Return the scalar float32 loss; 0 where nothing is masked.
 
-        Args:
+        Args, the logits also put off:
             video_logits: (m, 1 + n + V); the true frame is column 0.
             text_logits: (t, V + n).
             text_label: int64 (B, L) with t ids, -100 elsewhere.
@@ -42,12 +44,9 @@ class MTM:
         Raises:
             ValueError: if labels and scores differ in number.
         """
-        with torch.autocast(video_logits.device.type, enabled=False):
-            video, text = video_logits.float(), text_logits.float()
-            if self.pad_with_zero:
-                text = F.pad(text, (0, 1))
-            total = _frame_loss(video) + _token_loss(text, text_label)
-            return total / max(len(video) + len(text), 1)
+        text = _with_zero(text_logits) if self.pad_with_zero else text_logits
+        total = _frame_loss(video_logits) + _token_loss(text, text_label)
+        return total / max(len(video_logits) + len(text), 1)
 
 
 class MFMMLM:
@@ -55,10 +54,10 @@ class MFMMLM:
 
     config_options: ClassVar[dict[str, type]] = {}
 
-    def __call__(self, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, video_logits: Scores, text_logits: Scores, text_label: Tensor, **kwargs: Any) -> Tensor:
         """Return the scalar float32 loss.
 
-        Args:
+        Args, the logits also put off:
             video_logits: (m, 1 + n); the true frame is column 0.
             text_logits: (t, V).
             text_label: int64 (B, L) with t ids, -100 elsewhere.
@@ -66,18 +65,24 @@ class MFMMLM:
         Raises:
             ValueError: if labels and scores differ in number.
         """
-        with torch.autocast(video_logits.device.type, enabled=False):
-            video, text = video_logits.float(), text_logits.float()
-            frames, tokens = _frame_loss(video), _token_loss(text, text_label)
-            return frames / max(len(video), 1) + tokens / max(len(text), 1)
+        frames, tokens = _frame_loss(video_logits), _token_loss(text_logits, text_label)
+        return frames / max(len(video_logits), 1) + tokens / max(len(text_logits), 1)
 
 
-def _frame_loss(logits: Tensor) -> Tensor:
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")
+def _with_zero(logits: Scores) -> Scores:
+    """Add a class with the score 0."""
+    if isinstance(logits, Tensor):
+        return F.pad(logits, (0, 1))
+    others = logits.states.new_zeros(len(logits), 0) if logits.others is None else logits.others
+    return replace(logits, others=F.pad(others, (0, 1)))
 
 
-def _token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def _frame_loss(logits: Scores) -> Tensor:
+    return summed_cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def _token_loss(logits: Scores, labels: Tensor) -> Tensor:
     targets = labels[labels != IGNORED]
     if len(targets) != len(logits):
         raise ValueError(f"{len(targets)} labelled tokens, but scores of {len(logits)}")
-    return F.cross_entropy(logits, targets, reduction="sum")
+    return summed_cross_entropy(logits, targets)

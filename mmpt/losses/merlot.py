@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmpt.losses.candidates import counts_of_all, single_or_double, symmetric_cross_entropy
-from mmpt.losses.generic import accuracy
+from mmpt.losses.generic import accuracy, summed_cross_entropy
 from mmpt.losses.matching import check_temperature
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.merlot_tokens import PADDING
+from mmpt.modules.vocabulary_loss import Scores
 from mmpt.utils.errors import ConfigError
 
 __all__ = ["MERLOTLoss", "MERLOTLossOptions"]
@@ -75,7 +76,7 @@ class MERLOTLoss:
         self,
         image_vectors: Tensor,
         text_vectors: Tensor,
-        word_logits: Tensor,
+        word_logits: Scores,
         word_targets: Tensor,
         text_image_logits: Tensor,
         order_targets: Tensor,
@@ -91,7 +92,7 @@ class MERLOTLoss:
 
         Args:
             image_vectors: unit vectors (K, H), of the frames; ``text_vectors`` (K, H) of their transcripts.
-            word_logits: (masked positions, V), with ``word_targets`` int64, 0 where nothing is to be told.
+            word_logits: (masked positions, V), also put off, with ``word_targets`` int64, 0 where nothing is told.
             text_image_logits: (R, n, n, 4), with ``order_targets`` int64 and ``order_weights``, (R, n, n).
             image_image_logits: (R, n, n, 4); None: images are not compared with each other.
             padding_step: whether the batch does not count, and is computed for the other workers' sake alone.
@@ -99,7 +100,7 @@ class MERLOTLoss:
         contrastive = symmetric_cross_entropy(
             text_vectors, image_vectors, 1 / self.temperature, self.global_negatives, padding_step
         )
-        mlm = _sum_of_words(word_logits, word_targets)
+        mlm = summed_cross_entropy(word_logits, _ignored(word_targets))
         temporal = _sum_of_pairs(text_image_logits, order_targets, order_weights)
         if image_image_logits is not None:
             temporal = temporal + _sum_of_pairs(image_image_logits, order_targets, order_weights)
@@ -138,11 +139,6 @@ class MERLOTLoss:
 
 def _ignored(targets: Tensor) -> Tensor:
     return targets.masked_fill(targets == PADDING, IGNORED)
-
-
-def _sum_of_words(logits: Tensor, targets: Tensor) -> Tensor:
-    with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(single_or_double(logits), _ignored(targets), ignore_index=IGNORED, reduction="sum")
 
 
 def _sum_of_pairs(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

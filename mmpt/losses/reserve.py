@@ -85,11 +85,13 @@ class ReserveLoss:
 class ReserveTVQALoss(CrossEntropy):
     """Sum of the cross entropies of answering with the subtitles and with the sound."""
 
-    def __call__(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """Return the scalar float32 loss of logits (B, 2, O) and targets int64 (B, 2)."""
         return super().__call__(logits, targets) * logits.shape[1]
 
-    def measures(self, logits: Tensor, targets: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+    def measures(  # type: ignore[override]
+        self, logits: Tensor, targets: Tensor, **kwargs: Any
+    ) -> dict[str, Tensor]:
         """Return the accuracy of each kind of text and of both together (the sum of their probabilities)."""
         return {
             "accuracy": accuracy(logits.float().softmax(-1).sum(1), targets[:, 0]),

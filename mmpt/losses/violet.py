@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmpt.losses.generic import CrossEntropy, accuracy
 from mmpt.losses.matching import check_temperature
+from mmpt.modules.vocabulary_loss import Scores
 
 __all__ = ["VIOLETLoss", "VIOLETLossOptions"]
 
@@ -34,7 +35,7 @@ class VIOLETLoss:
 
     def parts(
         self,
-        text_logits: Tensor,
+        text_logits: Scores,
         text_targets: Tensor,
         code_logits: Tensor,
         code_targets: Tensor,
@@ -44,7 +45,7 @@ class VIOLETLoss:
         """Return ``mlm``, ``mvm`` and ``vtm``, float32 scalars; 0 where nothing is masked.
 
         Args:
-            text_logits: (masked words, V), with ``text_targets`` int64.
+            text_logits: (masked words, V), also put off, with ``text_targets`` int64.
             code_logits: (masked squares, codes), with ``code_targets`` int64.
             matching_scores: (B, O); the text that belongs to the video is column 0.
         """

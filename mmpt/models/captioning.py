@@ -91,8 +91,10 @@ class MMFusionNLG(CaptionWriter, SingleEncoderModel):
         text_label: Tensor | None = None,
         attention_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Score the next words of texts: ``logits``, float32 (labelled positions of the batch, in its order, V).
+
+        They are put off in training (:class:`~mmpt.modules.vocabulary_loss.VocabularyScores`).
 
         Args:
             caps: int64 (B, L), ``[CLS] [SEP] [CLS] w1 .. wn pad..``, with ``cmasks``.

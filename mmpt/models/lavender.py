@@ -94,7 +94,7 @@ class LAVENDER(LAVENDERBase, LAVENDERMatching):
         vmasks: Tensor,
         objective: str | Sequence[str] | None = None,
         **batch: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Score the words that training tells. ``objective``, the same of all items, says which:
 
         ===============  =============================================================================================
@@ -119,7 +119,7 @@ class LAVENDER(LAVENDERBase, LAVENDERMatching):
                 ``negatives`` int64 (B, O - 1), the rows of the texts that each video is compared with, by default
                 those of the next rows. Texts of the same video by ``video_key`` belong to it there, too.
 
-        Returns:
+        Returns, scores over words being put off in training (:class:`~mmpt.modules.vocabulary_loss.VocabularyScores`):
             ``logits`` float32 (n, V), and, where the batch has none, ``text_label`` int64 (n,), the words that they
             should be. In pre-training also ``match_logits`` (B * O, V) and ``match_label`` int64 (B * O,), video by
             video, its own text first, and ``match_scores`` (B, O), "true" over "false", to tell how many are right.

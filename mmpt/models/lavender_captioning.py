@@ -22,6 +22,7 @@ from mmpt.modules.kv_cache import KeyValueCache, TextState
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.valid_states import places_of
+from mmpt.modules.vocabulary_loss import Scores
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.tokenizers import special_ids
 
@@ -58,8 +59,10 @@ class LAVENDERCaptioning(CaptionWriter, CrossModalModel):
         """The head over the vocabulary."""
         return cast(LMHead, self.fc_mtm["predictions"])
 
-    def tell_words(self, video: States, text: States, labels: Tensor, from_left: bool = False) -> Tensor:
+    def tell_words(self, video: States, text: States, labels: Tensor, from_left: bool = False) -> Scores:
         """Score the words that ``labels`` (B, X) tell, -100 where none is to be, of the last X text positions: (n, V).
+
+        In training they are put off.
 
         Args:
             video: of B videos.
@@ -68,7 +71,7 @@ class LAVENDERCaptioning(CaptionWriter, CrossModalModel):
             from_left: whether a word sees only what is before it in the text, as it is generated.
         """
         places = places_of(labels != IGNORED, video.values.shape[1] + text.values.shape[1])
-        return self.head(self.fuse(video, text, labels.shape[1] if from_left else None, places=places)[0])
+        return self.head.tell(self.fuse(video, text, labels.shape[1] if from_left else None, places=places)[0])
 
     def write(
         self,

@@ -114,7 +114,7 @@ class LAVENDERMultiHead(LAVENDERBase, LAVENDERCaptioning, VIOLETMultipleChoice):
         member: Sequence[str] | None = None,
         answers: Tensor | None = None,
         **batch: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Compute what the loss of a batch of one member needs.
 
         Args:

@@ -17,6 +17,7 @@ from mmpt.models.lavender_captioning import LAVENDERCaptioning, LAVENDERCaptioni
 from mmpt.models.option_texts import pair_options
 from mmpt.modules.masking import IGNORED
 from mmpt.modules.pairing import in_batch_negatives, of_same_video
+from mmpt.modules.vocabulary_loss import Scores
 from mmpt.utils.errors import ConfigError, DataError, nearest
 from mmpt.utils.tokenizers import load_tokenizer, special_ids
 
@@ -83,7 +84,7 @@ class LAVENDERMatching(LAVENDERCaptioning):
 
     def pretrain(
         self, video: States, text: States, labels: Tensor, negatives: Tensor | None, video_key: Tensor | None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Fuse each video with its own text, the first of O, whose masked words are told, and with others.
 
         The words are told without the pretext, which speaks of the other task; without one, both take one fusion.
@@ -94,32 +95,33 @@ class LAVENDERMatching(LAVENDERCaptioning):
         plain = text.values.shape[1] == length
         words, matched = self.fuse_candidates(video, text, negatives, (told,) if plain else (), -1)
         if plain:
-            logits = self.head(words[0])
+            logits = self.head.tell(words[0])
         else:
             logits = self.tell_words(video, States(text.values[:, -length:], text.mask[:, -length:]), labels)
-        match_logits = self.head(matched)
-        true, false = match_logits[..., self._truth(matched.device)].unbind(-1)
+        transformed = self.head.transform(matched)
+        with torch.no_grad():
+            true, false = self.head.score(transformed, self._truth(matched.device)).unbind(-1)
         same = of_same_video(negatives, video_key)
         right = same.clone()
         right[:, 0] = True
         return {
             "logits": logits,
-            "match_logits": match_logits.flatten(0, 1),
-            "match_scores": (true - false).detach().masked_fill(same, -torch.inf),
+            "match_logits": self.head.tell_transformed(transformed.flatten(0, 1)),
+            "match_scores": (true - false).masked_fill(same, -torch.inf),
             "match_label": self._truth_label(right.flatten()),
         }
 
-    def match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Tensor, Tensor]:
+    def match_all(self, video: States, text: States, video_key: Tensor | None) -> tuple[Scores, Tensor]:
         """Return logits and labels of every video with every text, video by video."""
         rows = torch.arange(len(text.values), device=text.values.device)
         videos, texts = rows.repeat_interleave(len(rows)), rows.repeat(len(rows))
         same = videos == texts if video_key is None else video_key.view(-1)[videos] == video_key.view(-1)[texts]
         states = self.fuse_at(video.rows(videos), text.rows(texts), -1)
-        return self.head(states), self._truth_label(same)
+        return self.head.tell(states), self._truth_label(same)
 
     def match_options(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Scores, Tensor]:
         """Return logits and labels of every video with those of its options that there are."""
         answers, mask = batch.get("answers"), batch.get("option_mask")
         if answers is None:
@@ -129,7 +131,7 @@ class LAVENDERMatching(LAVENDERCaptioning):
         right = (options == answers.view(-1, 1)).flatten()
         rows = slice(None) if mask is None else mask.flatten().bool()
         states = self.fuse_at(video.rows(rows), text.rows(rows), -1)
-        return self.head(states), self._truth_label(right[rows])
+        return self.head.tell(states), self._truth_label(right[rows])
 
     def pair_with_options(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, batch: Mapping[str, Any]

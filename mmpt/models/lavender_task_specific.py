@@ -141,7 +141,7 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
         negatives: Tensor | None = None,
         video_key: Tensor | None = None,
         **kwargs: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Tell masked words, and score each video with its text and with others.
 
         Args:
@@ -153,8 +153,8 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
             video_key: int64 (B,), equal for items of the same video, whose texts are no negatives of each other.
 
         Returns:
-            ``logits`` float32 (labelled positions, V), and ``matching_scores`` (B, O), of which column 0 is the
-            video's own text; -inf for another of the same video.
+            ``logits`` float32 (labelled positions, V), put off in training, and ``matching_scores`` (B, O), of which
+            column 0 is the video's own text; -inf for another of the same video.
         """
         video, text = self.encode_video(vfeats, vmasks), self.encode_text(caps, cmasks)
         if negatives is None:
@@ -163,6 +163,6 @@ class LAVENDERTaskSpecificPretraining(LAVENDERBase, VIOLETRetrieval):
         (words,), matched = self.fuse_candidates(video, text, negatives, (told,), video.values.shape[1])
         scores = self.fc(matched)[..., 0]
         return {
-            "logits": cast(LMHead, self.fc_mtm["predictions"])(words),
+            "logits": cast(LMHead, self.fc_mtm["predictions"]).tell(words),
             "matching_scores": scores.masked_fill(of_same_video(negatives, video_key), -torch.inf),
         }

@@ -96,7 +96,7 @@ class MERLOTPretraining(MERLOTBase):
         words = self._embed_words(self.language_text, caps)
         return unit(self.text_head(self.contextualise(words, valid, places=first).last_hidden_state))
 
-    def forward(self, **batch: Any) -> dict[str, Tensor]:
+    def forward(self, **batch: Any) -> dict[str, Any]:
         """Compute what the loss needs of a batch of records (:meth:`learn`), or compare videos with texts.
 
         A batch with ``caps``, ``cmasks``, ``vfeats`` and ``vmasks`` gives ``pooled_video`` and ``pooled_text`` (B, H).
@@ -117,7 +117,7 @@ class MERLOTPretraining(MERLOTBase):
         masked_ids: Tensor | None = None,
         masked_idx: Tensor | None = None,
         **noise: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Mask the texts of records, and compute what the three objectives need.
 
         Args:
@@ -129,9 +129,10 @@ class MERLOTPretraining(MERLOTBase):
             noise: of :func:`mmpt.modules.attention_masking.masking_noise`, each (B, groups of a record, ..), else.
 
         Returns:
-            ``image_vectors`` and ``text_vectors``, unit, float32 (B * N, H); ``word_logits`` (R * M, V) with
-            ``word_targets``, 0 where nothing is to be told; ``text_image_logits`` and, where the data hide places of
-            images, ``image_image_logits``, (R, n, n, 4), with ``order_targets`` and ``order_weights`` (R, n, n).
+            ``image_vectors`` and ``text_vectors``, unit, float32 (B * N, H); ``word_logits`` (R * M, V), put off in
+            training, with ``word_targets``, 0 where nothing is to be told; ``text_image_logits`` and, where the data
+            hide places of images, ``image_image_logits``, (R, n, n, 4), with ``order_targets`` and ``order_weights``
+            (R, n, n).
 
         Raises:
             DataError: if a record is not whole groups, or there is neither noise nor a masked text.
@@ -154,7 +155,7 @@ class MERLOTPretraining(MERLOTBase):
         outputs = {
             "image_vectors": unit(self.image_head(encoded.target)),
             "text_vectors": unit(self.text_head(starts)),
-            "word_logits": self.lm_head(told.flatten(0, 1)),
+            "word_logits": self.lm_head.tell(told.flatten(0, 1)),
             "word_targets": masked.targets.flatten(),
             "text_image_logits": self.text_image_order.pairs(moments, images),
             "order_targets": order_targets(video_src_ids.reshape(index.shape)),

@@ -218,7 +218,7 @@ class VIOLETPretraining(VIOLETRetrieval):
         negatives: Tensor | None = None,
         video_key: Tensor | None = None,
         **kwargs: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Mask the batch, and tell what was masked and which text belongs to each video.
 
         Args:
@@ -234,9 +234,9 @@ class VIOLETPretraining(VIOLETRetrieval):
             video_key: int64 (B,), equal for items of the same video, whose texts are no negatives of each other.
 
         Returns:
-            ``text_logits`` (masked words, V) with ``text_targets``, ``code_logits`` (masked squares, codes) with
-            ``code_targets``, and ``matching_scores`` (B, O), of which column 0 is the video's own text; another
-            of the same video scores -inf.
+            ``text_logits`` (masked words, V), put off in training, with ``text_targets``, ``code_logits`` (masked
+            squares, codes) with ``code_targets``, and ``matching_scores`` (B, O), of which column 0 is the video's own
+            text; another of the same video scores -inf.
 
         Raises:
             DataError: if there is not one visual token for each patch of a frame.
@@ -256,7 +256,7 @@ class VIOLETPretraining(VIOLETRetrieval):
         (squares, words), matched = self.fuse_candidates(video, text, negatives, wanted, length)
         scores = self.fc(matched)[..., 0]
         return {
-            "text_logits": cast(LMHead, self.fc_mtm["predictions"])(words),
+            "text_logits": cast(LMHead, self.fc_mtm["predictions"]).tell(words),
             "text_targets": caps[chosen.words],
             "code_logits": self.fc_mvm(squares),
             "code_targets": visual_codes[chosen.squares],

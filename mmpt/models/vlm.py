@@ -131,7 +131,7 @@ class MMFusionMFMMLM(MMFusionJoint):
         target_vfeats: Tensor | None = None,
         attention_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Score masked frames and tokens, or pool where there are no labels.
 
         Args:
@@ -144,7 +144,8 @@ class MMFusionMFMMLM(MMFusionJoint):
 
         Returns:
             ``video_logits`` and ``text_logits``, one row per masked frame or token, in the order of the batch, as the
-            encoder's ``masked_scores``; without labels ``pooled_video`` and ``pooled_text``, (B, H).
+            encoder's ``masked_scores``: those over words are put off in training. Without labels ``pooled_video`` and
+            ``pooled_text``, (B, H).
         """
         if video_label is None and text_label is None:
             return super().forward(caps, cmasks, vfeats, vmasks)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mmpt.modules.bert import BertConfig
 from mmpt.modules.linear import Linear, linear
 from mmpt.modules.transformer import activation, initialise
+from mmpt.modules.vocabulary_loss import Scores, VocabularyScores
 
 __all__ = ["HeadTransform", "LMHead", "untied_lm_head"]
 
@@ -51,6 +52,15 @@ class LMHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Score hidden states (..., H) against every word: float32 (float64 stays) (..., V)."""
         return self.score(self.transform(hidden))
+
+    def tell(self, hidden: Tensor) -> Scores:
+        """Score hidden states (n, H) for a loss: (n, V), in training put off, to be computed some rows at a time."""
+        return self.tell_transformed(self.transform(hidden))
+
+    def tell_transformed(self, transformed: Tensor) -> Scores:
+        """Score states that have passed ``transform`` (n, H), as :meth:`tell`."""
+        deferred = VocabularyScores(transformed, self.decoder.weight, self.decoder.bias)
+        return deferred if self.training else deferred.scores()
 
     def score(self, transformed: Tensor, words: Tensor | None = None) -> Tensor:
         """Score states that have passed ``transform`` (..., H), under autocast too.

@@ -12,6 +12,7 @@ from mmpt.modules.linear import Linear
 from mmpt.modules.lm_head import LMHead
 from mmpt.modules.mmbert import MMBertForEncoder
 from mmpt.modules.transformer import initialise
+from mmpt.modules.vocabulary_loss import Scores, VocabularyScores
 from mmpt.utils.checkpoint import load_into
 
 __all__ = [
@@ -25,10 +26,13 @@ __all__ = [
 
 
 class MaskedScores(NamedTuple):
-    """Scores of masked frames, with the true frame in column 0, and of masked words; float32."""
+    """Scores of masked frames, with the true frame in column 0, and of masked words; float32.
 
-    video: Tensor
-    text: Tensor
+    Those over the vocabulary are put off in training, to be computed some rows at a time.
+    """
+
+    video: Scores
+    text: Scores
 
 
 class MMBertForLM(MMBertForEncoder):
@@ -92,8 +96,7 @@ class MMBertForMFMMLM(MMBertForLM):
     def _scores(
         self, head: LMHead, frames: Tensor, words: Tensor, positives: Tensor, negatives: Tensor
     ) -> MaskedScores:
-        video = torch.cat([(frames * positives).sum(-1, keepdim=True), frames @ negatives.T], dim=1)
-        return MaskedScores(video, head.score(words))
+        return MaskedScores(_among_frames(frames, positives, negatives), head.tell_transformed(words))
 
 
 class MMBertForMTM(MMBertForMFMMLM):
@@ -107,10 +110,10 @@ class MMBertForMTM(MMBertForMFMMLM):
     def _scores(
         self, head: LMHead, frames: Tensor, words: Tensor, positives: Tensor, negatives: Tensor
     ) -> MaskedScores:
-        video, text = super()._scores(head, frames, words, positives, negatives)
-        return MaskedScores(
-            torch.cat([video, head.score(frames)], dim=1), torch.cat([text, words @ negatives.T], dim=1)
-        )
+        weight = head.decoder.weight
+        video = VocabularyScores(frames, weight, None, _among_frames(frames, positives, negatives), others_first=True)
+        text = VocabularyScores(words, weight, None, words @ negatives.T)
+        return MaskedScores(video, text) if self.training else MaskedScores(video.scores(), text.scores())
 
 
 class MMBertForTokenClassification(MMBertForEncoder):
@@ -136,9 +139,9 @@ class MMBertForNLG(MMBertForLM):
     same one word at a time, each position once.
     """
 
-    def next_words(self, hidden: Tensor) -> Tensor:
-        """Score the words that may follow positions with these states (.., H): float32 (.., V)."""
-        return self.head(hidden)
+    def next_words(self, hidden: Tensor) -> Scores:
+        """Score the words that may follow positions with these states (n, H): float32 (n, V), put off in training."""
+        return self.head.tell(hidden)
 
     def begin(self, input_ids: Tensor, video_features: Tensor, mask: Tensor) -> TextState:
         """Encode videos: ids of ``[CLS] [SEP]`` (N, 2), features (N, M, D), valid positions (N, M + 2)."""
@@ -153,4 +156,9 @@ class MMBertForNLG(MMBertForLM):
         mask = torch.cat([state.seen, state.seen.new_ones(len(tokens), state.words + 1)], dim=1)
         types = torch.ones_like(tokens[:, None])
         states = self(tokens[:, None], None, mask, types, cache=state.cache, position_ids=position)
-        return self.next_words(states.last_hidden_state[:, 0])
+        return self.head(states.last_hidden_state[:, 0])
+
+
+def _among_frames(frames: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Score masked frames (m, H) with their own features (m, H), column 0, and with n others (n, H): (m, 1 + n)."""
+    return torch.cat([(frames * positives).sum(-1, keepdim=True), frames @ negatives.T], dim=1)

@@ -220,7 +220,7 @@ def test_both_tokenizers_agree_on_plain_english() -> None:
 
 @needs_java
 @pytest.mark.slow
-def test_meteor_is_that_of_the_public_wrapper() -> None:
+def test_meteor_is_that_of_the_public_wrapper(monkeypatch) -> None:
     module = pytest.importorskip("pycocoevalcap.meteor.meteor")
     wrapper = module.Meteor()
     try:
@@ -229,9 +229,16 @@ def test_meteor_is_that_of_the_public_wrapper() -> None:
         wrapper.meteor_p.kill()
         for stream in (wrapper.meteor_p.stdout, wrapper.meteor_p.stderr):
             stream.close()
+    called = []  # each call starts a Java that reads its paraphrases for seconds
+
+    def recorded(said, written) -> float:
+        called.append((list(said), list(map(list, written)), meteor(said, written)))
+        return called[-1][-1]
+
+    monkeypatch.setattr(caption_metrics, "meteor", recorded)
     metrics = NLGMetric({"eval": {"caption_metrics": ["METEOR"]}}).compute_metrics(SAID, WRITTEN)
     assert metrics["METEOR"] == pytest.approx(wanted, abs=1e-9) and 0 < wanted < 1
-    assert metrics["METEOR"] == meteor(SAID, WRITTEN)
+    assert called == [(SAID, WRITTEN, metrics["METEOR"])]
 
 
 def fake_java(folder: Path, monkeypatch, body: str) -> None:

@@ -18,6 +18,7 @@ from mmpt.evaluators.report import build_report, render
 from mmpt.models.cross_modal import States
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.process_group import process_group
+from tests.processes import spawn
 
 #: Nine texts of six videos, of which one has three and one comes back later.
 NAMES = ["a", "a", "b", "c", "a", "d", "e", "b", "f"]
@@ -260,7 +261,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_two_processes_write_what_one_writes(tmp_path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (tmp_path / "two", port), nprocs=2)
+    spawn(worker, (tmp_path / "two", port), nprocs=2)
     for name, options in CASES.items():
         predicted(tmp_path / "one" / name, fusing(), Clips(NAMES), **options)
     predicted(tmp_path / "one" / "clips", fusing(), list(loader_of(Clips(["a"] * 9, [0, 0, 0, 0, 5, 5, 0, 7, 5]), 2)))

@@ -29,6 +29,7 @@ from mmpt.utils.errors import DataError
 from mmpt.utils.process_group import failing_together, process_group
 from mmpt_cli.predict import predict
 from scripts.tiny_data.generate import Counts, generate
+from tests.processes import SERVER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
@@ -258,9 +259,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_case(name)
         cut = sorted(Path("data/feat/feat_crosstask_s3d").glob("ct0t*.npy"))[-1]  # too short for the steps of its task
         np.save(cut, np.load(cut)[:2])
-    context = torch.multiprocessing.get_context("spawn")
     ports = free_ports(6)
-    workers = [context.Process(target=worker, args=(rank, folder, ports)) for rank in range(3)]
+    workers = [SERVER.Process(target=worker, args=(rank, folder, ports)) for rank in range(3)]
     for one in workers:
         one.start()
     deadline = time.monotonic() + 800

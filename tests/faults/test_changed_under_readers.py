@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,11 +71,16 @@ def read(store: Features, folder: Path, method: str, damage: Callable[[], object
         Videos(store, folder), batch_size=None, num_workers=workers, multiprocessing_context=method, prefetch_factor=2
     )
     means: list[float] = []
-    for mean in loader:
-        if not means:
-            damage()
-            (folder / "go").touch()
-        means.append(float(mean))
+    batches: Any = iter(loader)
+    try:
+        for mean in batches:
+            if not means:
+                damage()
+                (folder / "go").touch()
+            means.append(float(mean))
+    finally:
+        # Left to an error's traceback it would be collected in parts, tell its workers nothing, and wait 5 s for them.
+        batches._shutdown_workers()
     return means
 
 

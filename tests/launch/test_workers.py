@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from mmpt.launch.state import JobState
+from tests.tasks.fairseq_runs import run as run_at_once
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -87,7 +88,7 @@ def processes_in(folder: Path) -> Iterator[str]:
 
 
 def test_two_workers_are_one_world_and_a_cancelled_training_goes_on(
-    pretraining_config: dict[str, Any], place: Path
+    pretraining_config: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = pretraining_config
     config["loss"]["loss_cls"] = "slow_loss:Slow"
@@ -125,9 +126,11 @@ def test_two_workers_are_one_world_and_a_cancelled_training_goes_on(
     assert updates(run / "log.txt").count(left_at) == 1, "and none was done twice"
     assert json.loads(jobs(place, "job.yaml", "--json"))[0]["status"] == "completed"
 
-    whole = launch(place, "job.yaml", "--jobtype", "local_small", "--quiet", "-o", "fairseq.checkpoint.save_dir=whole")
-    said, _ = whole.communicate(timeout=240)
-    assert whole.returncode == 0, said
+    monkeypatch.syspath_prepend(place)
+    config["fairseq"]["checkpoint"]["save_dir"] = str(place / "whole")
+    config["fairseq"]["distributed_training"] = {"ddp_backend": "legacy_ddp"}  # the launcher's on CPUs
+    codes, said = run_at_once(config, place, ranks=2)
+    assert codes == [0, 0], said
     one, other = (
         torch.load(place / name / "checkpoint_last.pt", weights_only=False)["model"] for name in ("run", "whole")
     )

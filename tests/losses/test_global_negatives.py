@@ -14,6 +14,7 @@ from mmpt.losses.candidates import symmetric_cross_entropy
 from mmpt.utils.distributed import gather_rows
 from mmpt.utils.registry import build
 from mmpt.utils.schema import declared_options
+from tests.processes import spawn
 
 WIDTH = 6
 CANDIDATES = 3
@@ -126,7 +127,7 @@ def worker(rank: int, workers: int, folder: str) -> None:
 
 
 def run_workers(workers: int, folder: Path) -> list[dict[Any, Any]]:
-    torch.multiprocessing.spawn(worker, (workers, str(folder)), nprocs=workers)
+    spawn(worker, (workers, str(folder)), nprocs=workers)
     return [torch.load(folder / f"{rank}.pt") for rank in range(workers)]
 
 

@@ -13,6 +13,7 @@ from mmpt.losses import MERLOTLoss
 from mmpt.utils.errors import ConfigError
 from mmpt.utils.registry import build
 from mmpt.utils.schema import declared_options
+from tests.processes import spawn
 
 SIZES = [3, 1]  # groups of each worker
 CHUNKS, WIDTH, WORDS, MASKED = 2, 5, 11, 3
@@ -179,7 +180,7 @@ def alike(whole: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("workers")
-    torch.multiprocessing.spawn(worker, (str(folder),), nprocs=len(SIZES))
+    spawn(worker, (str(folder),), nprocs=len(SIZES))
     return [torch.load(folder / f"{rank}.pt") for rank in range(len(SIZES))]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmpt.losses import ReserveLoss
 from mmpt.losses.candidates import symmetric_cross_entropy
 from mmpt.utils.registry import build
+from tests.processes import spawn
 
 OBJECTIVES = ("imgs_to_audio", "text_to_audio", "stuff_to_span")
 
@@ -94,7 +95,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_two_workers_are_one_process_though_one_of_them_has_no_text(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
+    spawn(worker, (str(tmp_path),), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     whole, parts = unlike()
     silent = whole | {key: rows(0) for key in SPANS}

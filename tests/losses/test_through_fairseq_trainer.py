@@ -13,6 +13,7 @@ from fairseq.models import distributed_fairseq_model
 
 from mmpt.utils.registry import build
 from tests.losses.fairseq_steps import make_trainer, share, small_model, train, whole_batch
+from tests.processes import spawn
 
 pytestmark = pytest.mark.slow
 TOLERANCE = {"atol": 1e-9, "rtol": 1e-9}
@@ -96,7 +97,7 @@ def _without_devices(wrapper: Any, device_ids: Any, output_device: Any, **others
 @pytest.fixture(scope="module", params=[2, 4], ids=["world2", "world4"])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     folder = tmp_path_factory.mktemp("workers")
-    torch.multiprocessing.spawn(worker, (request.param, str(folder)), nprocs=request.param)
+    spawn(worker, (request.param, str(folder)), nprocs=request.param)
     return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 

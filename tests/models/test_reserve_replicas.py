@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmpt.losses import ReserveLoss
 from mmpt.modules.reserve_towers import patches_of
+from tests.processes import spawn
 
 OBJECTIVES = ("imgs_to_audio", "text_to_audio", "stuff_to_span")
 LEARNED = ("contrastive_scales", "head.weight", "audio_encoder.embedding.weight", "token_encoder.weight")
@@ -46,7 +47,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_two_replicas_are_one_process_with_both_batches(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
+    spawn(worker, (str(tmp_path),), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     published = {key: value.requires_grad_() for key, value in parameters().items()}
     each = []

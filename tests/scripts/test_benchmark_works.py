@@ -3,10 +3,12 @@
 import logging
 
 import pytest
+import torch
 
 from scripts.benchmarks.measuring import prepare
 from scripts.benchmarks.run import MODULES, entries_of
 from scripts.benchmarks.work import disagreement
+from tests.processes import spawn
 
 #: Works that take more than two seconds even at their least size: networks, processes, videos.
 SLOW = (
@@ -29,7 +31,8 @@ def _cases():
 
 
 @pytest.mark.parametrize("entry", list(_cases()))
-def test_a_work_runs_at_its_least_size(entry, tmp_path):
+def test_a_work_runs_at_its_least_size(entry, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.multiprocessing, "spawn", spawn)
     work = entry.work
     sizes = work.sized(changes=work.tiny)
     level = logging.getLogger("mmpt").level

@@ -17,12 +17,7 @@ import yaml
 from mmpt.launch.commands import build_command
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
-
-_SERVER = multiprocessing.get_context("forkserver")
-# Imported once, by the process that the trainings are forked from: it is most of a short training's time.
-_SERVER.set_forkserver_preload(
-    ["fairseq_cli.train", "mmpt.tasks.fairseq_task", "transformers.models.bert", "faiss", "torch._dynamo"]
-)
+from tests.processes import SERVER
 
 KILLED = -signal.SIGKILL
 
@@ -54,11 +49,11 @@ def run(
     children = []
     for rank, log in enumerate(logs):
         own = [*argv, "--distributed-rank", str(rank)] if ranks > 1 else argv
-        children.append(_SERVER.Process(target=_child, args=(own, str(log), fault if rank in on else ())))
+        children.append(SERVER.Process(target=_child, args=(own, str(log), fault if rank in on else ())))
         children[-1].start()
     try:
         for child in children:
-            child.join(120)
+            child.join(400)  # a machine with other work to do is many times slower
     finally:
         for child in children:
             child.kill()

@@ -1,22 +1,17 @@
 """Switches of fairseq: those refused at the start, and real trainings with half precision, averages and groups."""
 
-import subprocess
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 pytest.importorskip("fairseq")
 
 from fairseq import checkpoint_utils
 from torch import nn
 
-from mmpt.launch.commands import build_command
-from mmpt.launch.layout import Layout, Machine
-from mmpt.launch.project import job_from_yaml
 from mmpt.models.fairseq_model import FairseqMMModel, mmarch
 from mmpt.tasks.fairseq_switches import ExactEMA, check_switches, prepare_ema
 from mmpt.tasks.fairseq_task import FairseqMMTask
@@ -24,8 +19,7 @@ from mmpt.utils.errors import ConfigError
 from mmpt.utils.weight_files import load_state_dict_file
 from mmpt_cli import average
 from tests.tasks.conftest import plain
-
-ROOT = Path(__file__).parents[2]
+from tests.tasks.fairseq_runs import run
 
 
 @pytest.mark.parametrize(
@@ -116,14 +110,11 @@ def test_an_average_begins_with_the_weights_of_a_checkpoint_without_one(monkeypa
 
 def train(config: dict[str, Any], folder: Path, name: str, **optimization: Any) -> str:
     """Train into ``folder / name``, going on from what is there, and return the log."""
-    path = folder / f"{name}.yaml"
     fairseq = {**config["fairseq"], "optimization": {**config["fairseq"]["optimization"], **optimization}}
     fairseq["checkpoint"] = {**fairseq["checkpoint"], "save_dir": str(folder / name)}
-    path.write_text(yaml.safe_dump({**config, "fairseq": fairseq}))
-    argv = build_command(job_from_yaml(path), path, Layout(), Machine(gpus=0)).argv
-    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+    codes, said = run({**config, "fairseq": fairseq}, folder)
+    assert codes == [0], said[-6000:]
+    return said
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import yaml
 from mmpt.launch.commands import build_command
 from mmpt.launch.layout import Layout, Machine
 from mmpt.launch.project import job_from_yaml
+from tests.processes import spawn
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("fairseq")
@@ -77,7 +78,7 @@ def test_the_loss_is_that_of_one_process(pretraining_config: dict[str, Any], tin
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(config))
     argv = build_command(job_from_yaml(path), path, Layout(), Machine(gpus=0)).argv[1:]
-    torch.multiprocessing.spawn(worker, (argv, str(tmp_path)), nprocs=max(PROCESSES))
+    spawn(worker, (argv, str(tmp_path)), nprocs=max(PROCESSES))
     alone = torch.load(tmp_path / "0 of 1.pt")
     assert alone["batches"] == alone["steps"] == VIDEOS
     for size in PROCESSES[1:]:

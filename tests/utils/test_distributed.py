@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from mmpt.utils import distributed
 from mmpt.utils.distributed import all_gather_objects, broadcast_object, gather_items, synchronize
+from tests.processes import spawn
 
 
 def exchanged(rank: int) -> list[Any]:
@@ -47,7 +48,7 @@ def worker(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("objects")
-    torch.multiprocessing.spawn(worker, (folder,), nprocs=2)
+    spawn(worker, (folder,), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
+from mmpt.modules.linear import linear
 from mmpt.modules.masking import IGNORED
 
 __all__ = ["CHUNK_SCORES", "Scores", "VocabularyScores"]

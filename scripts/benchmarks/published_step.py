@@ -24,6 +24,7 @@ from mmpt.modules.masking import IGNORED
 from mmpt.modules.masking_visual import hide_squares
 from mmpt.modules.pairing import in_batch_negatives
 from mmpt.modules.transformer import EncoderOutput, TransformerEncoder
+from mmpt.modules.vocabulary_loss import VocabularyScores
 
 __all__ = ["as_published", "lavender_as_published", "naive_step", "our_step", "violet_as_published"]
 
@@ -50,15 +51,17 @@ def naive_step(model: nn.Module, loss: Callable[..., Tensor], outputs: Outputs |
 def as_published() -> Iterator[None]:
     """Compute all padding, all states of the last layer, and all scores of attention as tensors of their own.
 
-    BERTs of features (VideoCLIP, VLM) have a mask of rows by columns for each layer. Dropout is torch's, and what an
-    activation gives is kept for the backward pass.
+    BERTs of features (VideoCLIP, VLM) have a mask of rows by columns for each layer. Dropout and matrix
+    products are torch's own, what an activation gives is kept for the backward pass, and so are scores over a vocabulary.
     """
     with (
         mock.patch.object(F, "scaled_dot_product_attention", _attend),
         mock.patch.object(TransformerEncoder, "forward", _encode_all),
         mock.patch.object(BertModel, "pack", _masks_of_layers),
         mock.patch.object(Dropout, "forward", nn.Dropout.forward),
-        mock.patch("mmpt.modules.transformer._keeps_little", lambda *_: False),
+        mock.patch.object(VocabularyScores, "cross_entropy", _whole_cross_entropy),
+        mock.patch("mmpt.modules.linear._keeps_little", lambda *_: False),
+        mock.patch("mmpt.modules.linear.onednn_is_faster", lambda: False),
         mock.patch("mmpt.modules.swin_windows.window_attention", _attend_in_windows),
         mock.patch("mmpt.models.cross_modal.valid_states", _padded_states),
         mock.patch("mmpt.models.merlot_base.valid_states", _padded_states),
@@ -112,6 +115,12 @@ def _masks_of_layers(bert: BertModel, masks: Tensor | Sequence[Tensor] | None, w
 
 def _padded_states(encoder: TransformerEncoder, values: Tensor, mask: Tensor, places: Tensor | None = None) -> Tensor:
     return encoder(values, mask, rows=places).last_hidden_state
+
+
+def _whole_cross_entropy(told: VocabularyScores, targets: Tensor) -> Tensor:
+    scores = told.scores()
+    told._best = scores.detach().argmax(1)
+    return F.cross_entropy(scores, targets, ignore_index=IGNORED, reduction="sum")
 
 
 def _fuse_texts(

@@ -52,7 +52,7 @@ def as_published() -> Iterator[None]:
     """Compute all padding, all states of the last layer, and all scores of attention as tensors of their own.
 
     BERTs of features (VideoCLIP, VLM) have a mask of rows by columns for each layer. Dropout and matrix
-    products are torch's own, what an activation gives is kept for the backward pass, and so are scores over a vocabulary.
+    products are torch's own; what an activation gives and all scores of words are kept for the backward pass.
     """
     with (
         mock.patch.object(F, "scaled_dot_product_attention", _attend),

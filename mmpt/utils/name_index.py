@@ -1,4 +1,4 @@
-"""Where each of a million names stands in a list: two arrays of numbers, made in a tenth of the time of a dict."""
+"""Where each of a million names stands in a list: two arrays of numbers, made in a third of the time of a dict."""
 
 import itertools
 import operator

@@ -137,7 +137,9 @@ def first_batch(kind: str, folder: str) -> dict[str, float]:
     made = time.perf_counter()
     batches = data.order()[: BATCH * max(1, len(data) // BATCH)].reshape(-1, min(BATCH, len(data)))
     ordered = time.perf_counter()
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=data.collater, num_workers=1)
+    # Forked, as a training's loader has it: in a spawned process, such as this one, the default is to spawn.
+    how: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": "fork"}
+    loader = DataLoader(data, batch_sampler=batches, collate_fn=data.collater, **how)
     batches_read = iter(loader)
     batch = next(batches_read)
     ended = time.perf_counter()

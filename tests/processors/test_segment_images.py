@@ -130,3 +130,13 @@ def test_scales():
             image_scale(given, (1.0, 2.0))
     whole = ReserveTransform((45, 60), scale=(1.0, 1.0))
     assert abs(whole(PHOTO, np.random.default_rng(0)).astype(int) - whole(PHOTO)).mean() < 8
+
+
+@pytest.mark.parametrize("transform", BOTH, ids=lambda transform: type(transform).__name__)
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_frames_are_written_where_they_are_wanted(transform, seed):
+    for image in (PHOTO, PHOTO[:20], PHOTO[:, :20]):
+        fresh, again = (seed if seed is None else np.random.default_rng(seed) for _ in range(2))
+        out = np.full((3, *transform.size), 77, np.uint8)
+        assert transform(image, again, out) is out
+        np.testing.assert_array_equal(out, transform(image, fresh))

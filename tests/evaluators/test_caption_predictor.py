@@ -170,7 +170,7 @@ def test_from_features_to_scores_on_what_was_learnt(tmp_path, youcook) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(80):
         optimizer.zero_grad()
-        logits = model(**given)["logits"]
+        logits = model(**given)["logits"].scores()
         label = given["text_label"]
         loss = nn.functional.cross_entropy(logits, label[label != -100])
         loss.backward()

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from mmpt.modules.vocabulary_loss import VocabularyScores
 from mmpt.utils.registry import known_names, resolve_class
 from tests.models.test_battery import SYSTEMS
 
@@ -69,6 +70,15 @@ def inputs_of(model: nn.Module) -> dict[str, Tensor]:
     return framed() if getattr(model, "reads_frames", False) else batch()
 
 
+def outputs_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a model gives, scores that were put off among them."""
+    outputs = {
+        key: value.scores() if isinstance(value, VocabularyScores) else value
+        for key, value in model(**inputs_of(model)).items()
+    }
+    return {key: value for key, value in outputs.items() if isinstance(value, Tensor)}
+
+
 def backward(model: nn.Module) -> tuple[dict[str, Tensor], int]:
     """Return the gradients of all outputs, and the bytes that the forward pass kept for them."""
     kept: dict[int, int] = {}
@@ -82,8 +92,8 @@ def backward(model: nn.Module) -> tuple[dict[str, Tensor], int]:
 
     torch.manual_seed(3)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model(**inputs_of(model))
-    floating = [value for value in outputs.values() if isinstance(value, Tensor) and value.requires_grad]
+        outputs = outputs_of(model)
+    floating = [value for value in outputs.values() if value.requires_grad]
     assert floating
     sum(value.square().mean() for value in floating).backward()  # type: ignore[union-attr]
     gradients = {key: weight.grad for key, weight in model.named_parameters() if weight.grad is not None}
@@ -106,6 +116,5 @@ def test_dropout_is_there_to_be_replayed(name: str) -> None:
     if not any(isinstance(module, nn.Dropout) for module in model.modules()):
         return  # MERLOT Reserve has none
     torch.manual_seed(3)
-    first = model(**inputs_of(model))
-    second = model(**inputs_of(model))
-    assert any(isinstance(value, Tensor) and not torch.equal(value, second[key]) for key, value in first.items())
+    first, second = outputs_of(model), outputs_of(model)
+    assert any(not torch.equal(value, second[key]) for key, value in first.items())

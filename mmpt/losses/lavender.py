@@ -53,9 +53,8 @@ class LAVENDERLoss(NLGLoss):
         ``match_scores`` (B, O) are those of each video with its own text, column 0, and with others.
         """
         if match_scores is None:
-            matched = text_label.new_full(
-                (), torch.nan, dtype=torch.float32
-            )  # not left out: workers with other batches may have it
+            # not left out: workers with other batches may have it
+            matched = text_label.new_full((), torch.nan, dtype=torch.float32)
         else:
             matched = accuracy(match_scores, match_scores.new_zeros(len(match_scores), dtype=torch.long))
         return {**super().measures(logits, text_label), "vtm_accuracy": matched}

@@ -24,7 +24,7 @@ _WIDENED = 2**21
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``."""
+    """``nn.Linear`` whose products are those of :func:`linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (.., out features) of (.., in features)."""
@@ -49,7 +49,8 @@ def feed_forward(values: Tensor, wide: nn.Module, narrow: nn.Module, recompute: 
 
     In eager training on a CPU the values alone are kept, and what lies between, the widest things a layer makes, is
     computed again in the backward pass: a ninth more products in a layer of usual width. There is no second derivative
-    then. ``recompute`` false keeps everything, for layers that are themselves computed again.
+    then. ``recompute`` false keeps everything, for layers that are themselves computed again. Where it
+    is true, hooks of the two layers are not called.
     """
     if recompute and _keeps_little(values, wide, narrow):
         return _FeedForward.apply(values, wide.weight, wide.bias, narrow.weight, narrow.bias)
@@ -83,7 +84,9 @@ def _is_eager(values: Tensor) -> bool:
 
 
 def _keeps_little(values: Tensor, *layers: nn.Module) -> bool:
-    return torch.is_grad_enabled() and _is_eager(values) and all(type(layer) is Linear for layer in layers)
+    # half precision would round the sum of the weights' gradients with every chunk
+    exact = values.dtype in (torch.float32, torch.float64)
+    return exact and torch.is_grad_enabled() and _is_eager(values) and all(type(layer) is Linear for layer in layers)
 
 
 def _takes(values: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -172,8 +175,9 @@ def _gradients(
     of_values = _product(gradient, weight.T) if needed[0] else None
     outputs, inputs = _rows(gradient), _rows(values)
     of_weight = None
-    if needed[1] and outputs.shape[1] <= inputs.shape[1]:
-        of_weight = _product(outputs.T, inputs.T)
-    elif needed[1]:  # oneDNN copies its first matrix if that is not contiguous: let it be the smaller one
+    # oneDNN copies its first matrix if that is not contiguous: let it be the smaller one
+    if needed[1] and outputs.shape[1] > inputs.shape[1] and _takes(inputs.T, outputs.T, None):
         of_weight = _product(inputs.T, outputs.T).T.contiguous()
+    elif needed[1]:
+        of_weight = _product(outputs.T, inputs.T)
     return of_values, of_weight, outputs.sum(0) if needed[2] else None

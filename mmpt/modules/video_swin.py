@@ -102,20 +102,23 @@ class PatchEmbed(nn.Module):
 class SwinMLP(nn.Module):
     """Linear, GELU, linear."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, checkpointed: bool) -> None:
         super().__init__()
+        self.checkpointed = checkpointed
         self.fc1 = Linear(dim, 4 * dim)
         self.fc2 = Linear(4 * dim, dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the same shape."""
-        return feed_forward(hidden, self.fc1, self.fc2)
+        return feed_forward(hidden, self.fc1, self.fc2, not self.checkpointed)
 
 
 class SwinBlock(nn.Module):
     """Pre-norm block; every second one works on windows moved by half their size."""
 
-    def __init__(self, dim: int, num_heads: int, window: Extent, shifted: bool, drop_path: float) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, window: Extent, shifted: bool, drop_path: float, checkpointed: bool = False
+    ) -> None:
         super().__init__()
         self.window = window
         self.shifted = shifted
@@ -123,7 +126,7 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, num_heads, window)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = SwinMLP(dim)
+        self.mlp = SwinMLP(dim, checkpointed)
 
     def forward(self, hidden_BTYXC: Tensor, apart_WNN: Tensor | None = None) -> Tensor:
         """Return (B, T, Y, X, C); ``apart_WNN`` is :meth:`apart` of such an input."""
@@ -181,7 +184,7 @@ class SwinStage(nn.Module):
         dim, heads = options.embed_dim << stage, options.num_heads[stage]
         self.gradient_checkpointing = options.gradient_checkpointing
         self.blocks = nn.ModuleList(
-            SwinBlock(dim, heads, options.window, shifted=number % 2 == 1, drop_path=rate)
+            SwinBlock(dim, heads, options.window, number % 2 == 1, rate, options.gradient_checkpointing)
             for number, rate in enumerate(rates)
         )
         last = stage == len(options.depths) - 1

@@ -80,10 +80,14 @@ class VocabularyScores:
             chunk_scores: how many scores of words are held at a time; at least one row of them.
 
         Returns:
-            A scalar, float32 (float64 stays), 0 with gradients of 0 where no row counts. They are computed once, so
-            that a second backward pass through it is refused where there are several chunks.
+            A scalar, float32 (float64 stays), 0 with gradients of 0 where no row counts. Where there are several
+            chunks the gradients are computed with it, once: a second backward pass is refused then.
+
+        Raises:
+            ValueError: if a target is no class; on a GPU, where looking would make the host wait, an assertion fails.
         """
         words, classes = len(self.weight), 0 if self.others is None else self.others.shape[1]
+        _check(targets, words + classes)
         if self.others_first:  # the words are the first classes below
             moved = torch.where(targets < classes, targets + words, targets - classes)
             targets = moved.where(targets != IGNORED, IGNORED)
@@ -105,6 +109,18 @@ class VocabularyScores:
         exact = torch.promote_types(self.states.dtype, torch.float32)
         bias, others = (None if value is None else value.to(exact) for value in (self.bias, self.others))
         return self.states.to(exact), self.weight.to(exact), bias, others
+
+
+def _check(targets: Tensor, classes: int) -> None:
+    valid = ((targets >= 0) & (targets < classes)) | (targets == IGNORED)
+    if targets.device.type == "cpu":
+        if not valid.all():
+            wrong = int(targets[~valid][0])
+            raise ValueError(
+                f"target {wrong} is none of {classes} classes: has the tokenizer more words than the model?"
+            )
+    else:
+        torch._assert_async(valid.all(), "a target is no class: has the tokenizer more words?")
 
 
 #: Scores (n, C), or what they would be.

@@ -187,3 +187,15 @@ def test_targets_must_be_as_many_as_rows() -> None:
     scores, targets = deferred(4)
     with pytest.raises(ValueError, match="4 rows do not fit 3 targets"):
         summed_cross_entropy(scores, targets[:3])
+
+
+@pytest.mark.parametrize("others", [0, 3])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("beyond", [0, -1, -99])
+def test_a_target_that_is_no_class_is_refused(others: int, first: bool, beyond: int) -> None:
+    told = VocabularyScores(
+        torch.randn(2, 4), torch.randn(5, 4), others=torch.randn(2, others) if others else None, others_first=first
+    )
+    wrong = 5 + others if beyond == 0 else beyond
+    with pytest.raises(ValueError, match=f"target {wrong} is none of {5 + others} classes"):
+        told.cross_entropy(torch.tensor([0, wrong]))

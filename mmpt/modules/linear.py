@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mmpt.modules.activations import ACTIVATIONS, Activation
+
 __all__ = ["Linear", "feed_forward", "linear", "onednn_is_faster"]
 
 #: Multiplications of a product from which on oneDNN's higher price of a call is made up for.
@@ -44,8 +46,14 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return _product(values, weight, bias)
 
 
-def feed_forward(values: Tensor, wide: nn.Module, narrow: nn.Module, recompute: bool = True) -> Tensor:
-    """Return ``narrow(gelu(wide(values)))`` of values (.., I) and two linear layers.
+def feed_forward(
+    values: Tensor,
+    wide: nn.Module,
+    narrow: nn.Module,
+    recompute: bool = True,
+    activation: Activation = ACTIVATIONS["gelu"],
+) -> Tensor:
+    """Return ``narrow(activation(wide(values)))`` of values (.., I) and two linear layers.
 
     In eager training on a CPU the values alone are kept, and what lies between, the widest things a layer makes, is
     computed again in the backward pass: a ninth more products in a layer of usual width. There is no second derivative
@@ -53,8 +61,8 @@ def feed_forward(values: Tensor, wide: nn.Module, narrow: nn.Module, recompute: 
     is true, hooks of the two layers are not called.
     """
     if recompute and _keeps_little(values, wide, narrow):
-        return _FeedForward.apply(values, wide.weight, wide.bias, narrow.weight, narrow.bias)
-    return narrow(F.gelu(wide(values)))
+        return _FeedForward.apply(values, wide.weight, wide.bias, narrow.weight, narrow.bias, activation)
+    return narrow(activation(wide(values)))
 
 
 @functools.cache
@@ -127,37 +135,44 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, wide: Tensor, wide_bias: Tensor | None, narrow: Tensor, bias: Tensor | None
+        ctx: Any,
+        values: Tensor,
+        wide: Tensor,
+        wide_bias: Tensor | None,
+        narrow: Tensor,
+        bias: Tensor | None,
+        activation: Activation,
     ) -> Tensor:
         ctx.save_for_backward(values, wide, wide_bias, narrow)
+        ctx.activation = activation
         output = values.new_empty(*values.shape[:-1], len(narrow))
         some = _rows_at_once(wide)
         for rows, made in zip(_rows(values).split(some), _rows(output).split(some), strict=True):
-            made.copy_(_product(F.gelu(_product(rows, wide, wide_bias)), narrow, bias))
+            made.copy_(_product(activation(_product(rows, wide, wide_bias)), narrow, bias))
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, wide, wide_bias, narrow = ctx.saved_tensors
-        first, second = ctx.needs_input_grad[:3], ctx.needs_input_grad[3:]
+        first, second = ctx.needs_input_grad[:3], ctx.needs_input_grad[3:5]
         of_values = values.new_empty(values.shape) if first[0] else None
         sums: list[Tensor | None] = [None] * 4
         some, begin = _rows_at_once(wide), 0
         for rows, given in zip(_rows(values).split(some), _rows(gradient).split(some), strict=True):
             widened = _product(rows, wide, wide_bias)
-            of_activated, *of_narrow = _gradients(given, F.gelu(widened), narrow, (any(first), *second))
+            of_activated, *of_narrow = _gradients(given, ctx.activation(widened), narrow, (any(first), *second))
             of_rows: Tensor | None = None
             of_wide: list[Tensor | None] = [None, None]
             if of_activated is not None:
-                of_widened = torch.ops.aten.gelu_backward(of_activated, widened)
+                of_widened = ctx.activation.backward(of_activated, widened)
                 of_rows, *of_wide = _gradients(of_widened, rows, wide, first)
             if of_values is not None and of_rows is not None:
                 _rows(of_values)[begin : begin + len(rows)] = of_rows
             begin += len(rows)
             made = (*of_wide, *of_narrow)
             sums = [new if old is None or new is None else old.add_(new) for old, new in zip(sums, made, strict=True)]
-        return of_values, *sums
+        return of_values, *sums, None
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -122,18 +122,13 @@ class AttentionBlock(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """The widening half of the feed-forward block."""
+    """What the widening half of the feed-forward block has; the layer calls it."""
 
     def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         self.dense = Linear(options.hidden_size, options.intermediate_size, bias=options.bias)
         self.activation = activation(options.activation)
-        self.is_gelu = options.activation == "gelu"
         self.checkpointed = options.gradient_checkpointing
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return (B, L, intermediate size)."""
-        return self.activation(self.dense(hidden))
 
 
 class TransformerLayer(nn.Module):
@@ -158,9 +153,8 @@ class TransformerLayer(nn.Module):
 
     def _feed_forward(self, normed: Tensor, residual: Tensor) -> Tensor:
         wide, narrow = self.intermediate, self.output
-        if not wide.is_gelu:
-            return narrow(wide(normed), residual)
-        return narrow.finish(feed_forward(normed, wide.dense, narrow.dense, not wide.checkpointed), residual)
+        widened = feed_forward(normed, wide.dense, narrow.dense, not wide.checkpointed, wide.activation)
+        return narrow.finish(widened, residual)
 
 
 class TransformerEncoder(nn.Module):

@@ -1,5 +1,6 @@
 """Linear layers on oneDNN and feed-forward blocks that keep little: the same numbers as torch's own."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpt.modules import linear as linear_module
+from mmpt.modules.activations import ACTIVATIONS
 from mmpt.modules.linear import Linear, feed_forward, linear, onednn_is_faster
 from scripts.benchmarks import flops
 
@@ -107,9 +109,11 @@ def test_compiled_code_has_torchs_own() -> None:
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("frozen", list(itertools.product([False, True], repeat=4)))
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
 def test_a_feed_forward_block_has_its_gradients(
-    monkeypatch: pytest.MonkeyPatch, frozen: tuple[bool, ...], bias: bool
+    monkeypatch: pytest.MonkeyPatch, frozen: tuple[bool, ...], bias: bool, act: str
 ) -> None:
+    block = functools.partial(feed_forward, activation=ACTIVATIONS[act])
     monkeypatch.setattr(linear_module, "_WIDENED", 20)  # four rows of five at a time
     torch.manual_seed(0)
     wide, narrow = (Linear(*sizes, bias=bias, dtype=torch.float64) for sizes in ((3, 5), (5, 2)))
@@ -118,10 +122,10 @@ def test_a_feed_forward_block_has_its_gradients(
         part.requires_grad_(not still)
     leaves = [one for one in (values, *wide.parameters(), *narrow.parameters()) if one.requires_grad]
     if not leaves:
-        assert torch.equal(feed_forward(values, wide, narrow), narrow(F.gelu(wide(values))))
+        assert torch.equal(block(values, wide, narrow), narrow(ACTIVATIONS[act](wide(values))))
         return
-    mine = gradients(lambda: feed_forward(values, wide, narrow), leaves)
-    plain = gradients(lambda: feed_forward(values, wide, narrow, recompute=False), leaves)
+    mine = gradients(lambda: block(values, wide, narrow), leaves)
+    plain = gradients(lambda: block(values, wide, narrow, recompute=False), leaves)
     for one, other in zip(mine, plain, strict=True):
         torch.testing.assert_close(one, other)
 

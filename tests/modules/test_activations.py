@@ -1,0 +1,27 @@
+"""Activations against torch's autograd, and the quick GELU against its formula."""
+
+import pytest
+import torch
+
+from mmpt.modules.activations import ACTIVATIONS, activation
+from mmpt.utils.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_backward_pass_is_that_of_autograd(name: str) -> None:
+    values = torch.linspace(-6, 6, 101, dtype=torch.float64, requires_grad=True)
+    given = torch.linspace(-1, 2, 101, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(activation(name)(values), values, given)
+    torch.testing.assert_close(ACTIVATIONS[name].backward(given, values.detach()), expected)
+
+
+def test_the_quick_gelu_is_its_formula() -> None:
+    values = torch.linspace(-8, 8, 1001)
+    expected = values.double() * torch.sigmoid(1.702 * values.double())
+    torch.testing.assert_close(activation("quick_gelu")(values).double(), expected, rtol=1e-6, atol=1e-7)
+    assert torch.equal(values, torch.linspace(-8, 8, 1001))  # not changed in place
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"hidden_act: unknown activation 'gelus'.*gelu"):
+        activation("gelus")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.modules.bert import BertConfig
-from mmpt.modules.linear import Linear, linear
+from mmpt.modules.linear import Linear
 from mmpt.modules.transformer import activation, initialise
 from mmpt.modules.vocabulary_loss import Scores, VocabularyScores
 
@@ -59,8 +59,7 @@ class LMHead(nn.Module):
 
     def tell_transformed(self, transformed: Tensor) -> Scores:
         """Score states that have passed ``transform`` (n, H), as :meth:`tell`."""
-        deferred = VocabularyScores(transformed, self.decoder.weight, self.decoder.bias)
-        return deferred if self.training else deferred.scores()
+        return VocabularyScores(transformed, self.decoder.weight, self.decoder.bias).deferred(self.training)
 
     def score(self, transformed: Tensor, words: Tensor | None = None) -> Tensor:
         """Score states that have passed ``transform`` (..., H), under autocast too.
@@ -75,9 +74,7 @@ class LMHead(nn.Module):
         bias: Tensor | None = self.decoder.bias
         if words is not None:
             weight, bias = weight[words], None if bias is None else bias[words]
-        exact = torch.promote_types(transformed.dtype, torch.float32)
-        with torch.autocast(transformed.device.type, enabled=False):
-            return linear(transformed.to(exact), weight.to(exact), None if bias is None else bias.to(exact))
+        return VocabularyScores(transformed, weight, bias).scores()
 
 
 def untied_lm_head(config: BertConfig) -> nn.ModuleDict:

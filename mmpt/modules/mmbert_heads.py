@@ -113,7 +113,7 @@ class MMBertForMTM(MMBertForMFMMLM):
         weight = head.decoder.weight
         video = VocabularyScores(frames, weight, None, _among_frames(frames, positives, negatives), others_first=True)
         text = VocabularyScores(words, weight, None, words @ negatives.T)
-        return MaskedScores(video, text) if self.training else MaskedScores(video.scores(), text.scores())
+        return MaskedScores(video.deferred(self.training), text.deferred(self.training))
 
 
 class MMBertForTokenClassification(MMBertForEncoder):

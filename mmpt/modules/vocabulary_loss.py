@@ -37,7 +37,7 @@ class VocabularyScores:
     A dataclass, as torch's DistributedDataParallel looks for what is learned in those that a model returns.
 
     Attributes:
-        states: (n, H).
+        states: (n, H); without a loss also (.., H), of which the scores are (.., V).
         weight: (V, H), with ``bias`` (V,) or None.
         others: scores (n, E) of classes that compete with the words.
         others_first: whether these are the first classes, not the last ones.
@@ -71,6 +71,10 @@ class VocabularyScores:
         if others is None:
             return words
         return torch.cat([others, words] if self.others_first else [words, others], dim=1)
+
+    def deferred(self, wanted: bool) -> "VocabularyScores | Tensor":
+        """Return these, or what they compute where they are not wanted so: outside training."""
+        return self if wanted else self.scores()
 
     def cross_entropy(self, targets: Tensor, chunk_scores: int = CHUNK_SCORES) -> Tensor:
         """Return the sum of the rows' cross entropies, equal to the plain one up to rounding.

@@ -19,7 +19,7 @@ from mmpt.store.transcripts import TranscriptFile, parse_transcript
 from mmpt.utils.collection import uncollected
 from mmpt.utils.errors import ConfigError, DataError
 from mmpt.utils.files import resolve_path
-from mmpt.utils.name_index import NameIndex, all_differ
+from mmpt.utils.name_index import all_differ
 from mmpt.utils.options import read_options
 from mmpt.utils.shardedtensor import ShardedTensor, open_shared
 
@@ -35,8 +35,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: A place is one number, which takes little memory: that of the shard times this, and the index in the shard.
-_SHARD = 2**32
 _NO_FEATURES = "without features"
 _NO_CAPTIONS = "without captions"
 _MALFORMED = "with malformed captions"
@@ -161,16 +159,12 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
     def _faults(self, ids: Sequence[str], report: SkipReport) -> dict[str, str]:
         split, vfeat_dir = shard_split(self.options), resolve_path(self.options.vfeat_dir or "")
         shards = read_shard_map(str(vfeat_dir), split)
-        mapped = list(itertools.chain.from_iterable(shards.values()))
-        found = NameIndex(mapped).find(ids)
-        used = np.zeros(len(mapped), dtype=bool)
+        found = shards.index.find(ids)
+        used = np.zeros(shards.firsts[-1], dtype=bool)
         used[found[found >= 0]] = True
-        places = [shard * _SHARD + np.arange(len(names)) for shard, names in shards.items()]
-        self._places = np.concatenate([*places, [0]])[found]  # of no place (-1) the last, which nobody asks for
-        faults, end = {}, 0
-        for shard, names in shards.items():
-            end += len(names)
-            here = used[end - len(names) : end]
+        self._shards, self._places = shards, found
+        faults = {}
+        for (shard, names), here in zip(shards.items(), np.split(used, shards.firsts[1:-1]), strict=False):
             if not here.any():
                 continue
             reasons, clips, dropped = self._shard_faults(vfeat_dir / f"{split}_{shard}", f"{split}_{shard}", names)
@@ -207,7 +201,8 @@ class ShardedHow2MetaProcessor(How2MetaProcessor):
         return reasons, clips, dropped
 
     def _item(self, number: int, index: int) -> Any:
-        return (self.video_ids[number], index, *divmod(self._places.item(number), _SHARD))
+        shard, place = self._shards.locate(self._places[number])
+        return self.video_ids[number], index, int(shard), int(place)
 
 
 def shard_split(options: SplitOptions) -> str:

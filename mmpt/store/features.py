@@ -4,7 +4,6 @@ Both stores answer ``store[video_id]`` with the memory-mapped array ``(seconds, 
 row per second of video.
 """
 
-import bisect
 import functools
 import itertools
 import os
@@ -137,8 +136,36 @@ def shard_map_paths(vfeat_dir: str | os.PathLike[str], split: str) -> tuple[Path
     return Path(vfeat_dir) / f"{split}_meta.json", Path(vfeat_dir) / f"{split}_meta.pkl"
 
 
-def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, list[str]]:
-    """Return which videos are in which shard, in the shard's order; read once per process, and again if it changes.
+class ShardMap(dict[int, list[str]]):
+    """Shard number -> ids of its videos, in the shard's order. It is shared by all who read the file: not to change."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+    @functools.cached_property
+    def numbers(self) -> np.ndarray:
+        """The shards' numbers in the map's order, int64 (shards,)."""
+        return np.fromiter(self, np.int64, len(self))
+
+    @functools.cached_property
+    def firsts(self) -> np.ndarray:
+        """The place of each shard's first video, all counted through, and how many there are; int64 (shards + 1,)."""
+        return np.concatenate([[0], np.cumsum([len(ids) for ids in self.values()], dtype=np.int64)])
+
+    @functools.cached_property
+    def index(self) -> NameIndex:
+        """The place of each video, all counted through."""
+        # The published lists may name a video twice; both are the same features.
+        return NameIndex(list(itertools.chain.from_iterable(self.values())))
+
+    def locate(self, places: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shard numbers and the indices within these, int64 both, of places int64 (any shape)."""
+        shards = self.firsts.searchsorted(places, side="right") - 1
+        return self.numbers[shards], places - self.firsts[shards]
+
+
+def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> ShardMap:
+    """Return which videos are in which shard; read once per process, and again if the file changes.
 
     Reads ``<split>_meta.json``, or else ``<split>_meta.pkl`` of the published layout (without
     executing pickled code).
@@ -156,7 +183,7 @@ def read_shard_map(vfeat_dir: str | os.PathLike[str], split: str) -> dict[int, l
     )
 
 
-def _read_shard_map(path: str | os.PathLike[str]) -> dict[int, list[str]]:
+def _read_shard_map(path: str | os.PathLike[str]) -> ShardMap:
     found = safe_pickle.load(path) if os.fspath(path).endswith(".pkl") else read_json(path)
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds a {type(found).__name__}, expected a map of shard number to video ids")
@@ -164,7 +191,7 @@ def _read_shard_map(path: str | os.PathLike[str]) -> dict[int, list[str]]:
     for shard_id, ids in shards.items():
         if not isinstance(ids, (list, tuple)) or not set(map(type, ids)) <= {str}:
             raise DataError(f"{path}: shard {shard_id} is not a list of video ids")
-    return {shard_id: list(shards[shard_id]) for shard_id in sorted(shards)}
+    return ShardMap({shard_id: list(shards[shard_id]) for shard_id in sorted(shards)})
 
 
 _shard_map = OpenedOnce(_read_shard_map, file_state)
@@ -172,7 +199,7 @@ _shard_map = OpenedOnce(_read_shard_map, file_state)
 
 def _shard_number(key: Any, path: str | os.PathLike[str]) -> int:
     try:
-        if int(key) >= 0 and str(int(key)) == str(key):
+        if 0 <= int(key) < 2**63 and str(int(key)) == str(key):
             return int(key)
     except (TypeError, ValueError, OverflowError):
         pass
@@ -198,15 +225,16 @@ class ShardedFeatureStore:
         Raises:
             DataError: if no shard has it, or its bytes were changed; names the video.
         """
-        number = self._index.get(video_id)
-        if number is None:
+        index = self.shards.index
+        place = index.get(video_id)
+        if place is None:
             raise DataError(
                 f"video {video_id!r}: not in the shards of split {self.split!r} in {self.vfeat_dir}."
-                f"{nearest(str(video_id), self._index) if len(self._index) < 10_000 else ''} Shard its features, or"
+                f"{nearest(str(video_id), index) if len(index) < 10_000 else ''} Shard its features, or"
                 " take it off the list."
             )
-        shard = bisect.bisect_right(self._firsts, number) - 1
-        return self.read(list(self.shards)[shard], number - self._firsts[shard])
+        shard, number = self.shards.locate(place)
+        return self.read(int(shard), int(number))
 
     def read(self, shard_id: int, index: int) -> np.ndarray:
         """Map the features ``(seconds, dim)`` of video number ``index`` of a shard.
@@ -221,21 +249,11 @@ class ShardedFeatureStore:
         return shard[index]
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._index
+        return video_id in self.shards.index
 
     def ids(self) -> list[str]:
         """Return the ids of all videos, shard by shard in the shard's order."""
-        return list(self._index)
-
-    @functools.cached_property
-    def _index(self) -> NameIndex:
-        # The published lists may name a video twice; both are the same features.
-        return NameIndex(list(itertools.chain.from_iterable(self.shards.values())))
-
-    @functools.cached_property
-    def _firsts(self) -> list[int]:
-        """The number of the first video of each shard, all counted through, and how many there are."""
-        return list(itertools.accumulate(map(len, self.shards.values()), initial=0))
+        return list(self.shards.index)
 
     def _open(self, shard_id: int) -> ShardedTensor:
         if shard_id not in self.shards:

@@ -1,14 +1,16 @@
 """Where the time of a pre-training step goes, part by part: of the published way of computing it, and of ours.
 
-    python scripts/benchmarks/profile_step.py                       # all six systems; five minutes on two idle cores
+    python scripts/benchmarks/profile_step.py                       # all six systems; two minutes on two idle cores
     python scripts/benchmarks/profile_step.py --systems merlot --samples 4 --size base
 
-Both ways are the steps of ``bench_training.py``, of one process, in turn. Seconds are those of the profiler, which are the
-clock's on the thread that calls: what its helpers do meanwhile is in them. A part is a kind of operation, wherever it
-happens: what is computed a second time in the backward pass counts as backward.
+Both ways are the steps of ``bench_training.py``, in one process, in turn. Times of a part are the profiler's, by the
+clock of the thread that calls, in the median step. A part is a kind of operation, wherever it happens: what is computed
+a second time in the backward pass counts as backward.
 """
 
 import argparse
+import os
+import re
 import statistics
 import sys
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler tells when it starts
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -25,40 +28,40 @@ from torch.profiler import ProfilerActivity, profile
 from scripts.benchmarks.bench_training import SIZES
 from scripts.benchmarks.published_step import naive_step, our_step
 from scripts.benchmarks.systems import SYSTEMS
+from scripts.benchmarks.table import aligned
 
 __all__ = ["PARTS", "main", "part_of", "profiled"]
 
-#: Part -> how the names of its operations begin (after ``aten::``); the first that fits counts.
-PARTS: dict[str, tuple[str, ...]] = {
-    "attention": ("_scaled_dot_product", "scaled_dot_product", "bmm", "baddbmm", "_softmax", "softmax", "_safe_softmax"),
-    "matrix products": ("mm", "addmm", "linear", "matmul", "mkldnn::_linear", "_linear", "einsum"),
-    "convolutions": ("conv", "_conv", "slow_conv", "mkldnn_conv", "_slow_conv", "thnn_conv"),
-    "activation": ("gelu", "silu", "relu", "tanh", "sigmoid", "threshold_backward"),
-    "normalisation": ("native_layer_norm", "layer_norm", "native_batch_norm", "batch_norm", "native_group_norm"),
-    "dropout": ("bernoulli", "native_dropout", "dropout", "random_", "rand", "bitwise", "__and__", "lt", "ge", "gt", "le"),
-    "loss": ("_log_softmax", "log_softmax", "nll_loss", "logsumexp", "exp", "max", "argmax", "scatter", "log", "sort"),
-    "copies": (
-        *("copy_", "clone", "cat", "index", "gather", "contiguous", "fill_", "zero_", "zeros", "stack", "repeat", "pad"),
-        *("constant_pad", "embedding", "roll", "select_backward", "slice_backward", "masked", "_to_copy", "to", "empty"),
-        *("new_", "full", "ones", "unfold", "im2col", "as_strided", "flip", "resize", "expand", "take", "narrow_copy"),
-    ),
-    "sums and products": ("add", "mul", "div", "sub", "sum", "mean", "where", "neg", "pow", "sqrt", "rsub", "linalg"),
+#: Part -> how the names of its operations begin, ``aten::`` left out; the first that fits counts.
+PARTS: dict[str, str] = {
+    "attention": r"_?scaled_dot_product|_?(safe_)?softmax|bmm|baddbmm",
+    "matrix products": r"(add)?mm|matmul|(mkldnn::)?_?linear|einsum",
+    "convolutions": r"(mkldnn|_?slow|thnn)?_?conv|(adaptive_)?(avg|max)_pool",
+    "activation": r"gelu|silu|relu|tanh|sigmoid|threshold",
+    "normalisation": r"(native_)?(layer|batch|group)_norm|var|rsqrt",
+    "dropout": r"bernoulli|(native_)?dropout|rand|bitwise|__and__|[lg][te]\b",
+    "loss": r"_?log|nll_loss|exp\b|exp_|max|argmax|scatter|sort",
+    "copies": r"_?to\b|_to_copy|copy|clone|cat|index|gather|contiguous|fill|zero|stack|repeat|pad|constant_pad"
+    r"|embedding|roll|select_|slice_|masked|empty|new_|full|ones|unfold|im2col|as_strided|flip|resize|take|narrow_copy",
+    "sums and products": r"add|mul|div|sub|rsub|sum|mean|where|neg|pow|sqrt|linalg|sin|cos",
 }
 _ADAM, _REST = "Adam", "rest"
 _PASSES = ("forward", "backward")
+#: Seconds of (part, pass): the pass is forward or backward, of Adam empty.
+Profile = Counter[tuple[str, str]]
 
 
 def part_of(operation: str) -> str:
     """Return the part of :data:`PARTS` that an operation belongs to, or "rest"."""
     name = operation.removeprefix("aten::")
-    return next((part for part, begins in PARTS.items() if name.startswith(begins)), _REST)
+    return next((part for part, begin in PARTS.items() if re.match(begin, name)), _REST)
 
 
-def profiled(step: Callable[[], Any]) -> Counter[tuple[str, str]]:
-    """Profile one call; return the seconds of (part, pass): the pass is forward or backward, of Adam empty."""
+def profiled(step: Callable[[], Any]) -> Profile:
+    """Profile one call."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         step()
-    seconds: Counter[tuple[str, str]] = Counter()
+    seconds = Profile()
     for event in profiler.events() or ():
         above, names = event, [event.name]
         while (above := above.cpu_parent) is not None:
@@ -77,10 +80,10 @@ def _clock(step: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def _measure(steps: Sequence[Callable[[], Any]], rounds: int) -> list[tuple[float, Counter[tuple[str, str]]]]:
+def _measure(steps: Sequence[Callable[[], Any]], rounds: int) -> list[tuple[float, Profile]]:
     """Return of each step, all in turn, the median seconds by the clock and those of the parts under the profiler."""
     clocks: list[list[float]] = [[] for _ in steps]
-    profiles: list[list[Counter[tuple[str, str]]]] = [[] for _ in steps]
+    profiles: list[list[Profile]] = [[] for _ in steps]
     for step in steps:
         step()  # the first step sets up the optimizer
     for _ in range(rounds):
@@ -90,49 +93,63 @@ def _measure(steps: Sequence[Callable[[], Any]], rounds: int) -> list[tuple[floa
     merged = []
     for times, found in zip(clocks, profiles, strict=True):
         keys = set().union(*found)
-        median = Counter({key: statistics.median(counter[key] for counter in found) for key in keys})
+        median = Profile({key: statistics.median(counter[key] for counter in found) for key in keys})
         merged.append((statistics.median(times), median))
     return merged
 
 
-def _table(published: Counter[tuple[str, str]], ours: Counter[tuple[str, str]]) -> str:
-    """Return a Markdown table: of each part the seconds of both passes and the share, published and ours."""
-    lines = ["| part | published: forward | backward | share | ours: forward | backward | share |", "|---" * 7 + "|"]
+def _table(published: Profile, ours: Profile) -> str:
+    """Return a Markdown table: of each part the milliseconds of both passes, and the share; published, then ours."""
     totals = [sum(found.values()) or 1.0 for found in (published, ours)]
+    rows = []
     for part in (*PARTS, _ADAM, _REST):
-        cells, some = [], False
+        row, shares = [part], []
         for found, total in zip((published, ours), totals, strict=True):
-            passes = [found[part, name] for name in _PASSES]
-            whole = sum(passes) + found[part, ""]
-            some |= whole >= 0.005 * total
-            cells += [f"{passes[0]:.3f}", f"{passes[1]:.3f}"] if part != _ADAM else ["", f"{whole:.3f}"]
-            cells.append(f"{whole / total:.1%}")
-        if some:
-            lines.append(f"| {part} | {' | '.join(cells)} |")
-    sums = [[f"{sum(v for (_, which), v in f.items() if which == name):.3f}" for name in _PASSES] for f in (published, ours)]
-    lines.append(f"| all but Adam | {' | '.join(sums[0])} | | {' | '.join(sums[1])} | |")
-    return "\n".join(lines)
+            passes = [found[part, name] for name in ("", *_PASSES)]
+            shares.append(sum(passes) / total)
+            forward = "" if part == _ADAM else f"{1e3 * passes[1]:,.0f}"
+            row += [forward, f"{1e3 * (passes[0] + passes[2]):,.0f}", f"{100 * shares[-1]:.0f} %"]
+        if max(shares) >= 0.005:
+            rows.append(row)
+    sums = (
+        [sum(v for (_, which), v in found.items() if which == one) for one in _PASSES] for found in (published, ours)
+    )
+    rows.append(["all but Adam", *(cell for both in sums for cell in (*(f"{1e3 * one:,.0f}" for one in both), ""))])
+    return "\n".join(
+        aligned(("part", *("published: forward", "backward", "share", "ours: forward", "backward", "share")), rows)
+    )
+
+
+def _profile(name: str, options: argparse.Namespace) -> str:
+    """Profile both ways of a system; return what is printed."""
+    system, sizes = SYSTEMS[name], SIZES[name]
+    size, samples = options.size or sizes["size"], options.samples or sizes["samples"]
+    batch = system.batch(size, samples)
+    steps = (
+        naive_step(system.model(size).train(), system.loss, system.published),
+        our_step(system.model(size).train(), system.loss),
+    )
+    (theirs, before), (seconds, now) = _measure([lambda step=step: step(batch) for step in steps], options.rounds)
+    return (
+        f"{name}, {size}, {samples} {system.unit}, {options.threads} threads. A step by the clock, without profiler:"
+        f" published {1e3 * theirs:,.0f} ms, ours {1e3 * seconds:,.0f} ms, ratio {theirs / seconds:.2f}\n\n"
+        f"{_table(before, now)}\n"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM", help="all six")
-    parser.add_argument("--size", help="tiny, base, or workload (VideoCLIP, VLM); default: that of bench_training.py")
-    parser.add_argument("--samples", type=int, help="of a batch (default: that of bench_training.py)")
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each way; medians count (3)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
+    add = parser.add_argument
+    add("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM", help="default: all six")
+    add("--size", help="tiny, base, or workload (VideoCLIP, VLM); default: that of bench_training.py")
+    add("--samples", type=int, help="of a batch (default: that of bench_training.py)")
+    add("--rounds", type=int, default=3, help="steps of each way, of which the median counts (3)")
+    add("--threads", type=int, default=2, help="of torch (2)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for name in options.systems:
-        system, sizes = SYSTEMS[name], SIZES[name]
-        size, samples = options.size or sizes["size"], options.samples or sizes["samples"]
-        batch = system.batch(size, samples)
-        published = naive_step(system.model(size).train(), system.loss, system.published)
-        ours = our_step(system.model(size).train(), system.loss)
-        (theirs, before), (seconds, now) = _measure([lambda: published(batch), lambda: ours(batch)], options.rounds)  # noqa: B023
-        print(f"\n{name}, {size}, {samples} {system.unit}, {options.threads} threads; by the clock: published", end=" ")
-        print(f"{theirs:.3f} s, ours {seconds:.3f} s, ratio {theirs / seconds:.2f}\n\n{_table(before, now)}", flush=True)
+        print(_profile(name, options), flush=True)
     return 0
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from mmpt.store.extraction_job import ExtractionSummary
 from mmpt.store.video_list import VideoItem, find_videos
+from mmpt.utils.allocator import keep_freed_memory
 from mmpt.utils.errors import MMPTError
 from mmpt_cli import run_folders
 
@@ -174,5 +175,6 @@ def run_command(
         level: of the lines that are logged without ``--quiet``; with it, errors alone are.
     """
     args = parser.parse_args(argv)
+    keep_freed_memory()
     logging.basicConfig(level=logging.ERROR if args.quiet else level, format="%(message)s")
     return exit_code(lambda: command(args), as_json=getattr(args, "json", False))

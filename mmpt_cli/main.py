@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from types import ModuleType
 
+from mmpt.utils.allocator import keep_freed_memory
 from mmpt_cli.closed_pipes import quiet_when_closed
 from mmpt_cli.parsers import print_json_error
 
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, rest = rest[0], ["--help"]
     if name not in available():
         return _unknown(name, "--json" in rest)
+    keep_freed_memory()
     return int(module_of(name).main(rest) or 0)
 
 

@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # run by path: this folder is on sys.path then, t
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmpt.utils.allocator import keep_freed_memory
 from mmpt.utils.errors import CheckpointError, ConfigError
 from mmpt.utils.files import resolve_path
 from mmpt_cli.parsers import Parser
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     first = os.environ.get("RANK", "0") == "0"  # of several processes one prints
     return exit_code(lambda: _run(options), as_json=options.json and first)
 

@@ -21,8 +21,8 @@ __all__ = ["Linear", "feed_forward", "linear", "onednn_is_faster"]
 #: Multiplications of a product from which on oneDNN's higher price of a call is made up for.
 _LEAST = 2**22
 
-#: Widened values of a feed-forward block that are made at once.
-_WIDENED = 2**21
+#: Widened values of a feed-forward block that are made at once, and up to which all are kept: 12 MiB.
+_WIDENED, _FEW = 2**21, 3 * 2**20
 
 
 class Linear(nn.Linear):
@@ -55,10 +55,10 @@ def feed_forward(
 ) -> Tensor:
     """Return ``narrow(activation(wide(values)))`` of values (.., I) and two linear layers.
 
-    In eager training on a CPU the values alone are kept, and what lies between, the widest things a layer makes, is
-    computed again in the backward pass: a ninth more products in a layer of usual width. There is no second derivative
-    then. ``recompute`` false keeps everything, for layers that are themselves computed again. Where it
-    is true, hooks of the two layers are not called.
+    In eager training on a CPU a large block keeps the values alone, and what lies between, the widest things a layer
+    makes, is computed again in the backward pass: a ninth more products in a layer of usual width. There is no second
+    derivative then, and hooks of the two layers are not called. A small block saves too little memory for that, and keeps
+    all. ``recompute`` false keeps everything, for layers that are themselves computed again.
     """
     if recompute and _keeps_little(values, wide, narrow):
         return _FeedForward.apply(values, wide.weight, wide.bias, narrow.weight, narrow.bias, activation)
@@ -91,10 +91,13 @@ def _is_eager(values: Tensor) -> bool:
     return values.device.type == "cpu" and not compiled and not cast
 
 
-def _keeps_little(values: Tensor, *layers: nn.Module) -> bool:
+def _keeps_little(values: Tensor, wide: nn.Module, narrow: nn.Module) -> bool:
+    if not (type(wide) is Linear and type(narrow) is Linear):
+        return False
+    few = values.numel() // max(wide.in_features, 1) * wide.out_features <= _FEW
     # half precision would round the sum of the weights' gradients with every chunk
     exact = values.dtype in (torch.float32, torch.float64)
-    return exact and torch.is_grad_enabled() and _is_eager(values) and all(type(layer) is Linear for layer in layers)
+    return not few and exact and torch.is_grad_enabled() and _is_eager(values)
 
 
 def _takes(values: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -25,6 +25,7 @@ from mmpt.tasks.fairseq_leaving import agree, leave_when_asked, note_request
 from mmpt.tasks.fairseq_nonfinite import StopsAtNonFinite
 from mmpt.tasks.fairseq_switches import check_switches, prepare_ema
 from mmpt.tasks.task import config_task
+from mmpt.utils.allocator import keep_freed_memory
 from mmpt.utils.config import load_config, save_config
 from mmpt.utils.distributed import is_main_process, world
 from mmpt.utils.errors import ConfigError, DataError
@@ -47,6 +48,7 @@ class FairseqMMTask(StopsAtNonFinite):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
+        keep_freed_memory()
         self.train_batches: EpochBatches | None = None
         self.leave_request = LeaveRequest()
         _check_world()

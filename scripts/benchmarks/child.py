@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmpt.utils.allocator import keep_freed_memory
+
 __all__ = ["Child", "ChildFailed", "call_in_child", "find_work", "peak_bytes", "resident_bytes"]
 
 _KIB = 1024
@@ -65,6 +67,8 @@ class _Side:
     def __init__(self, module: str, name: str, side: str, folder: str, sizes: dict[str, Any], threads: int) -> None:
         work = find_work(module, name)
         limit_threads(threads)
+        if side == "ours":  # as commands and trainings do
+            keep_freed_memory()
         self.start = resident_bytes()
         self.run = work.way(side)(Path(folder), **sizes)
         self.repeats = 1

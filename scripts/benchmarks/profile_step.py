@@ -5,7 +5,7 @@
 
 Both ways are the steps of ``bench_training.py``, in one process, in turn. Times of a part are the profiler's, by the
 clock of the thread that calls, in the median step. A part is a kind of operation, wherever it happens: what is computed
-a second time in the backward pass counts as backward.
+a second time in the backward pass counts as backward. Freed memory is kept in both, as in our trainings.
 """
 
 import argparse
@@ -25,6 +25,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler tells when it
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from mmpt.utils.allocator import keep_freed_memory
 from scripts.benchmarks.bench_training import SIZES
 from scripts.benchmarks.published_step import naive_step, our_step
 from scripts.benchmarks.systems import SYSTEMS
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--threads", type=int, default=2, help="of torch (2)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     for name in options.systems:
         print(_profile(name, options), flush=True)
     return 0

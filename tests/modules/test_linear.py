@@ -114,6 +114,7 @@ def test_a_feed_forward_block_has_its_gradients(
     monkeypatch: pytest.MonkeyPatch, frozen: tuple[bool, ...], bias: bool, act: str
 ) -> None:
     block = functools.partial(feed_forward, activation=ACTIVATIONS[act])
+    monkeypatch.setattr(linear_module, "_FEW", 0)
     monkeypatch.setattr(linear_module, "_WIDENED", 20)  # four rows of five at a time
     torch.manual_seed(0)
     wide, narrow = (Linear(*sizes, bias=bias, dtype=torch.float64) for sizes in ((3, 5), (5, 2)))
@@ -138,6 +139,15 @@ def test_a_feed_forward_block_keeps_its_values_alone() -> None:
         feed_forward(values, wide, narrow).sum().backward()
     assert max(one.numel() for one in kept) == values.numel()
     assert seen.largest <= linear_module._WIDENED < 16 * len(values)
+
+
+def test_a_small_block_keeps_all() -> None:
+    """As recomputing would cost time and save little: what lies between is kept, not made again."""
+    wide, narrow = Linear(4, 16), Linear(16, 4)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        feed_forward(torch.randn(linear_module._FEW // 16, 4, requires_grad=True), wide, narrow)
+    assert max(one.numel() for one in kept) == linear_module._FEW
 
 
 def test_a_layer_that_is_no_linear_one_is_called() -> None:

@@ -57,8 +57,8 @@ def feed_forward(
 
     In eager training on a CPU a large block keeps the values alone, and what lies between, the widest things a layer
     makes, is computed again in the backward pass: a ninth more products in a layer of usual width. There is no second
-    derivative then, and hooks of the two layers are not called. A small block saves too little memory for that, and keeps
-    all. ``recompute`` false keeps everything, for layers that are themselves computed again.
+    derivative then, and hooks of the two layers are not called. A small block saves too little memory for that, and
+    keeps all. ``recompute`` false keeps everything, for layers that are themselves computed again.
     """
     if recompute and _keeps_little(values, wide, narrow):
         return _FeedForward.apply(values, wide.weight, wide.bias, narrow.weight, narrow.bias, activation)

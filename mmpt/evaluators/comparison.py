@@ -191,7 +191,7 @@ def _cell(found: Sequence[Result], name: str, share: bool, reasons: list[str]) -
                 items = bootstrap_interval(np.mean(rows, axis=0))
         except DataError as error:
             reasons.append(f"{found[0].name}: no interval over items: {error}")
-    return Cell(values, t_interval(values), items)
+    return Cell(values, t_interval(values, (0.0, 1.0)) if share else t_interval(values), items)
 
 
 def _items(result: Result, name: str) -> npt.NDArray[np.float64]:

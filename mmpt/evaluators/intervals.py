@@ -35,13 +35,15 @@ def student_quantile(degrees: int) -> float:
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the interval of the mean of independent values; None for fewer than two."""
+def t_interval(
+    values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float] | None:
+    """Return the interval of the mean of independent values, cut at its ``bounds``; None for fewer than two."""
     if len(values) < 2:
         return None
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     half = student_quantile(len(values) - 1) * spread / math.sqrt(len(values))
-    return mean - half, mean + half
+    return max(mean - half, bounds[0]), min(mean + half, bounds[1])
 
 
 def bootstrap_interval(

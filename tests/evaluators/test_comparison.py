@@ -42,6 +42,7 @@ def test_interval_of_a_mean() -> None:
     half = 4.302653 * math.sqrt(7 / 3) / math.sqrt(3)  # t of 2 degrees, the textbook's; the variance is 7/3
     assert (low, high) == pytest.approx((7 / 3 - half, 7 / 3 + half), rel=1e-4)
     assert t_interval([1.0]) is None
+    assert t_interval([0.1, 0.9], (0.0, 1.0)) == (0.0, 1.0)  # a share
     with pytest.raises(ValueError, match="degrees"):
         student_quantile(0)
 
@@ -136,7 +137,8 @@ def test_numbers_of_a_leaderboard_are_means_over_seeds_with_both_intervals(runs:
             cell = comparison.cells[system][column]
             assert sorted(cell.values) == sorted(values)
             half = 12.7062 * np.std(values, ddof=1) / math.sqrt(2)
-            assert cell.over_seeds == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+            low, high = max(0.0, np.mean(values) - half), min(1.0, np.mean(values) + half)
+            assert cell.over_seeds == pytest.approx((low, high))
             of_items = np.mean([RIGHT[system, 1], RIGHT[system, 2]], axis=0)
             assert cell.over_items == bootstrap_interval(of_items)
     assert comparison.chance == {

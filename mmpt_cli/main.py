@@ -105,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, rest = rest[0], ["--help"]
     if name not in available():
         return _unknown(name, "--json" in rest)
-    keep_freed_memory()
+    if name != "app":  # a page that is open for days gives back what it does not use
+        keep_freed_memory()
     return int(module_of(name).main(rest) or 0)
 
 

@@ -1,7 +1,7 @@
 """Activation functions by their Hugging Face names, and their derivatives."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,35 +15,56 @@ _aten = torch.ops.aten
 _QUICK = 1.702
 
 
-class Activation(NamedTuple):
+class Activation:
     """A function of each value, which is what a call computes, and its backward pass.
 
     Attributes:
-        function: of values of any shape.
+        name: by which a pickle finds it again.
         backward: gradient of the values, from that of what was made of them and from the values.
     """
 
-    function: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]
+    def __init__(
+        self, name: str, function: Callable[[Tensor], Tensor], backward: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        self.name, self.function, self.backward = name, function, backward
 
     def __call__(self, values: Tensor) -> Tensor:
         """Return the function of values, of their shape."""
         return self.function(values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return activation, (self.name,)
 
-_TANH_GELU = Activation(
-    lambda x: F.gelu(x, approximate="tanh"), lambda grad, x: _aten.gelu_backward(grad, x, approximate="tanh")
-)
+
+def _tanh_gelu(values: Tensor) -> Tensor:
+    return F.gelu(values, approximate="tanh")
+
+
+def _tanh_gelu_backward(gradient: Tensor, values: Tensor) -> Tensor:
+    return _aten.gelu_backward(gradient, values, approximate="tanh")
+
+
+def _quick_gelu(values: Tensor) -> Tensor:
+    """Return x sigmoid(1.702 x)."""
+    if values.dtype in (torch.float16, torch.bfloat16):  # where 1.702 x could overflow, and would be rounded once more
+        return values * torch.sigmoid(_QUICK * values)
+    return F.silu(values * _QUICK).div_(_QUICK)  # torch has one kernel for x sigmoid(x)
+
+
+def _quick_gelu_backward(gradient: Tensor, values: Tensor) -> Tensor:
+    return _aten.silu_backward(gradient, values * _QUICK)
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": Activation(F.gelu, _aten.gelu_backward),
-    "gelu_new": _TANH_GELU,
-    "gelu_pytorch_tanh": _TANH_GELU,
-    # x sigmoid(1.702 x), of torch's one kernel for x sigmoid(x)
-    "quick_gelu": Activation(
-        lambda x: F.silu(x * _QUICK).div_(_QUICK), lambda grad, x: _aten.silu_backward(grad, x * _QUICK)
-    ),
-    "relu": Activation(F.relu, lambda grad, x: _aten.threshold_backward(grad, x, 0)),
-    "silu": Activation(F.silu, _aten.silu_backward),
+    name: Activation(name, function, backward)
+    for name, function, backward in (
+        ("gelu", F.gelu, _aten.gelu_backward),
+        ("gelu_new", _tanh_gelu, _tanh_gelu_backward),
+        ("gelu_pytorch_tanh", _tanh_gelu, _tanh_gelu_backward),
+        ("quick_gelu", _quick_gelu, _quick_gelu_backward),
+        ("relu", F.relu, lambda gradient, values: _aten.threshold_backward(gradient, values, 0)),
+        ("silu", F.silu, _aten.silu_backward),
+    )
 }
 
 

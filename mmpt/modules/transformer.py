@@ -122,7 +122,7 @@ class AttentionBlock(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """What the widening half of the feed-forward block has; the layer calls it."""
+    """What the widening half of the feed-forward block has; the layer computes with it, and calls no hooks of it."""
 
     def __init__(self, options: TransformerOptions) -> None:
         super().__init__()

@@ -89,7 +89,13 @@ def test_other_dtypes_are_torchs_own(values: Tensor) -> None:
     assert torch.equal(made, F.linear(values, weight))
 
 
-@pytest.mark.usefixtures("everywhere")
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every feed-forward block recomputed that may be."""
+    monkeypatch.setattr(linear_module, "_FEW", 0)
+
+
+@pytest.mark.usefixtures("everywhere", "all_large")
 def test_autocast_casts_as_it_does_for_nn_linear() -> None:
     layer, plain, values = Linear(8, 4), nn.Linear(8, 4), torch.randn(3, 8)
     plain.load_state_dict(layer.state_dict())
@@ -99,6 +105,21 @@ def test_autocast_casts_as_it_does_for_nn_linear() -> None:
     assert {one.dtype for one in made} == {torch.bfloat16}
 
 
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("way", ["half precision", "no gradients", "compiled", "small", "large"])
+def test_what_is_recomputed_is_exact_eager_training_of_large_blocks(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    wide, narrow, values = Linear(4, 8), Linear(8, 4), torch.randn(3, 4)
+    if way == "half precision":
+        wide, narrow, values = wide.bfloat16(), narrow.bfloat16(), values.bfloat16()
+    if way == "compiled":
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    if way == "small":
+        monkeypatch.setattr(linear_module, "_FEW", 3 * 8)
+    with torch.set_grad_enabled(way != "no gradients"):
+        made = feed_forward(values, wide, narrow)
+    assert (type(made.grad_fn).__name__ == "_FeedForwardBackward") == (way == "large")
+
+
 @pytest.mark.usefixtures("everywhere")
 def test_compiled_code_has_torchs_own() -> None:
     layer, values = Linear(8, 4), torch.randn(3, 8)
@@ -106,7 +127,7 @@ def test_compiled_code_has_torchs_own() -> None:
     torch.testing.assert_close(compiled(values), layer(values))
 
 
-@pytest.mark.usefixtures("everywhere")
+@pytest.mark.usefixtures("everywhere", "all_large")
 @pytest.mark.parametrize("frozen", list(itertools.product([False, True], repeat=4)))
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
@@ -114,7 +135,6 @@ def test_a_feed_forward_block_has_its_gradients(
     monkeypatch: pytest.MonkeyPatch, frozen: tuple[bool, ...], bias: bool, act: str
 ) -> None:
     block = functools.partial(feed_forward, activation=ACTIVATIONS[act])
-    monkeypatch.setattr(linear_module, "_FEW", 0)
     monkeypatch.setattr(linear_module, "_WIDENED", 20)  # four rows of five at a time
     torch.manual_seed(0)
     wide, narrow = (Linear(*sizes, bias=bias, dtype=torch.float64) for sizes in ((3, 5), (5, 2)))

@@ -11,6 +11,7 @@ import pytest
 from mmpt.store.features import (
     FeatureStore,
     ShardedFeatureStore,
+    ShardMap,
     check_feature_width,
     check_width,
     read_id_list,
@@ -115,6 +116,16 @@ def test_shards_give_what_the_folder_gives(sharded: Path) -> None:
     assert "none" in store and "other" not in store
 
 
+def test_places_count_through_all_shards_empty_ones_too() -> None:
+    shards = ShardMap({0: [], 2: ["a", "b"], 5: [], 7: ["c"], 9: []})
+    for map_ in (shards, pickle.loads(pickle.dumps(shards))):
+        assert [map_.index[name] for name in "abc"] == [0, 1, 2]
+        numbers, within = map_.locate(np.arange(3))
+        assert numbers.tolist() == [2, 2, 7] and within.tolist() == [0, 1, 0]
+        assert map_.firsts.tolist() == [0, 0, 2, 2, 3, 3]
+    assert not ShardMap().index and ShardMap().firsts.tolist() == [0]
+
+
 def test_a_video_in_no_shard_is_named(sharded: Path) -> None:
     store = ShardedFeatureStore(sharded, "train")
     with pytest.raises(DataError, match=r"'_scor'.*Did you mean '_score'"):
@@ -183,7 +194,9 @@ def test_shard_map_in_order_of_the_shards(tmp_path: Path) -> None:
     assert list(read_shard_map(tmp_path, "train")) == [2, 10]
 
 
-@pytest.mark.parametrize("content", ["[]", '{"x": []}', '{"-1": []}', '{"01": []}', '{"0": "abc"}', '{"0": [1]}', "{"])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"x": []}', '{"-1": []}', f'{{"{2**63}": []}}', '{"01": []}', '{"0": "abc"}', '{"0": [1]}', "{"]
+)
 def test_wrong_shard_maps_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "train_meta.json").write_text(content)
     with pytest.raises(DataError, match=r"train_meta\.json"):

@@ -4,9 +4,8 @@
     python scripts/benchmarks/profile_step.py --systems merlot --samples 4 --size base
 
 Both ways are the steps of ``bench_training.py``, in one process, in turn. Times of a part are the profiler's, by the
-clock of the thread that calls, of each part the median of the steps. A part is a kind of operation, wherever it happens:
-what is computed a second time in the backward pass counts as backward. Freed memory is kept in both, as in our
-trainings.
+clock of the thread that calls, of each part the median of the steps. A part is a kind of operation, wherever it is:
+what is computed a second time in the backward pass counts as backward. Freed memory is kept in both, as in trainings.
 """
 
 import argparse

@@ -26,6 +26,7 @@ from mmpt.utils.errors import DataError
 __all__ = ["BLOCK_BYTES", "ranks", "ranks_both", "ranks_from_scores", "top_items"]
 
 BLOCK_BYTES = 128 * 2**20
+#: Scores that are counted at a time.
 _CACHED_BYTES = 2**19
 #: Items scored at a time where oneDNN, which makes a new matrix, multiplies.
 _ITEMS = 4096
@@ -155,12 +156,13 @@ def _check_targets(indices: IntArray, items: int) -> None:
 def _ranks_of(queries: np.ndarray, items: np.ndarray, positives: _Positives, block_bytes: int) -> IntArray:
     first, inverse, counts = _unique_rows(items)
     unique = items if len(first) == len(items) else items[first]
-    queries, unique = np.require(queries, requirements="W"), np.require(unique, requirements="W")  # torch asks for it
+    if faster := onednn_is_faster():  # torch asks for arrays that may be written
+        queries, unique = (np.require(array, requirements="W") for array in (queries, unique))
     buffer = np.empty((_block_rows(len(unique), block_bytes), len(unique)), dtype=np.float32)
 
     def block(begin: int, end: int) -> np.ndarray:
         scores = buffer[: end - begin]
-        if not onednn_is_faster():
+        if not faster:
             return np.matmul(queries[begin:end], unique.T, out=scores)
         some = torch.from_numpy(queries[begin:end])
         for start in range(0, len(unique), _ITEMS):
@@ -227,6 +229,6 @@ def _count(
 
 def _parts(scores: np.ndarray, *columns: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Split all into a few rows at a time, whose scores stay in the processor's cache: they are looked at twice."""
-    few = max(1, _CACHED_BYTES // max(scores.itemsize * scores.shape[1], 1))
+    few = max(1, _CACHED_BYTES // (scores.itemsize * scores.shape[1]))
     for begin in range(0, len(scores), few):
         yield tuple(values[begin : begin + few] for values in (scores, *columns))

@@ -9,7 +9,7 @@ import os
 
 __all__ = ["keep_freed_memory"]
 
-#: Bytes that a block may have and still be kept: what mallopt takes, or else (glibc before 2.35) the most that it took.
+#: Bytes that a block may have and still be kept: what mallopt takes, or the most that older versions of glibc take.
 _KEPT, _KEPT_BEFORE = 2**30, 2**25
 #: Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -1,12 +1,15 @@
 """Ranks: against brute force, with ties, with several matches, in bounded memory."""
 
 import tracemalloc
+import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmpt.evaluators import ranking
 from mmpt.evaluators.ranking import ranks, ranks_both, ranks_from_scores, top_items
 from mmpt.utils.errors import DataError
 
@@ -40,6 +43,26 @@ def test_both_directions_equal_brute_force_for_any_block_size(problem, block_byt
     assert backward.tolist() == expected
     assert ranks(text, video, target, block_bytes).tolist() == forward.tolist()
     assert ranks_from_scores(scores, target, block_bytes=block_bytes).tolist() == forward.tolist()
+
+
+@given(problems(), st.integers(1, 60), st.integers(1, 4), st.booleans())
+def test_rows_and_items_some_at_a_time_on_either_library_equal_brute_force(problem, cached_bytes, items, faster):
+    text, video, target = problem
+    video.flags.writeable = text.flags.writeable = False  # as those of a mapped file
+    with (
+        mock.patch.object(ranking, "_CACHED_BYTES", cached_bytes),
+        mock.patch.object(ranking, "_ITEMS", items),
+        mock.patch.object(ranking, "onednn_is_faster", lambda: faster),
+        warnings.catch_warnings(action="error"),
+    ):
+        assert ranks(text, video, target).tolist() == brute_force(text @ video.T, [{item} for item in target])
+
+
+def test_nan_scores_of_several_parts_are_counted():
+    scores = np.zeros((6, 5))
+    scores[[0, 2, 5], [4, 1, 0]] = np.nan
+    with mock.patch.object(ranking, "_CACHED_BYTES", 80), pytest.raises(DataError, match="3 of 30 scores are NaN"):
+        ranks_from_scores(scores, np.arange(6) % 5)
 
 
 def test_worked_example():

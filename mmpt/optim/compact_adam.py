@@ -20,20 +20,19 @@ MOMENTS = ("float32", "bfloat16", "bfloat16_cubed")
 #: What corrects for moments that begin at 0.
 CORRECTIONS = ("none", "rate", "moments")
 _NEXT = 1 + 2**-8  # between a bfloat16 and the one above it lies 2^-7 of it
+_BETWEEN = 1 + 2**-9  # from here on that is nearer; the product of it with a bfloat16 is exact in float32
 
 
 def compact(values: Tensor) -> Tensor:
     """Store numbers from 0 on, float32, as bfloat16 whose sign is a bit of precision."""
     nearest = values.bfloat16()
-    amounts = nearest.float()
-    closer = (amounts * _NEXT - values).abs() < (amounts - values).abs()
-    return torch.where(closer, -nearest, nearest)
+    return torch.where(values > nearest.float().mul_(_BETWEEN), -nearest, nearest)
 
 
 def expanded(stored: Tensor) -> Tensor:
     """Return what :func:`compact` has stored, float32."""
     values = stored.float()
-    return torch.where(values < 0, values * -_NEXT, values)
+    return torch.maximum(values, values * -_NEXT)
 
 
 class CompactAdam(torch.optim.Optimizer):
@@ -95,21 +94,28 @@ class CompactAdam(torch.optim.Optimizer):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         gradient = parameter.grad.float()  # type: ignore[union-attr]
-        first = state["exp_avg"].float() * beta1 + gradient * (1 - beta1)
-        second = self._second(state["exp_avg_sq"]) * beta2 + (gradient.square() + 1e-30) * (1 - beta2)
+        # every line is a pass over the weights, so that they are few, and write where they read
+        first = state["exp_avg"].float().lerp_(gradient, 1 - beta1)
+        second = self._second(state["exp_avg_sq"]).mul_(beta2)
+        second.addcmul_(gradient, gradient, value=1 - beta2).add_(1e-30 * (1 - beta2))
         rate, step, wide = group["lr"], state["step"], parameter.float()
         one, other = 1 - beta1**step, 1 - beta2**step
+        root = second.sqrt()
         if self.correction == "rate":
             rate *= other**0.5 / one
         if self.correction == "moments":
-            update = (first / one) / ((second / other).sqrt() + group["eps"])
-        else:
-            update = first / (second.sqrt() + group["eps"])
+            root.div_(other**0.5)
+        update = torch.div(first, root.add_(group["eps"]), out=root)
+        if self.correction == "moments":
+            update.div_(one)
         if group["weight_decay"]:
-            start = state["start"].float() if self.decay_to_start else 0.0
-            update += group["weight_decay"] * (wide - start)
-        parameter.copy_(wide - rate * update)
-        state["exp_avg"].copy_(first)
+            update.add_(wide, alpha=group["weight_decay"])
+        if group["weight_decay"] and self.decay_to_start:
+            update.sub_(state["start"], alpha=group["weight_decay"])
+        wide.sub_(update, alpha=rate)
+        for kept, values in ((parameter, wide), (state["exp_avg"], first)):
+            if kept is not values:  # float32 is changed where it is
+                kept.copy_(values)
         self._keep_second(state["exp_avg_sq"], second)
 
     def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
@@ -129,7 +135,8 @@ class CompactAdam(torch.optim.Optimizer):
     def _keep_second(self, stored: Tensor, values: Tensor) -> None:
         if self.moments == "bfloat16_cubed":
             values = values**3
-        stored.copy_(values if self.moments == "float32" else compact(values))
+        if stored is not values:
+            stored.copy_(compact(values))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state; torch turns moments into the parameters' type, here they keep their own."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmpt.models.base import (
     TINY_BERT,
@@ -63,6 +64,8 @@ class EncoderOptions:
     torch.compile have the transformer layers in training: true, or the name of its mode.
     ``grad_cache_rows`` encodes at most that many videos, or texts, at a time and computes them again in the backward
     pass: the batch and its negatives are as large as memory has room for vectors, at the memory of a batch of so many.
+    ``unit_embeddings`` scales the vectors of videos and texts to length 1, so that scores are cosines, in training and
+    wherever the model is used.
     """
 
     mm_encoder_cls: str | None = None
@@ -73,6 +76,7 @@ class EncoderOptions:
     gradient_checkpointing: bool = False
     compile: bool | str = False
     grad_cache_rows: int | None = None
+    unit_embeddings: bool = False
 
 
 class FusionModel(VideoTextModel):
@@ -134,7 +138,7 @@ class FusionModel(VideoTextModel):
             seconds, ends = vmasks[rows, :length], specials[rows]
             mask = torch.cat([ends[:, :1], seconds, ends[:, 1:]], dim=1)
             states = self.video_states(ids[rows], vfeats[rows, :length], mask)
-            return states if output_hidden_states else masked_mean(states[:, 1:], mask[:, 1:])
+            return states if output_hidden_states else self.pool(states[:, 1:], mask[:, 1:])
 
         if output_hidden_states:
             return encode(slice(None), vfeats.shape[1])
@@ -149,11 +153,16 @@ class FusionModel(VideoTextModel):
         def encode(rows: Tensor | slice, length: int) -> Tensor:
             seen = mask[rows, :length]
             states = self.text_states(ids[rows, :length], seen)
-            return states if output_hidden_states else masked_mean(states[:, 1:], seen[:, 1:])
+            return states if output_hidden_states else self.pool(states[:, 1:], seen[:, 1:])
 
         if output_hidden_states:
             return encode(slice(None), ids.shape[1])
         return encode_by_length(mask, self.groups(), encode, self.grad_cache_rows)
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the vectors (B, H) of states (B, L, H) where the mask (B, L) holds."""
+        pooled = masked_mean(states, mask)
+        return F.normalize(pooled, dim=1) if self.options.unit_embeddings else pooled
 
     def groups(self) -> int:
         """Return in how many parts of similar length a batch is encoded; 0 where the encoders pack it."""
@@ -178,7 +187,7 @@ class FusionModel(VideoTextModel):
             vfeats[:, :length], vmasks[:, :length], *self._specials(vfeats, caps, cmasks), output_hidden_states=True
         )[:, 1 : 1 + length]
         states = states.masked_fill(~vmasks[:, :length, None].bool(), 0)
-        return nn.functional.pad(states, (0, 0, 0, vmasks.shape[1] - length))
+        return F.pad(states, (0, 0, 0, vmasks.shape[1] - length))
 
     def clean_video(self, vfeats: Tensor, vmasks: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, M, D) with zeros where the bool mask (B, M), returned too, is false.

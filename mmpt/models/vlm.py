@@ -12,7 +12,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mmpt.models.base import masked_mean
 from mmpt.models.fusion import tiny_fusion_config
 from mmpt.models.single_encoder import IsolationOptions, SingleEncoderModel, SingleEncoderOptions, states_of_caps
 from mmpt.modules.attention_masks import joint_mask
@@ -68,8 +67,8 @@ class MMFusionJoint(SingleEncoderModel):
         valid = joint_mask(vmasks, cmasks)
         video, text = slice(1, seconds + 2), slice(seconds + 2, None)
         return {
-            "pooled_video": masked_mean(states[:, video], valid[:, video]),
-            "pooled_text": masked_mean(states[:, text], valid[:, text]),
+            "pooled_video": self.pool(states[:, video], valid[:, video]),
+            "pooled_text": self.pool(states[:, text], valid[:, text]),
         }
 
     def video_states(self, ids: Tensor, vfeats: Tensor, mask: Tensor) -> Tensor:

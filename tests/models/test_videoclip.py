@@ -114,6 +114,27 @@ def test_encode_video_and_frames_agree_with_the_states_of_forward(model, batch) 
     assert model.score_pairs(pooled[:2], pooled).shape == (2, 4)
 
 
+@pytest.mark.parametrize("cls", [MMFusionSeparate, mmpt.models.MMFusionJoint])
+def test_unit_embeddings_make_dot_products_cosines(cls, batch) -> None:
+    plain_config = cls.tiny_config()
+    unit_config = OmegaConf.merge(plain_config, {"model": {"unit_embeddings": True}})
+    torch.manual_seed(0)
+    plain = cls(plain_config).eval()
+    unit = cls(unit_config).eval()
+    unit.load_state_dict(plain.state_dict())
+    inputs = {"caps": torch.tensor([[2, 3, 9, 3, 0], [2, 3, 8, 7, 3]]), "vfeats": torch.randn(2, 4, 512)}
+    inputs |= {"cmasks": inputs["caps"] > 0, "vmasks": torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]).bool()}
+    with torch.no_grad():
+        before, after = plain(**inputs), unit(**inputs)
+        text = unit.encode_text(inputs["caps"], inputs["cmasks"])
+    for name in ("pooled_video", "pooled_text"):
+        assert (before[name].norm(dim=1) - 1).abs().min() > 1e-2
+        torch.testing.assert_close(after[name], before[name] / before[name].norm(dim=1, keepdim=True))
+    torch.testing.assert_close(text, after["pooled_text"])
+    loss = MMContraLoss(temperature=0.1)
+    torch.testing.assert_close(loss(**after), MMContraLoss(temperature=0.1, normalize=True)(**before))
+
+
 def test_special_ids_come_from_the_tokenizer_when_there_is_no_text(model, batch) -> None:
     pytest.importorskip("transformers")
     with torch.no_grad():

@@ -193,6 +193,7 @@ WORKS = (
         threads=2,
         tolerance=None,
         group="more",
+        reference_keeps=True,
     ),
 )
 

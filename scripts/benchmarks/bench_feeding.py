@@ -141,6 +141,7 @@ WORKS = tuple(
         tolerance=None,
         least_ratio=1,
         group="feeding",
+        reference_keeps=True,
     )
     for system, known in _DATA.items()
 )

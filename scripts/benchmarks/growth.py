@@ -63,7 +63,10 @@ CURVES: dict[str, tuple[Curve, ...]] = {
     "batch": (
         Curve("VideoCLIP's training step", "training-videoclip", "samples", (16, 32, 48, 64), (4, 8), "pairs", "step"),
     ),
-    "length": (Curve("Captions of 16 videos", "captions", "words", (5, 10, 20, 30), (4, 8), "words each", "batch"),),
+    "length": (
+        Curve("Step of 32 pairs", "training-by-length", "words", (15, 30, 60, 120), (9, 12), "words at most", "step"),
+        Curve("Captions of 16 videos", "captions", "words", (5, 10, 20, 30), (4, 8), "words each", "batch"),
+    ),
     "videos": (
         Curve(
             *(

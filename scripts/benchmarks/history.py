@@ -52,9 +52,10 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
 def dropped(record: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return, in words, which ratios of a record fell by more than a fifth of the median of the last runs.
 
-    Compared are runs at the same sizes, by the same clock, on the same processor with as many cores.
+    Compared are runs at the same sizes, quick or not, by the same clock, on the same processor with as many cores.
     """
-    alike = [old for old in earlier if all(old.get(key) == record.get(key) for key in ("cpu", "cores", "clock"))]
+    same = ("cpu", "cores", "clock", "quick")
+    alike = [old for old in earlier if all(old.get(key) == record.get(key) for key in same)]
     found = []
     for name, work in record["works"].items():
         if work.get("ratio") is None:

@@ -45,7 +45,7 @@ _QUICK = {"rounds": 2, "seconds": 0.2}
 
 
 def entries_of(modules: Sequence[str]) -> list[Entry]:
-    """Return the works of modules; one that cannot be imported has a work that says so."""
+    """Return the works of modules; one that cannot be imported is named on standard error, and left out."""
     entries: list[Entry] = []
     for module in modules:
         try:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scripts.benchmarks.work import Run
 
-__all__ = ["WAYS", "Training", "training_run"]
+__all__ = ["OPTIMIZERS", "WAYS", "Training", "training_run"]
 
 #: Ways of the step beside the plain one: what the model is built with, and what the step does is named alike.
 WAYS: dict[str, dict[str, Any]] = {
@@ -19,6 +19,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "fused": {},
     "foreach": {},
 }
+#: Ways that differ in how AdamW steps; "one_by_one" is what they are compared with.
+OPTIMIZERS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "one_by_one": {"foreach": False}}
 
 
 class Training:
@@ -40,7 +42,7 @@ class Training:
         if way == "bf16":
             model.bfloat16()
             self.batch = {key: v.bfloat16() if v.is_floating_point() else v for key, v in self.batch.items()}
-        how = {"foreach": True} if way == "foreach" else {"fused": True}
+        how = OPTIMIZERS.get(way, OPTIMIZERS["fused"])
         self.optimizer = torch.optim.AdamW(self.masters, lr=2e-5, betas=(0.9, 0.98), weight_decay=1e-3, **how)
 
     def _loss(self) -> Tensor:

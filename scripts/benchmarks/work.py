@@ -73,6 +73,7 @@ class Work:
         most_memory: peak memory over that of the reference's process that is promised at full size.
         most_seconds: of a unit, promised at full size.
         group: of :data:`GROUPS`.
+        reference_keeps: the reference is a way of ours, and keeps the memory that it frees as ours does.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Work:
     most_memory: float | None = None
     most_seconds: float | None = None
     group: str = "data"
+    reference_keeps: bool = False
 
     def way(self, side: str) -> Callable[[Path], Run]:
         """Return the maker of ``ours`` or ``reference``."""

@@ -42,7 +42,7 @@ WORKS = (
     Work("sum-wrong", "numbers", _wrong, _summing(1), "right", **_SIZED),
     Work("sum-dying", "numbers", _dying, **_SIZED),
     Work("sum-raising", "numbers", _raising, **_SIZED),
-    Work("sum-slow", "numbers", _summing(20), _summing(1), "once", **_SIZED, least_ratio=3),
+    Work("sum-slow", "numbers", _summing(20), _summing(1), "once", **_SIZED, least_ratio=3, reference_keeps=True),
     Work("sum-alone", "numbers", _summing(1), **_SIZED, group="alone"),
     Work("sum-named", "numbers", _summing(1), **_SIZED, group="more"),
 )

@@ -1,12 +1,14 @@
 """The benchmark on a GPU: what it can be asked without one."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 from scripts.benchmarks import bench_gpu
-from scripts.benchmarks.bench_gpu import attention_kernels, peak_of
+from scripts.benchmarks.bench_gpu import attention_kernels, kernel_shares, peak_of
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,20 @@ def test_kinds_of_attention_are_told_by_their_kernels():
     ]
     assert attention_kernels(names) == ["flash", "memory-efficient"]
     assert attention_kernels(names[2:]) == []
+
+
+def test_shares_are_of_kernels_not_of_the_operators_that_launched_them():
+    def event(key, device, on_device):
+        return SimpleNamespace(key=key, device_type=device, self_device_time_total=on_device, self_cpu_time_total=5.0)
+
+    events = [
+        event("aten::mm", DeviceType.CPU, 30.0),  # its kernel's time again
+        event("gemm", DeviceType.CUDA, 30.0),
+        event("aten::add", DeviceType.CPU, 10.0),
+        event("add_kernel", DeviceType.CUDA, 10.0),
+    ]
+    assert kernel_shares(events, cuda=True) == {"gemm": 0.75, "add_kernel": 0.25}
+    assert kernel_shares(events[:2], cuda=False) == {"aten::mm": 0.5, "gemm": 0.5}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -88,7 +88,7 @@ def test_a_ratio_is_compared_with_the_median_of_the_last_runs_alike():
     assert history.dropped(record_of(1.61), earlier) == []
     (told,) = history.dropped(record_of(1.59), earlier)
     assert told == "a: ratio 1.59, 2.00 is the median of the last 5 runs"
-    for other in ({"cpu": "two"}, {"cores": 4}, {"clock": "processor"}):
+    for other in ({"cpu": "two"}, {"cores": 4}, {"clock": "processor"}, {"quick": True}):
         assert history.dropped(record_of(0.1, **other), earlier) == []
     larger = record_of(0.1)
     larger["works"]["a"]["sizes"] = {"n": 2}
@@ -144,6 +144,32 @@ def test_operations_of_attention_and_products_are_counted():
     assert count(lambda: attend(query, query, query)) == forward
     assert count(lambda: attend(query, query, query).sum().backward()) == forward * 3.5
     assert count(lambda: torch.ones(3, 5) @ torch.ones(5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_operations_that_a_block_does_again_to_keep_less_are_no_part_of_the_bound(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from mmpt.modules import linear
+    from scripts.benchmarks.flops import count
+
+    rows, width, inner = 64, 8, 32
+    up, down = linear.Linear(width, inner), linear.Linear(inner, width)
+    values = torch.randn(rows, width, requires_grad=True)
+    plain = count(lambda: linear.feed_forward(values, up, down).sum().backward())
+    monkeypatch.setattr(linear, "_FEW", 0)  # as where the block is large
+    assert count(lambda: linear.feed_forward(values, up, down).sum().backward()) == plain
+    assert plain == 3 * 2 * (2 * rows * width * inner)  # two products forward, each twice more backward
+
+
+def test_a_reference_that_is_ours_keeps_freed_memory_too(monkeypatch):
+    from scripts.benchmarks import child
+
+    kept = []
+    monkeypatch.setattr(child, "keep_freed_memory", lambda: kept.append(True))
+    for work, side, expected in (("sum", "ours", 1), ("sum", "reference", 0), ("sum-slow", "reference", 1)):
+        kept.clear()
+        with pytest.raises(FileNotFoundError):  # no data: what comes before is enough
+            child._Side("tests.scripts.benchmark_fakes", work, side, "/nowhere", {"count": 1}, 1)
+        assert len(kept) == expected
 
 
 def test_the_table_is_markdown_with_numbers_to_the_right():

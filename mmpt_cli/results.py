@@ -52,12 +52,12 @@ def _print(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     folders = folders_of(parser, options)
     results, missing = collect_results(folders.tests, folders.names)
     if options.compare:
-        return _compare(results, options.json)
+        return _compare(results, missing, options.json)
     print(json.dumps(results_json(results), indent=2) if options.json else results_table(results, missing))
     return 0 if results else 1
 
 
-def _compare(results: "Sequence[Result]", as_json: bool) -> int:
+def _compare(results: "Sequence[Result]", missing: Sequence[Path], as_json: bool) -> int:
     from mmpt.evaluators.comparison import build_comparison, leaderboard, leaderboard_json
     from mmpt.evaluators.equal_terms import terms_json, terms_of, terms_table
     from mmpt.evaluators.results import aligned
@@ -65,6 +65,7 @@ def _compare(results: "Sequence[Result]", as_json: bool) -> int:
     if not results:
         return 1
     comparison = build_comparison(results)
+    comparison.reasons += [f"no result yet: {folder}" for folder in missing]
     terms = terms_of(comparison)
     if as_json:
         print(json.dumps({**leaderboard_json(comparison), "terms": terms_json(terms)}, indent=2))

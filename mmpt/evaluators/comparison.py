@@ -50,8 +50,9 @@ _SHOWN: dict[str, dict[str, tuple[str, bool]]] = {
 class Training:
     """One training: its system and seed, resolved settings, what it took and what it logged.
 
-    ``seconds`` and ``processor_seconds`` are those of the whole job, None where they are not known; ``parameters`` is
-    the number of weights in its checkpoint.
+    ``seconds`` and ``processor_seconds`` are those of the whole job, ``wall`` the seconds that the log counts from the
+    first update on, None where they are not known; ``parameters`` is the number of weights in its checkpoint,
+    ``workers`` that of processes that trained.
     """
 
     system: str
@@ -62,6 +63,8 @@ class Training:
     processor_seconds: float | None = None
     parameters: int | None = None
     log: TrainingLog | None = None
+    wall: float | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def _read_training(folder: Path) -> Training:
     assert isinstance(config, DictConfig)
     seed = OmegaConf.select(config, "fairseq.common.seed")
     state = read_json(place / "job.json") if (place / "job.json").is_file() else {}
-    log = read_training_log(place / "log.txt") if (place / "log.txt").is_file() else None
+    file = place / "log.txt"
+    log = read_training_log(file) if file.is_file() else None
+    clock = read_training_log(file, "wall").inner if file.is_file() else None
     return Training(
         folder.name,
         None if seed is None else int(seed),
@@ -167,6 +172,8 @@ def _read_training(folder: Path) -> Training:
         state.get("processor_seconds") or None,
         _parameters(place / "checkpoint_last.pt"),
         log,
+        float(clock.values[-1]) if clock else None,
+        int(state.get("workers") or 1),
     )
 
 

@@ -19,6 +19,10 @@ from mmpt.utils.files import read_json, resolve_path
 __all__ = ["QUANTITIES", "Quantity", "Term", "terms_json", "terms_of", "terms_table"]
 
 
+#: Trainings take the same time if the shortest has this share of the longest's.
+_SAME_TIME = 0.9
+
+
 @dataclass(frozen=True)
 class Quantity:
     """One quantity: what it is called, how it is read of a training, and why it differs where it may (else "")."""
@@ -93,7 +97,7 @@ def _videos(training: Training) -> str:
 
 
 def _pairs(training: Training) -> str:
-    """Return how many pairs of a clip and a text an update sees."""
+    """Return how many pairs of a clip and a text an update sees, on all workers."""
     batch = int(_optional(training, "fairseq.dataset.batch_size", 0))
     frequency = _optional(training, "fairseq.optimization.update_freq", [1])
     each = int(frequency[0]) if not isinstance(frequency, int) else frequency
@@ -104,7 +108,7 @@ def _pairs(training: Training) -> str:
         batch *= int(_optional(training, "dataset.num_chunks", 1))
     elif aligner.startswith("Reserve"):
         batch *= int(_optional(training, "dataset.num_segments", 1))
-    return str(batch * each)
+    return str(batch * each * training.workers)
 
 
 def _updates(training: Training) -> str:
@@ -151,7 +155,8 @@ def _input(training: Training) -> str:
     if _optional(training, "dataset.frame_path"):
         return f"{_optional(training, 'dataset.num_frames')} frames of a clip"
     many = _optional(training, "dataset.num_segments") or _optional(training, "dataset.num_chunks")
-    sound = str(_optional(training, "dataset.aligner", "")).startswith("Reserve")
+    reserve = str(_optional(training, "dataset.aligner", "")).startswith("Reserve")
+    sound = reserve and _optional(training, "dataset.use_audio", True)
     return f"a frame of each of {many} segments of a video" + (", and its sound" if sound else "")
 
 
@@ -184,10 +189,9 @@ def _precision(training: Training) -> str:
     return next((name for name in ("fp16", "bf16") if common.get(name)), "fp32")
 
 
-#: Held equal; and, with a reason, what is not to be.
+#: Held equal, the budget apart (:func:`_budget`); and, with a reason, what is not to be.
 QUANTITIES = (
     Quantity("training videos", _videos),
-    Quantity("updates allowed", _at("fairseq.optimization.max_update")),
     Quantity("hours allowed", _at("fairseq.optimization.stop_time_hours")),
     Quantity("pairs of clip and text per update", _pairs),
     Quantity("optimizer", _optimizer),
@@ -195,7 +199,7 @@ QUANTITIES = (
     Quantity("precision", _precision),
     Quantity("width", _size("hidden_size", "hidden_size")),
     Quantity("layers of the (joint) transformer", _layers),
-    Quantity("updates made", _updates, "stopped by time, each system makes as many as it can"),
+    Quantity("updates made", _updates, "of a budget of time each system makes what it can"),
     Quantity("resolution", _resolution, "features are of the resolution of their encoder"),
     Quantity("input", _input, "what a system sees is part of its design"),
     Quantity("tokens", _tokens, "each system has its own tokenizer; all are made of the words of the same corpus"),
@@ -208,14 +212,37 @@ QUANTITIES = (
 
 
 def terms_of(comparison: Comparison) -> list[Term]:
-    """Return every quantity of all systems, those to be held equal first, then those of the tests."""
-    terms = []
+    """Return every quantity of all systems: those to be held equal, those of the tests, then the others."""
+    terms = _budget(comparison)
     for quantity in QUANTITIES:
         values = {system: _joined(map(quantity.read, comparison.of(system))) for system in comparison.systems}
         terms.append(Term(quantity.name, values, not quantity.why, quantity.why))
     seeds = {system: ", ".join(str(one.seed) for one in comparison.of(system)) for system in comparison.systems}
     held = [term for term in terms if term.expected] + [Term("seeds", seeds, True)] + _of_tests(comparison)
     return held + [term for term in terms if not term.expected]
+
+
+def _budget(comparison: Comparison) -> list[Term]:
+    """Return updates and seconds of training: one of the two is to be equal, and the other follows from it.
+
+    Seconds are never the same twice: they count as equal if the shortest training has nine tenths of the longest.
+    """
+    read = _at("fairseq.optimization.max_update")
+    systems = comparison.systems
+    allowed = {system: _joined(map(read, comparison.of(system))) for system in systems}
+    updates = Term("updates allowed", allowed, True)
+    walls = {system: [one.wall for one in comparison.of(system) if one.wall is not None] for system in systems}
+    known = [wall for own in walls.values() for wall in own]
+    if updates.equal or len(known) < len(comparison.trainings):
+        seconds = {system: _joined(f"{wall:.0f}" for wall in own) for system, own in walls.items()}
+        return [updates, Term("seconds of training", seconds, False, "the budget is of updates; this is their cost")]
+    within = min(known) >= _SAME_TIME * max(known)
+    span = f"{min(known):.0f} to {max(known):.0f}"
+    seconds = {system: span if within else _joined(f"{wall:.0f}" for wall in own) for system, own in walls.items()}
+    held = Term("seconds of training", seconds, True)
+    if not within:
+        return [updates, held]
+    return [held, Term("updates allowed", allowed, False, "the budget is of time: as many as fit into it")]
 
 
 def _of_tests(comparison: Comparison) -> list[Term]:

@@ -218,6 +218,52 @@ def test_an_unequal_setting_of_one_training_is_said_loudly(runs: Path, what: str
     assert "two: " in row[2]
 
 
+def _timed(runs: Path, walls: dict[str, float]) -> list[str]:
+    """Give the systems unequal updates and the seconds of their logs; return what is said to be broken."""
+    for path in runs.glob("seed*/*/config.yaml"):
+        system = path.parent.name
+        config = OmegaConf.load(path)
+        config.fairseq.optimization.max_update = 300 if system == "one" else 450
+        OmegaConf.save(config, path)
+        line = {"epoch": 1, "loss": "2.0", "num_updates": "300", "wall": str(walls[system])}
+        (path.parent / "log.txt").write_text(json.dumps(line) + "\n")
+    return [term.name for term in terms_of(_compare(runs)) if term.broken]
+
+
+def test_unequal_updates_are_a_budget_if_they_take_the_same_time(runs: Path) -> None:
+    assert _timed(runs, {"one": 182.0, "two": 171.0}) == []
+    terms = {term.name: term for term in terms_of(_compare(runs))}
+    assert set(terms["seconds of training"].values.values()) == {"171 to 182"}
+    assert terms["seconds of training"].expected
+    assert terms["updates allowed"].values == {"one": "300", "two": "450"}
+
+
+def test_neither_the_same_updates_nor_the_same_time_is_said_loudly(runs: Path) -> None:
+    assert _timed(runs, {"one": 182.0, "two": 163.0}) == ["updates allowed", "seconds of training"]
+
+
+def test_pairs_of_all_workers_count(runs: Path) -> None:
+    for seed in (1, 2):
+        folder = runs / f"seed{seed}/two"
+        (folder / "job.json").write_text(json.dumps({"seconds": 20.0, "workers": 2}))
+        config = OmegaConf.load(folder / "config.yaml")
+        config.fairseq.dataset.batch_size = 30
+        OmegaConf.save(config, folder / "config.yaml")
+    terms = {term.name: term for term in terms_of(_compare(runs))}
+    assert terms["pairs of clip and text per update"].values == {"one": "60", "two": "60"}
+
+
+def test_what_a_system_without_sound_sees_has_no_sound(runs: Path) -> None:
+    for seed, sound in ((1, True), (2, False)):
+        path = runs / f"seed{seed}/two/config.yaml"
+        config = OmegaConf.load(path)
+        config.dataset.update({"aligner": "ReserveAligner", "num_segments": 15, "use_audio": sound})
+        OmegaConf.save(config, path)
+    terms = {term.name: term for term in terms_of(_compare(runs))}
+    first, second = terms["input"].values["two"].split(" / ")
+    assert first == second + ", and its sound"
+
+
 def test_other_training_videos_or_test_items_are_said_loudly(runs: Path) -> None:
     (runs / "train.lst").write_text("a\nc\n")
     path = runs / "seed1/one/choice/metrics.json"
@@ -247,6 +293,10 @@ def test_the_command_prints_the_leaderboard_and_writes_the_page(
     assert results_main(["--runs", str(runs), "--compare"]) == 0
     printed = capsys.readouterr().out
     assert "95% over seeds (t)" in printed and "training videos" in printed
+    assert "no result yet" not in printed
+    (runs / "empty").mkdir()
+    assert results_main(["--runs", str(runs), str(runs / "empty"), "--compare"]) == 0
+    assert f"note: no result yet: {runs / 'empty'}" in capsys.readouterr().out
     assert results_main(["--runs", str(runs), "--compare", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert list(document["systems"]) == ["one", "two"]

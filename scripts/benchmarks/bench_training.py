@@ -34,6 +34,12 @@ SIZES: dict[str, dict[str, Any]] = {
     **{system: {"samples": 4, "size": "tiny"} for system in ("violet", "lavender")},
     **{system: {"samples": 2, "size": "tiny"} for system in ("merlot", "reserve")},
 }
+#: Switches that are measured, where it is not gradient checkpointing alone. Negatives do not go with accumulation.
+_SWITCHES = {
+    "videoclip": tuple(way for way in WAYS if way != "accumulation"),
+    "vlm": ("accumulation",),
+    "lavender": (),
+}
 
 
 def training(system: str, way: str) -> Callable[..., Run]:
@@ -99,8 +105,7 @@ def _works() -> list[Work]:
                 **known,
             )
         )
-        ways = WAYS if name == "videoclip" else ["gradient_checkpointing"]
-        for way in ways if name not in ("vlm", "lavender") else ():
+        for way in _SWITCHES.get(name, ("gradient_checkpointing",)):
             works.append(
                 Work(
                     f"switch-{name}-{way.replace('_', '-')}",

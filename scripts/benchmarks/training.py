@@ -16,9 +16,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "bf16": {},
     "bf16_autocast": {},
     "compile": {},
+    "accumulation": {},
     "fused": {},
     "foreach": {},
 }
+#: Batches of which "accumulation" adds up the gradients, in place of one as large as all of them.
+_BATCHES = 2
 #: Ways that differ in how AdamW steps; "one_by_one" is what they are compared with.
 OPTIMIZERS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "one_by_one": {"foreach": False}}
 
@@ -45,15 +48,21 @@ class Training:
         how = OPTIMIZERS.get(way, OPTIMIZERS["fused"])
         self.optimizer = torch.optim.AdamW(self.masters, lr=2e-5, betas=(0.9, 0.98), weight_decay=1e-3, **how)
 
-    def _loss(self) -> Tensor:
+        batches = _BATCHES if way == "accumulation" else 1
+        self.batches = [{key: value[part::batches] for key, value in self.batch.items()} for part in range(batches)]
+
+    def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.way == "bf16_autocast"):
-            outputs = self.model(**self.batch)
-        return self.loss(**self.batch, **outputs)
+            outputs = self.model(**batch)
+        return self.loss(**batch, **outputs) / len(self.batches)
 
     def step(self, *_: Any) -> Tensor:
-        """Do one update; return the loss before it."""
-        loss = self._loss()
-        loss.backward()
+        """Do one update; return the loss before it, the mean of its batches."""
+        loss = torch.zeros(())
+        for batch in self.batches:
+            part = self._loss(batch)
+            part.backward()
+            loss += part.detach()
         if self.masters is not self.weights:
             for master, weight in zip(self.masters, self.weights, strict=True):
                 master.grad = None if weight.grad is None else weight.grad.float()
@@ -65,7 +74,7 @@ class Training:
             with torch.no_grad():
                 for master, weight in zip(self.masters, self.weights, strict=True):
                     weight.copy_(master)
-        return loss.detach()
+        return loss
 
 
 def training_run(model: nn.Module, step: Callable[[Any], Tensor], batch: Mapping[str, Tensor], samples: int) -> Run:

@@ -20,7 +20,7 @@ from mmpt.evaluators.qa_predictor import read_answers
 from mmpt.evaluators.ranking import ranks_from_scores
 from mmpt.evaluators.results import Result, aligned, baselines_of
 from mmpt.evaluators.retrieval_files import read_scored, scores_of
-from mmpt.evaluators.training_log import TrainingLog, read_training_log
+from mmpt.evaluators.training_log import TrainingLog, read_clock, read_training_log
 from mmpt.utils.errors import DataError
 from mmpt.utils.files import read_json, resolve_path
 from mmpt.utils.weight_files import read_training_checkpoint
@@ -50,8 +50,8 @@ _SHOWN: dict[str, dict[str, tuple[str, bool]]] = {
 class Training:
     """One training: its system and seed, resolved settings, what it took and what it logged.
 
-    ``seconds`` and ``processor_seconds`` are those of the whole job, ``wall`` the seconds that the log counts from the
-    first update on, None where they are not known; ``parameters`` is the number of weights in its checkpoint,
+    ``seconds`` and ``processor_seconds`` are those of the whole job, ``wall`` those of the training without the imports
+    before it, by its log, None where they are not known; ``parameters`` is the number of weights in its checkpoint,
     ``workers`` that of processes that trained.
     """
 
@@ -162,7 +162,7 @@ def _read_training(folder: Path) -> Training:
     state = read_json(place / "job.json") if (place / "job.json").is_file() else {}
     file = place / "log.txt"
     log = read_training_log(file) if file.is_file() else None
-    clock = read_training_log(file, "wall").inner if file.is_file() else None
+    clock = read_clock(file) if file.is_file() else None
     return Training(
         folder.name,
         None if seed is None else int(seed),

@@ -21,7 +21,7 @@ import numpy as np
 
 from mmpt.utils.errors import DataError
 
-__all__ = ["Curve", "TrainingLog", "read_training_log"]
+__all__ = ["Curve", "TrainingLog", "read_clock", "read_training_log"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,25 @@ def read_training_log(path: str | os.PathLike[str], key: str = "loss") -> Traini
         logger.warning("%s: %d damaged lines of statistics were left out", path, damaged)
     inner, train, valid = (_curve(points[kind]) for kind in ("inner", "train", "valid"))
     return TrainingLog(inner, train, valid, damaged, _usual(sizes["inner"] or sizes["train"]), _usual(sizes["valid"]))
+
+
+def read_clock(path: str | os.PathLike[str]) -> Curve | None:
+    """Return the seconds of the clock, from the start of the training on, over updates; None if they are not known.
+
+    fairseq logs whole seconds, and begins anew where a training is resumed: then they are not known.
+
+    Raises:
+        DataError: if there is no such file.
+    """
+    log = read_training_log(path, "wall")
+    clock = _curve(
+        {
+            int(u): float(v)
+            for curve in (log.inner, log.epochs)
+            for u, v in zip(curve.updates, curve.values, strict=True)
+        }
+    )
+    return clock if len(clock) and (np.diff(clock.values) >= 0).all() else None
 
 
 def _usual(sizes: Sequence[float]) -> int | None:

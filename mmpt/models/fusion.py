@@ -64,8 +64,8 @@ class EncoderOptions:
     torch.compile have the transformer layers in training: true, or the name of its mode.
     ``grad_cache_rows`` encodes at most that many videos, or texts, at a time and computes them again in the backward
     pass: the batch and its negatives are as large as memory has room for vectors, at the memory of a batch of so many.
-    ``unit_embeddings`` scales the vectors of videos and texts to length 1, so that scores are cosines, in training and
-    wherever the model is used.
+    ``unit_embeddings`` scales the vectors of videos and texts to length 1, so that scores of the two are cosines, in
+    training and wherever the model is used. States of single seconds stay as they are.
     """
 
     mm_encoder_cls: str | None = None
@@ -162,7 +162,9 @@ class FusionModel(VideoTextModel):
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return the vectors (B, H) of states (B, L, H) where the mask (B, L) holds."""
         pooled = masked_mean(states, mask)
-        return F.normalize(pooled, dim=1) if self.options.unit_embeddings else pooled
+        if not self.options.unit_embeddings:
+            return pooled
+        return F.normalize(pooled.float(), dim=1).to(pooled.dtype)  # half precision has no such epsilon
 
     def groups(self) -> int:
         """Return in how many parts of similar length a batch is encoded; 0 where the encoders pack it."""

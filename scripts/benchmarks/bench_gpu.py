@@ -150,7 +150,9 @@ def kernel_shares(events: Iterable[Any], cuda: bool) -> dict[str, float]:
     On a GPU the profiler gives a kernel's time twice, to it and to the operator that launched it: kernels alone count.
     """
     if cuda:
-        own = [event for event in events if event.device_type == DeviceType.CUDA]
+        # ranges that code names, as optimizers their step, lie over kernels that are there themselves
+        of_device = [event for event in events if event.device_type == DeviceType.CUDA]
+        own = [event for event in of_device if not getattr(event, "is_user_annotation", False)]
         times = {event.key: float(event.self_device_time_total) for event in own}
     else:
         times = {event.key: float(event.self_cpu_time_total) for event in events}

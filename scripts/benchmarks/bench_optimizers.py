@@ -15,9 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from fairseq.optim.adam import Adam
 
 from mmpt.optim.compact_adam import CompactAdam
+from scripts.benchmarks.fairseq_trainer import Adam
 from scripts.benchmarks.run import run_module
 from scripts.benchmarks.systems import SYSTEMS
 from scripts.benchmarks.work import Run, Work

@@ -5,6 +5,7 @@ from typing import Any
 
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.optim.adam import Adam
 from fairseq.tasks import LegacyFairseqTask
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
@@ -15,7 +16,7 @@ from mmpt.losses.fairseq_loss import MMCriterion
 from mmpt.models.fairseq_model import FairseqMMModel
 from mmpt.tasks.task import Task
 
-__all__ = ["make_trainer", "trainer_arguments"]
+__all__ = ["Adam", "make_trainer", "trainer_arguments"]
 
 
 def trainer_arguments(workers: int, rank: int, *flags: str) -> Namespace:

@@ -1,7 +1,9 @@
 """Write the project that gives every system the same wall time, from the logs of one that gave the same updates.
 
-    python locallaunch.py projects/compare.yaml                                   # tells how long an update takes
-    python scripts/comparison/equal_time.py --runs runs/compare --minutes 3 --output projects/compare_equal_time.yaml
+    python locallaunch.py projects/compare.yaml -o project_dir=compare_rates -o 'seeds=[1]' \\
+        -o fairseq.optimization.max_update=600             # tells how long an update takes
+    python scripts/comparison/equal_time.py --runs runs/compare_rates --minutes 3 \\
+        --output projects/compare_equal_time.yaml
     python locallaunch.py projects/compare_equal_time.yaml
 
 Each system is allowed the updates that it makes in that time, from its first logged one on, and its schedule ends with
@@ -21,14 +23,15 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmpt.evaluators.results import aligned
-from mmpt.evaluators.training_log import read_training_log
+from mmpt.evaluators.training_log import read_clock
 from mmpt.utils.errors import DataError, MMPTError
 from mmpt.utils.files import atomic_open
 
 __all__ = ["main", "seconds_per_update"]
 
-#: fairseq logs whole seconds: of fewer than these the rate would be off by more than a twentieth.
+#: fairseq logs whole seconds: of fewer than these the rate could be off by more than a twentieth.
 _SHORTEST = 20.0
+_PROJECT = "projects/compare.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--runs", type=Path, required=True, help="folder of finished trainings, <runs>/seed<seed>/<system>/log.txt")
     add("--minutes", type=float, required=True, help="wall time of every training")
     add("--output", type=Path, required=True, help="project file to write; its name names the folder of its runs")
-    add("--project", default="projects/compare.yaml", help="what it includes (default: %(default)s)")
+    add("--project", default=_PROJECT, help="what it includes (default: %(default)s)")
     arguments = parser.parse_args(argv)
     if not arguments.minutes > 0:
         parser.error(f"--minutes: {arguments.minutes:g} is not a time")
@@ -64,12 +67,16 @@ def seconds_per_update(runs: Path) -> dict[str, float]:
     """
     rates: dict[str, list[float]] = {}
     for log in sorted(runs.glob("seed*/*/log.txt")):
-        clock = read_training_log(log, "wall").inner
-        lasted = float(clock.values[-1] - clock.values[0]) if len(clock) > 1 else 0.0
+        clock = read_clock(log)
+        if clock is None:
+            raise DataError(
+                f"{log}: no clock that runs through; a training that was resumed does not tell, train it anew"
+            )
+        lasted = float(clock.values[-1] - clock.values[0])
         if lasted < _SHORTEST:
             raise DataError(
                 f"{log}: its updates are logged over {lasted:g} seconds, and {_SHORTEST:g} are needed to tell how long "
-                "one takes; train longer (-o fairseq.optimization.max_update=...)"
+                "one takes; train anew, and longer (-o project_dir=... -o fairseq.optimization.max_update=...)"
             )
         rates.setdefault(log.parent.name, []).append(lasted / float(clock.updates[-1] - clock.updates[0]))
     if not rates:
@@ -82,13 +89,14 @@ def _project(arguments: argparse.Namespace, updates: Mapping[str, int]) -> str:
     groups: dict[str, Any] = {
         system: {"fairseq": {"optimization": {"max_update": allowed}}} for system, allowed in updates.items()
     }
+    told = f" --project {arguments.project}" if arguments.project != _PROJECT else ""
     groups["report"] = {"args": {"positional": [project], "output": f"runs/{name}/report.html"}}
     body = {"includes": arguments.project, "project_dir": name, "task_group": groups}
     return (
         f"# {arguments.project} with {arguments.minutes:g} minutes of wall time for each training, not equal updates:\n"
         "# as many as fitted into that on one machine. For another machine write this file anew:\n"
         f"#   python scripts/comparison/equal_time.py --runs {arguments.runs} --minutes {arguments.minutes:g}"
-        f" --output {project}\n"
+        f" --output {project}{told}\n"
         f"#   python locallaunch.py {project}\n" + yaml.safe_dump(body, sort_keys=False)
     )
 

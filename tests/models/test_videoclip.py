@@ -114,9 +114,11 @@ def test_encode_video_and_frames_agree_with_the_states_of_forward(model, batch) 
     assert model.score_pairs(pooled[:2], pooled).shape == (2, 4)
 
 
-@pytest.mark.parametrize("cls", [MMFusionSeparate, mmpt.models.MMFusionJoint])
-def test_unit_embeddings_make_dot_products_cosines(cls, batch) -> None:
-    plain_config = cls.tiny_config()
+@pytest.mark.parametrize(
+    ("cls", "isolated"), [(MMFusionSeparate, None), (mmpt.models.MMFusionJoint, 2), (mmpt.models.MMFusionJoint, None)]
+)
+def test_unit_embeddings_make_dot_products_cosines(cls, isolated) -> None:
+    plain_config = OmegaConf.merge(cls.tiny_config(), {"dataset": {"num_iso_layer": isolated}})
     unit_config = OmegaConf.merge(plain_config, {"model": {"unit_embeddings": True}})
     torch.manual_seed(0)
     plain = cls(plain_config).eval()
@@ -126,13 +128,20 @@ def test_unit_embeddings_make_dot_products_cosines(cls, batch) -> None:
     inputs |= {"cmasks": inputs["caps"] > 0, "vmasks": torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]).bool()}
     with torch.no_grad():
         before, after = plain(**inputs), unit(**inputs)
-        text = unit.encode_text(inputs["caps"], inputs["cmasks"])
+        if cls is MMFusionSeparate or isolated:
+            text = unit.encode_text(inputs["caps"], inputs["cmasks"])
+            torch.testing.assert_close(text, after["pooled_text"])
     for name in ("pooled_video", "pooled_text"):
         assert (before[name].norm(dim=1) - 1).abs().min() > 1e-2
         torch.testing.assert_close(after[name], before[name] / before[name].norm(dim=1, keepdim=True))
-    torch.testing.assert_close(text, after["pooled_text"])
     loss = MMContraLoss(temperature=0.1)
     torch.testing.assert_close(loss(**after), MMContraLoss(temperature=0.1, normalize=True)(**before))
+
+
+def test_unit_embeddings_of_nothing_are_zeros_in_half_precision_too() -> None:
+    model = MMFusionSeparate(OmegaConf.merge(MMFusionSeparate.tiny_config(), {"model": {"unit_embeddings": True}}))
+    states, mask = torch.ones(2, 3, 4, dtype=torch.float16), torch.tensor([[True, True, False], [False] * 3])
+    torch.testing.assert_close(model.pool(states, mask), torch.tensor([[0.5] * 4, [0.0] * 4], dtype=torch.float16))
 
 
 def test_special_ids_come_from_the_tokenizer_when_there_is_no_text(model, batch) -> None:

@@ -193,3 +193,17 @@ def test_fairseqs_wrapper_follows_groups() -> None:
     assert [(group["lr"], group["weight_decay"]) for group in chosen.param_groups] == [(0.05, 0.1), (0.1, 0.0)]
     chosen.set_lr(0.2)
     assert [group["lr"] for group in chosen.param_groups] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("correction", ["none", "rate", "moments"])
+def test_half_precision_weights_take_the_steps_of_float32_and_are_rounded_once(correction: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    wide = nn.Parameter(torch.randn(7, 3, generator=generator).bfloat16().float())
+    half = nn.Parameter(wide.detach().bfloat16())
+    gradient = torch.randn(7, 3, generator=generator).bfloat16()
+    for parameter in (wide, half):
+        parameter.grad = gradient.to(parameter.dtype)
+        chosen = CompactAdam([parameter], lr=0.1, weight_decay=0.1, correction=correction, decay_to_start=True)
+        chosen.step()
+        assert torch.equal(parameter.grad.float(), gradient.float())  # clipping and logs still need it
+    assert torch.equal(half.detach(), wide.detach().bfloat16())

@@ -9,10 +9,12 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mmpt.models.videoclip import MMFusionSeparate
+from mmpt.models.violet import VIOLETPretraining
 from mmpt.models.vlm import MMFusionMTM
 from mmpt.optim.options import OptimOptions
-from mmpt.optim.parameters import layer_depths, prepare_parameters, scales_of
+from mmpt.optim.parameters import GROUPED_OPTIMIZERS, layer_depths, prepare_parameters, scales_of
 from mmpt.utils.errors import ConfigError
+from mmpt.utils.files import REPOSITORY
 from mmpt.utils.options import read_options
 from mmpt.utils.schema import validate
 
@@ -84,6 +86,15 @@ def test_vectors_do_not_decay_unless_a_pattern_says_so(model) -> None:
     assert decays["video_encoder.videomlp.linear1.bias"] == 0.5
     assert scales_of(nn.Parameter(torch.zeros(3))) == (1, 0)
     assert scales_of(nn.Parameter(torch.zeros(3, 3))) == (1, 1)
+
+
+def test_of_violet_every_weight_decays_as_published() -> None:
+    section = OmegaConf.load(REPOSITORY / "projects/task/violet.yaml")
+    assert section.fairseq.optimization.optimizer in GROUPED_OPTIMIZERS
+    violet = VIOLETPretraining(VIOLETPretraining.tiny_config())
+    prepare_parameters(violet, read_options(section.optim, OptimOptions), section.fairseq.optimization.optimizer)
+    assert {scales_of(parameter) for parameter in violet.parameters()} == {(1.0, 1.0)}
+    assert any(parameter.dim() == 1 for parameter in violet.parameters())
 
 
 def test_layer_decay_by_hand(model) -> None:

@@ -42,14 +42,16 @@ def test_kinds_of_attention_are_told_by_their_kernels():
 
 
 def test_shares_are_of_kernels_not_of_the_operators_that_launched_them():
-    def event(key, device, on_device):
-        return SimpleNamespace(key=key, device_type=device, self_device_time_total=on_device, self_cpu_time_total=5.0)
+    def event(key, device, on_device, named=False):
+        times = {"self_device_time_total": on_device, "self_cpu_time_total": 5.0}
+        return SimpleNamespace(key=key, device_type=device, is_user_annotation=named, **times)
 
     events = [
         event("aten::mm", DeviceType.CPU, 30.0),  # its kernel's time again
         event("gemm", DeviceType.CUDA, 30.0),
         event("aten::add", DeviceType.CPU, 10.0),
         event("add_kernel", DeviceType.CUDA, 10.0),
+        event("Optimizer.step#AdamW.step", DeviceType.CUDA, 10.0, named=True),  # a range over it
     ]
     assert kernel_shares(events, cuda=True) == {"gemm": 0.75, "add_kernel": 0.25}
     assert kernel_shares(events[:2], cuda=False) == {"aten::mm": 0.5, "gemm": 0.5}

@@ -165,6 +165,7 @@ def test_a_reference_that_is_ours_keeps_freed_memory_too(monkeypatch):
 
     kept = []
     monkeypatch.setattr(child, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(child, "limit_threads", lambda threads: None)  # they are those of all tests
     for work, side, expected in (("sum", "ours", 1), ("sum", "reference", 0), ("sum-slow", "reference", 1)):
         kept.clear()
         with pytest.raises(FileNotFoundError):  # no data: what comes before is enough

@@ -6,6 +6,7 @@ A training is known by the folder of its checkpoint, ``../<system>``, and by its
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,12 @@ class Training:
     log: TrainingLog | None = None
     wall: float | None = None
     workers: int = 1
+
+    @property
+    def updates(self) -> int | None:
+        """How many updates its log tells of; None where there is none."""
+        curves = (self.log.inner, self.log.epochs) if self.log else ()
+        return max((int(curve.updates[-1]) for curve in curves if len(curve)), default=None)
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ def _cell(found: Sequence[Result], name: str, share: bool, reasons: list[str]) -
                 items = bootstrap_interval(np.mean(rows, axis=0))
         except DataError as error:
             reasons.append(f"{found[0].name}: no interval over items: {error}")
-    return Cell(values, t_interval(values, (0.0, 1.0)) if share else t_interval(values), items)
+    return Cell(values, t_interval(values, (0.0, 1.0) if share else (1.0, math.inf)), items)  # no rank is below 1
 
 
 def _items(result: Result, name: str) -> npt.NDArray[np.float64]:
@@ -260,7 +267,7 @@ def cost_rows(comparison: Comparison) -> list[list[str]]:
         if first and first[0] in comparison.cells[system]:
             gained = 100 * (comparison.cells[system][first[0]].mean - comparison.chance.get(first[0], 0.0))
         per_point = f"{spent / gained:.1f}" if spent is not None and gained and gained > 0 else "-"
-        updates = sorted({int(one.log.inner.updates[-1]) for one in own if one.log and len(one.log.inner)})
+        updates = sorted({one.updates for one in own if one.updates is not None})
         numbers = (_mean([one.parameters for one in own]), _mean([one.seconds for one in own]), spent)
         texts = ["-" if number is None else f"{number:,.0f}" for number in numbers]
         rows.append([system, str(len(own)), *texts, ", ".join(map(str, updates)) or "-", per_point])

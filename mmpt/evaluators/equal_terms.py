@@ -19,7 +19,7 @@ from mmpt.utils.files import read_json, resolve_path
 __all__ = ["QUANTITIES", "Quantity", "Term", "terms_json", "terms_of", "terms_table"]
 
 
-#: Trainings take the same time if the shortest has this share of the longest's.
+#: Systems take the same time if the fastest, by the mean over its seeds, has this share of the slowest's.
 _SAME_TIME = 0.9
 
 
@@ -112,10 +112,7 @@ def _pairs(training: Training) -> str:
 
 
 def _updates(training: Training) -> str:
-    if training.log is None or not (len(training.log.inner) or len(training.log.epochs)):
-        return "not logged"
-    curves = [curve for curve in (training.log.inner, training.log.epochs) if len(curve)]
-    return str(max(int(curve.updates[-1]) for curve in curves))
+    return "not logged" if training.updates is None else str(training.updates)
 
 
 def _bert(training: Training, key: str) -> Any:
@@ -225,21 +222,24 @@ def terms_of(comparison: Comparison) -> list[Term]:
 def _budget(comparison: Comparison) -> list[Term]:
     """Return updates and seconds of training: one of the two is to be equal, and the other follows from it.
 
-    Seconds are never the same twice: they count as equal if the shortest training has nine tenths of the longest.
+    Seconds are never the same twice: they count as equal if the system with the fewest has nine tenths of the most.
     """
     read = _at("fairseq.optimization.max_update")
     systems = comparison.systems
     allowed = {system: _joined(map(read, comparison.of(system))) for system in systems}
     updates = Term("updates allowed", allowed, True)
     walls = {system: [one.wall for one in comparison.of(system) if one.wall is not None] for system in systems}
-    known = [wall for own in walls.values() for wall in own]
-    if updates.equal or len(known) < len(comparison.trainings):
+    if updates.equal or sum(map(len, walls.values())) < len(comparison.trainings):
         seconds = {system: _joined(f"{wall:.0f}" for wall in own) for system, own in walls.items()}
         return [updates, Term("seconds of training", seconds, False, "the budget is of updates; this is their cost")]
-    within = min(known) >= _SAME_TIME * max(known)
-    span = f"{min(known):.0f} to {max(known):.0f}"
-    seconds = {system: span if within else _joined(f"{wall:.0f}" for wall in own) for system, own in walls.items()}
-    held = Term("seconds of training", seconds, True)
+    means = {system: sum(own) / len(own) for system, own in walls.items()}
+    least, most = min(means.values()), max(means.values())
+    within = least >= _SAME_TIME * most
+    held = Term(
+        "seconds of training",
+        {system: f"{least:.0f} to {most:.0f}" if within else f"{mean:.0f}" for system, mean in means.items()},
+        True,
+    )
     if not within:
         return [updates, held]
     return [held, Term("updates allowed", allowed, False, "the budget is of time: as many as fit into it")]

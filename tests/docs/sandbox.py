@@ -91,6 +91,7 @@ def fill(folder: Path) -> None:
         words = "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\na red star falls\n"
         (folder / f"my_transcripts/{name}.vtt").write_text(words)
     _write_models(folder)
+    _write_logs(folder)
 
 
 def _lines(path: Path) -> list[str]:
@@ -118,6 +119,15 @@ def _write_jobs(folder: Path) -> None:
     page = (REPOSITORY / "docs/own_corpus.md").read_text(encoding="utf-8")
     for name, text in re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE):
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_logs(folder: Path) -> None:
+    """Write the logs of trainings that tell how long an update takes."""
+    for system in ("videoclip", "violet"):
+        log = folder / f"runs/compare_rates/seed1/{system}/log.txt"
+        log.parent.mkdir(parents=True)
+        points = ({"epoch": 1, "num_updates": str(update), "wall": str(update / 10)} for update in (10, 600))
+        log.write_text("".join(json.dumps(point) + "\n" for point in points))
 
 
 def _write_models(folder: Path) -> None:

@@ -89,8 +89,12 @@ DEMO_FRAMES = ("demo_violet", "demo_lavender")
 DEMO_STORIES = ("demo_merlot", "demo_reserve")
 #: The same for the comparison of all systems, with one seed.
 COMPARED = ("compare",)
-#: What it is held against: the same jobs with a setting or two changed; tests/launch/test_seeds.py expands them.
-ABLATIONS = tuple(f"ablations/{path.stem}" for path in sorted((ROOT / "projects/ablations").glob("*.yaml")))
+#: What it is held against: the same jobs with a setting or two changed; tests/launch/test_seeds.py and
+#: tests/scripts/test_equal_time.py expand them.
+ABLATIONS = (
+    "compare_equal_time",
+    *(f"ablations/{path.stem}" for path in sorted((ROOT / "projects/ablations").glob("*.yaml"))),
+)
 OTHER = (
     "compare_data",
     "demo_data",

@@ -1,6 +1,6 @@
 """Measure how time and memory grow with batch, length, videos and workers, and draw it: docs/images/growth_*.png.
 
-    python scripts/benchmarks/growth.py                     # all four figures; five minutes on two idle cores
+    python scripts/benchmarks/growth.py                     # all four figures; minutes, on idle cores
     python scripts/benchmarks/growth.py --quick batch
     python scripts/benchmarks/growth.py --list
 

@@ -1,6 +1,6 @@
 """Measure works of MMPT against a naive way of doing the same on the same data, and print one table.
 
-    python scripts/benchmarks/run.py                          # all works; 22 minutes on two idle cores
+    python scripts/benchmarks/run.py                          # all works; 23 minutes on two idle cores
     python scripts/benchmarks/run.py --quick shard-reads      # one of them, small
     python scripts/benchmarks/run.py --list
 

@@ -1,7 +1,6 @@
 """Write the project that gives every system the same wall time, from the logs of one that gave the same updates.
 
-    python locallaunch.py projects/compare.yaml -o project_dir=compare_rates -o 'seeds=[1]' \\
-        -o fairseq.optimization.max_update=600             # tells how long an update takes
+    python locallaunch.py projects/compare_rates.yaml             # tells how long an update takes
     python scripts/comparison/equal_time.py --runs runs/compare_rates --minutes 3 \\
         --output projects/compare_equal_time.yaml
     python locallaunch.py projects/compare_equal_time.yaml
@@ -76,7 +75,7 @@ def seconds_per_update(runs: Path) -> dict[str, float]:
         if lasted < _SHORTEST:
             raise DataError(
                 f"{log}: its updates are logged over {lasted:g} seconds, and {_SHORTEST:g} are needed to tell how long "
-                "one takes; train anew, and longer (-o project_dir=... -o fairseq.optimization.max_update=...)"
+                "one takes; train anew, and longer (-o fairseq.optimization.max_update=...)"
             )
         rates.setdefault(log.parent.name, []).append(lasted / float(clock.updates[-1] - clock.updates[0]))
     if not rates:

@@ -93,6 +93,7 @@ COMPARED = ("compare",)
 #: tests/scripts/test_equal_time.py expand them.
 ABLATIONS = (
     "compare_equal_time",
+    "compare_rates",
     *(f"ablations/{path.stem}" for path in sorted((ROOT / "projects/ablations").glob("*.yaml"))),
 )
 OTHER = (

@@ -73,6 +73,15 @@ def test_the_project_of_the_repository_changes_the_updates_alone() -> None:
     assert len(updates) > 1
 
 
+def test_the_project_that_tells_trains_every_system_and_nothing_else() -> None:
+    path = ROOT / "projects/compare_rates.yaml"
+    trained = [job for job in expand_project(path).jobs if job.kind == "train"]
+    (stage,) = yaml.safe_load(path.read_text())["run_task"]
+    assert sorted(job.task for job in trained) == sorted(stage)
+    assert {job.config.fairseq.optimization.max_update for job in trained} == {600}
+    assert {job.run_dir.parent for job in trained} == {Path("runs/compare_rates/seed1")}
+
+
 def test_trainings_too_short_to_tell_and_folders_without_any_are_refused(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

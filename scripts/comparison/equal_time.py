@@ -93,7 +93,8 @@ def _project(arguments: argparse.Namespace, updates: Mapping[str, int]) -> str:
     body = {"includes": arguments.project, "project_dir": name, "task_group": groups}
     return (
         f"# {arguments.project} with {arguments.minutes:g} minutes of wall time for each training, not equal updates:\n"
-        "# as many as fitted into that on one machine. For another machine write this file anew:\n"
+        "# as many as fitted into that on one machine. For another machine write this file anew,"
+        " from trainings there:\n"
         f"#   python scripts/comparison/equal_time.py --runs {arguments.runs} --minutes {arguments.minutes:g}"
         f" --output {project}{told}\n"
         f"#   python locallaunch.py {project}\n" + yaml.safe_dump(body, sort_keys=False)

@@ -55,9 +55,15 @@ class States(NamedTuple):
     values: Tensor
     mask: Tensor
 
-    def rows(self, index: Any) -> "States":
-        """Return the sequences that an index of the batch dimension names."""
-        return States(self.values[index], self.mask[index])
+    def rows(self, index: Tensor | slice) -> "States":
+        """Return the sequences that ``index``, int64 (N,) or bool (B,), names, one as often as it likes, or a slice."""
+        if isinstance(index, slice):
+            return States(self.values[index], self.mask[index])
+        if index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]
+        # Not values[index]: on a CPU its gradient adds the rows of one sequence in whatever order the threads come to
+        # them, and a training would not repeat itself.
+        return States(self.values.index_select(0, index), self.mask.index_select(0, index))
 
 
 class TextEmbedder(nn.Module):

@@ -1,6 +1,7 @@
 """What VIOLET and LAVENDER share, against the published numbers."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -99,6 +100,30 @@ def test_absent_frames_are_as_if_they_were_not_there(tiny) -> None:
 def test_bytes_and_fractions_of_255_are_the_same_frames(tiny) -> None:
     frames = torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(tiny.encode_video(frames).values, tiny.encode_video(frames / 255).values)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Tests run in one thread, which adds in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_gradients_of_rows_named_often_are_the_same_bit_for_bit_every_time() -> None:
+    values = torch.randn(8, 40, 128, requires_grad=True)
+    index = torch.arange(8).repeat(32)
+    shares = torch.randn(len(index), 40, 128)
+
+    def gradient() -> Tensor:
+        picked = States(values, torch.ones(8, 40, dtype=torch.bool)).rows(index).values
+        return torch.autograd.grad((picked * shares).sum(), values)[0]
+
+    first = gradient()
+    torch.testing.assert_close(first, shares.unflatten(0, (32, 8)).sum(0), atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(first, gradient()) for _ in range(20))
 
 
 @torch.no_grad()

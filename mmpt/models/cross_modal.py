@@ -56,11 +56,9 @@ class States(NamedTuple):
     mask: Tensor
 
     def rows(self, index: Tensor | slice) -> "States":
-        """Return the sequences that ``index``, int64 (N,) or bool (B,), names, one as often as it likes, or a slice."""
-        if isinstance(index, slice):
+        """Return the sequences of a slice, of ``index`` bool (B,), or int64 (N,), which may name one several times."""
+        if isinstance(index, slice) or index.dtype == torch.bool:
             return States(self.values[index], self.mask[index])
-        if index.dtype == torch.bool:
-            index = index.nonzero()[:, 0]
         # Not values[index]: on a CPU its gradient adds the rows of one sequence in whatever order the threads come to
         # them, and a training would not repeat itself.
         return States(self.values.index_select(0, index), self.mask.index_select(0, index))

@@ -94,7 +94,7 @@ def _project(arguments: argparse.Namespace, updates: Mapping[str, int]) -> str:
     return (
         f"# {arguments.project} with {arguments.minutes:g} minutes of wall time for each training, not equal updates:\n"
         "# as many as fitted into that on one machine. For another machine write this file anew,"
-        " from trainings there:\n"
+        " from trainings there (docs/comparison.md):\n"
         f"#   python scripts/comparison/equal_time.py --runs {arguments.runs} --minutes {arguments.minutes:g}"
         f" --output {project}{told}\n"
         f"#   python locallaunch.py {project}\n" + yaml.safe_dump(body, sort_keys=False)
